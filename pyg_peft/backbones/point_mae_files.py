@@ -1,0 +1,95 @@
+"""What a file of the Point-MAE family says about the model that it belongs to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pyg_peft.backbones.state_files import State, read_state_dict
+from pyg_peft.backbones.weights import (
+    infer_depth,
+    infer_width,
+    map_point_mae_decoder_keys,
+    map_point_mae_keys,
+    refuse_leftovers,
+)
+
+
+def classifier_weights(
+    source: str | Path | Mapping[str, Any], num_classes: int | None, name: str
+) -> tuple[State, dict[str, int], list[str]]:
+    """Read the weights of a classifier from a pre-training or a fine-tuned file.
+
+    Args:
+        source: a file or a mapping, with the published keys or with this library's.
+        num_classes: what the caller asks for; ``None`` for what the file has.
+        name: the model's name, for messages.
+
+    Returns:
+        The tensors under our names; the sizes that they tell; the prefixes of what they lack by
+        right: the head and the summary token in pre-training files, the layer of point features.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is damaged, of another family, or has keys that belong nowhere.
+        ValueError: if ``num_classes`` is missing, or differs from the file's head.
+    """
+    state, leftovers = map_point_mae_keys(read_state_dict(source))
+    _, leftovers = map_point_mae_decoder_keys(leftovers)
+    embed_dim = infer_width(state, "norm.weight", leftovers)
+    refuse_leftovers(leftovers, name)
+
+    fresh: list[str] = []
+    if any(key.startswith("head.") for key in state):
+        stored = infer_width(state, "head.layers.8.bias", leftovers)
+        if num_classes not in (None, stored):
+            raise ValueError(
+                f"Expected 'num_classes' to be {stored}, the size of the checkpoint's head "
+                f"(got {num_classes}): leave it out, then call reset_head({num_classes}) for a "
+                "fresh head"
+            )
+        num_classes = stored
+    elif num_classes is None:
+        raise ValueError("Expected 'num_classes' to be given for weights without a head (got None)")
+    else:
+        fresh += ["cls_token", "cls_pos", "head."]
+    if "patch_embed.feature_stem.weight" not in state:
+        fresh += ["patch_embed.feature_stem."]
+    sizes = {
+        "num_classes": num_classes,
+        "embed_dim": embed_dim,
+        "depth": max(infer_depth(state), 1),
+    }
+    return state, sizes, fresh
+
+
+def pretraining_weights(
+    source: str | Path | Mapping[str, Any], name: str
+) -> tuple[State, dict[str, int]]:
+    """Read the weights of encoder and decoder from a pre-training file.
+
+    Args:
+        source: a file or a mapping, with the published keys or with this library's.
+        name: the model's name, for messages.
+
+    Returns:
+        The tensors under our names, and the sizes that they tell.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is damaged, has no decoder, or has keys that belong nowhere.
+    """
+    encoder, rest = map_point_mae_keys(read_state_dict(source))
+    decoder, leftovers = map_point_mae_decoder_keys(rest)
+    embed_dim = infer_width(encoder, "norm.weight", rest)
+    num_outputs = infer_width(decoder, "decoder.reconstruction.bias", {**encoder, **leftovers})
+    refuse_leftovers(leftovers, name)
+    sizes = {
+        "embed_dim": embed_dim,
+        "depth": max(infer_depth(encoder), 1),
+        "patch_size": max(num_outputs // 3, 1),
+        "decoder_depth": max(infer_depth(decoder, "decoder.blocks"), 1),
+    }
+    return {**encoder, **decoder}, sizes
+
+
+__all__ = ["classifier_weights", "pretraining_weights"]

@@ -1,0 +1,86 @@
+"""Small functions on tokens that encoder and decoder share: position codes, pooling, sizes."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.typing import Mask, Tokens
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise unless every size is at least one; the message names it."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"Expected '{name}' to be positive (got {size})")
+
+
+class PositionEmbedding(nn.Sequential):
+    """The position code of a center: two linear layers, 3 to 128 to ``embed_dim``.
+
+    It is computed in the precision of its weights even under autocast, which would round positions.
+
+    Args:
+        embed_dim: width of a token.
+
+    Shapes:
+        center (B, G, 3); output (B, G, C).
+    """
+
+    def __init__(self, embed_dim: int) -> None:
+        super().__init__(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dim))
+
+    def forward(self, center: Tensor) -> Tensor:
+        with torch.autocast(center.device.type, enabled=False):
+            return super().forward(center.to(self.get_parameter("0.weight").dtype))
+
+
+def prepend(token: Tensor, x: Tensor) -> Tensor:
+    """Put a learned token ``[1, 1, C]`` in front of each cloud's tokens."""
+    return torch.cat([token.expand(x.size(0), -1, -1).to(x.dtype), x], dim=1)
+
+
+def add_position(x: Tokens, code: Float[Tensor, "B L C"]) -> Tokens:
+    """Add position codes; tokens that a block has set behind the first one carry none."""
+    extra = x.size(1) - code.size(1)
+    if extra:
+        code = torch.cat(
+            [code[:, :1], code.new_zeros(code.size(0), extra, code.size(2)), code[:, 1:]], dim=1
+        )
+    return x + code
+
+
+def max_valid(x: Tensor, mask: Mask | None) -> Tensor:
+    """Maximum over the valid tokens of a cloud, ``[B, G, C]`` to ``[B, C]``; zero if none is."""
+    if mask is None:
+        return x.amax(dim=1)
+    x = x.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(dim=1)
+    return x.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
+def zero_masked(x: Tensor, mask: Mask | None) -> Tensor:
+    """Set masked tokens to zero; the patches are the last tokens of each cloud."""
+    if mask is None:
+        return x
+    keep = F.pad(mask, (x.size(1) - mask.size(1), 0), value=True)
+    return x.masked_fill(~keep.unsqueeze(-1), 0.0)
+
+
+def draw_tokens_(*tokens: nn.Parameter) -> None:
+    """Initialise tokens equally on every machine: an adapter that leaves them frozen needs that."""
+    generator = torch.Generator().manual_seed(0)
+    for token in tokens:
+        drawn = torch.empty(token.shape)
+        nn.init.trunc_normal_(drawn, std=0.02, generator=generator)
+        token.data.copy_(drawn)
+
+
+__all__ = [
+    "PositionEmbedding",
+    "add_position",
+    "check_positive",
+    "draw_tokens_",
+    "max_valid",
+    "prepend",
+    "zero_masked",
+]

@@ -1,0 +1,90 @@
+"""Weights of a backbone: read a file, translate its keys, check every shape, load all or nothing.
+
+The first two steps are in :mod:`pyg_peft.backbones.state_files` and
+:mod:`pyg_peft.backbones.point_mae_keys`; their functions are at hand here too.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from pyg_peft.backbones.point_mae_keys import map_point_mae_decoder_keys, map_point_mae_keys
+from pyg_peft.backbones.state_files import join_names, read_state_dict, strip_prefix
+from pyg_peft.errors import CheckpointError
+
+
+def load_checked(
+    module: nn.Module, state: Mapping[str, Tensor], *, fresh: Iterable[str] = ()
+) -> None:
+    """Load ``state`` into ``module``, or raise and change nothing.
+
+    Args:
+        module: the module to fill; its data types and devices stay.
+        state: a tensor for every key of ``module.state_dict()``.
+        fresh: prefixes of keys that ``state`` may lack; those keep their initial values.
+
+    Raises:
+        CheckpointError: naming every leftover key, missing key and wrong shape.
+    """
+    expected = module.state_dict()
+    leftovers = [key for key in state if key not in expected]
+    excused = tuple(fresh)
+    missing = sorted(key for key in expected if key not in state and not key.startswith(excused))
+    wrong = [
+        f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [
+        f"{kind}: {join_names(keys)}"
+        for kind, keys in (("leftover", leftovers), ("missing", missing), ("wrong shape", wrong))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(
+            f"Expected 'source' to fit {type(module).__name__} (got {'; '.join(problems)})"
+        )
+    module.load_state_dict({**expected, **state})
+
+
+def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
+    """The number of blocks in ``state``: one more than the largest ``N`` in ``blocks.N.…``."""
+    found = [re.match(rf"{re.escape(name)}\.(\d+)\.", key) for key in state]
+    return max((int(match[1]) for match in found if match), default=-1) + 1
+
+
+def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, Tensor]) -> int:
+    """The length of the vector ``key``, without which a file is not of this family.
+
+    Raises:
+        CheckpointError: if it is absent; the message shows what the file holds instead.
+    """
+    if key not in state or state[key].dim() != 1:
+        held = [*state, *leftovers]
+        raise CheckpointError(
+            f"Expected 'source' to be a checkpoint of the Point-MAE family, with a vector '{key}' "
+            f"after renaming (got {join_names(held)})"
+        )
+    return state[key].numel()
+
+
+def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
+    """Raise :class:`CheckpointError`, naming the keys that nothing in ``name`` corresponds to."""
+    if leftovers:
+        raise CheckpointError(
+            f"Expected every key of 'source' to belong to {name} (got leftover: "
+            f"{join_names(list(leftovers))})"
+        )
+
+
+__all__ = [
+    "infer_depth",
+    "infer_width",
+    "load_checked",
+    "map_point_mae_decoder_keys",
+    "map_point_mae_keys",
+    "read_state_dict",
+    "refuse_leftovers",
+    "strip_prefix",
+]

@@ -1,0 +1,85 @@
+"""The command ``pyg-peft``: thin over the library, and the only place that prints.
+
+Each command is a function in a module of its own; jsonargparse makes its options from the
+function's signature and docstring, and reads them from ``--config file.yaml`` too. Only the module
+of the command that was asked for is imported.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+from pyg_peft.errors import MissingExtraError
+
+# command -> module, what it does
+COMMANDS = {
+    "fit": ("pyg_peft.cli.fit", "tune a backbone on labelled clouds and save the adapter"),
+    "evaluate": ("pyg_peft.cli.evaluate", "test a saved adapter"),
+    "predict": ("pyg_peft.cli.predict", "classify files with a saved adapter"),
+    "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
+    "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabelled clouds"),
+    "demo": ("pyg_peft.cli.demo", "pre-train, tune, compare and predict, in minutes, on a CPU"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors of the user's making end in one line and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        sys.stdout.write(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from pyg_peft import __version__
+
+        sys.stdout.write(f"pyg-peft {__version__}\n")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        sys.stderr.write(f"Expected a command of {', '.join(COMMANDS)} (got {name!r})\n")
+        return 2
+    try:
+        return _run(name, arguments[1:])
+    except BrokenPipeError:
+        return 0  # the reader of a pipe has seen enough
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if "--traceback" in arguments:
+            raise
+        sys.stderr.write(f"pyg-peft {name}: {error}\n(--traceback shows where)\n")
+        return 2
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    try:
+        from jsonargparse import (
+            ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
+            ArgumentParser,
+        )
+    except ImportError as error:
+        raise MissingExtraError("jsonargparse", "train") from error
+    module = import_module(COMMANDS[name][0])
+    parser = ArgumentParser(prog=f"pyg-peft {name}", description=module.__doc__)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these options")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    module.add_arguments(parser)
+    # After the imports: Lightning sets levels of its own. Its warnings stay.
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("pyg_peft").setLevel(logging.INFO)
+    run: Callable[..., Any] = module.run
+    # Its name until jsonargparse 4.4x was instantiate_classes.
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    values = vars(instantiate(parser.parse_args(arguments)))
+    run(**{key: value for key, value in values.items() if key not in ("config", "traceback")})
+    return 0
+
+
+def _usage() -> str:
+    lines = ["usage: pyg-peft COMMAND [options]", ""]
+    lines += [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()]
+    lines += ["", "pyg-peft COMMAND --help lists the options of a command.", ""]
+    return "\n".join(lines)
+
+
+__all__ = ["COMMANDS", "main"]

@@ -1,0 +1,89 @@
+"""Test a saved adapter; on the data of its own run this is the number that fit printed."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyg_peft.cli.fit import RESULT
+from pyg_peft.cli.saved import open_adapter
+from pyg_peft.cli.say import say
+from pyg_peft.datasets.sample_ids import class_names_of
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.evaluation import Evaluation, evaluate
+from pyg_peft.training.sources import open_source
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+SPLITS = ("val", "test")
+
+
+def add_arguments(parser: "ArgumentParser") -> None:
+    """Options from :func:`run`."""
+    parser.add_function_arguments(run, as_positional=True)
+
+
+def run(
+    adapter: str,
+    data: str | None = None,
+    data_args: dict[str, Any] | None = None,
+    backbone: str | None = None,
+    backbone_args: dict[str, Any] | None = None,
+    split: str = "test",
+    batch_size: int | None = None,
+    precision: str | None = None,
+    per_class: bool = False,
+) -> Evaluation:
+    """Evaluate.
+
+    Args:
+        adapter: folder that fit wrote.
+        data: as in fit; that of the run by default.
+        data_args: as in fit; those of the run by default.
+        backbone: weights of the base; by default those that the adapter records.
+        backbone_args: constructor arguments that replace the recorded ones.
+        split: test, or val for the split of the training set that chose the epoch.
+        batch_size: clouds at once; that of the run by default.
+        precision: 32-true, bf16-mixed or 16-mixed; that of the run by default.
+        per_class: print the share of each class that is right, too.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"Expected 'split' to be one of {SPLITS} (got {split!r})")
+    saved = open_adapter(adapter, backbone, backbone_args or {})
+    recorded = Path(adapter) / RESULT
+    past = json.loads(recorded.read_text())["run"] if recorded.is_file() else {}
+    if data is None and "data" not in past:
+        raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
+    own = data is None or data == past.get("data")
+    if data_args is None:
+        data_args = past.get("data_args", {}) if own else {}
+    options: dict[str, Any] = dict(data_args or {})
+    splits = open_source(past["data"] if data is None else data, **options)
+    found = tuple(class_names_of(splits.test if splits.test is not None else splits.train))
+    if found != saved.class_names:
+        raise ValueError(
+            f"Expected 'data' to have the adapter's classes {saved.class_names} (got {found})"
+        )
+    module = ShapeDataModule.from_source(
+        splits,
+        data_args={},
+        preprocessing=saved.preprocessing,
+        batch_size=batch_size or past.get("batch_size", 32),
+        val_fraction=past.get("val_fraction", 0.15),
+        seed=past.get("seed", 0),
+    )
+    loader = module.val_dataloader() if split == "val" else module.test_dataloader()
+    result = evaluate(
+        saved.model,
+        loader,
+        len(saved.class_names),
+        precision=precision or past.get("precision", "32-true"),
+        progress=split,
+    )
+    say(f"{'validation' if split == 'val' else split} {result}")
+    if per_class:
+        width = max(len(name) for name in saved.class_names)
+        for row, name in zip(result.confusion, saved.class_names, strict=True):
+            right, count = int(row[saved.class_names.index(name)]), int(row.sum())
+            say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
+    return result

@@ -1,0 +1,171 @@
+"""Tune a backbone on labelled clouds and save the adapter.
+
+The folder that --output names receives the adapter (weights, bank, classes, preprocessing), the
+checkpoints that --resume goes on from, the logs, and result.json with the numbers.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
+from pyg_peft.cli.say import say
+from pyg_peft.cli.weights import open_backbone
+from pyg_peft.datasets import ScaleTranslate, UpRotate
+from pyg_peft.training.atomic import write_atomic
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.fitting import FitOptions, FitReport, fit
+from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.sources import SHORTHANDS, open_source
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+RESULT = "result.json"
+AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
+
+
+def add_arguments(parser: "ArgumentParser") -> None:
+    """Options from :func:`run` and those of Lightning's trainer."""
+    from lightning import Trainer
+
+    parser.add_function_arguments(run, skip={"trainer"})
+    own: set[str | int] = {"callbacks", "logger", "default_root_dir", "use_distributed_sampler"}
+    own |= {"plugins", "num_sanity_val_steps", "log_every_n_steps", "model_registry"}
+    parser.add_class_arguments(Trainer, "trainer", skip=own, instantiate=False)
+    parser.set_defaults(
+        {
+            "trainer.max_epochs": 50,
+            "trainer.gradient_clip_val": 10.0,
+            "trainer.enable_model_summary": False,
+        }
+    )
+    parser.epilog = f"--data is one of\n{SHORTHANDS}"
+
+
+def run(
+    data: str,
+    output: str,
+    preprocessing: Preprocessing,
+    options: FitOptions,
+    trainer: Any,
+    method: str = "point_peft",
+    method_args: dict[str, Any] | None = None,
+    backbone: str = "random",
+    backbone_args: dict[str, Any] | None = None,
+    data_args: dict[str, Any] | None = None,
+    bank: bool = True,
+    bank_per_class: int | None = None,
+    augmentation: str = "scale_translate",
+    num_views: int | None = None,
+    batch_size: int = 32,
+    val_fraction: float = 0.15,
+    group_field: str | None = None,
+    num_workers: int = 0,
+    seed: int = 0,
+    resume: bool = False,
+) -> FitReport:
+    """Fit.
+
+    Args:
+        data: what to train on; the help of this command ends with the shorthands.
+        output: folder of the adapter.
+        preprocessing: points, normalisation and up axis; saved with the adapter.
+        options: learning rate and so on.
+        trainer: arguments of Lightning's trainer.
+        method: name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
+        method_args: settings of the method, for example {"bottleneck_channels": 32}.
+        backbone: "random", the name of shipped weights, or a file.
+        backbone_args: constructor arguments, for example {"num_centers": 128}.
+        data_args: arguments of the data set, for example {"fold": 2}.
+        bank: give methods that retrieve a memory bank of the training samples.
+        bank_per_class: at most that many samples of each class in the bank.
+        augmentation: scale_translate or rotate, the two published protocols, or none.
+        num_views: versions of each training sample; needed for --options.cache.
+        batch_size: clouds per step and process.
+        val_fraction: share of the training set that chooses the best epoch.
+        group_field: per-cloud field of an .npz file; clouds of one group are kept together.
+        num_workers: processes that load.
+        seed: of everything random.
+        resume: go on where a killed run in --output stopped.
+    """
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"Expected 'augmentation' to be one of {', '.join(AUGMENTATIONS)} "
+            f"(got {augmentation!r})"
+        )
+    augment = AUGMENTATIONS[augmentation]
+    splits = open_source(data, **(data_args or {}))
+    module = ShapeDataModule.from_source(
+        splits,
+        data_args={},
+        preprocessing=preprocessing,
+        augmentation=augment() if augment else None,
+        batch_size=batch_size,
+        val_fraction=val_fraction,
+        groups=_groups(splits.train, group_field),
+        num_views=num_views,
+        num_workers=num_workers,
+        seed=seed,
+    )
+    base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed)
+    wants_bank = bank and make_config(method, method_args or {}).takes_memory_bank
+    rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
+    model = make_model(base, method, method_args or {}, rows, seed)
+    say(
+        f"{len(module.train_set):,} clouds train, {len(module.val_set):,} validate, "
+        f"{0 if module.test_set is None else len(module.test_set):,} test, "
+        f"{module.num_classes} classes"
+    )
+    show_counts(model)
+    settings = {k: v for k, v in vars(trainer).items() if v is not None}
+    report = fit(
+        model,
+        module,
+        output,
+        options=options,
+        trainer=settings,
+        resume=resume,
+        metadata={"weights": {"source": backbone, "seed": seed}},
+    )
+    if report.is_main:
+        _write_result(report, Path(output), {
+            "data": data, "data_args": data_args or {}, "batch_size": batch_size, "seed": seed,
+            "method": method, "method_args": method_args or {}, "options": asdict(options),
+            "augmentation": augmentation, "val_fraction": val_fraction, "num_views": num_views,
+            "precision": str(settings.get("precision", "32-true")),
+        }, 0 if rows is None else len(rows))
+    say(f"best epoch {report.epoch + 1}: validation {report.val}")
+    if report.test is not None:
+        say(f"test {report.test}")
+    say(f"adapter: {output}")
+    return report
+
+
+def _groups(dataset: Any, field: str | None) -> Any:
+    if field is None:
+        return None
+    import torch
+
+    names: dict[Any, int] = {}
+    values = dataset.field(field).tolist()
+    return torch.tensor([names.setdefault(value, len(names)) for value in values])
+
+
+def _write_result(
+    report: FitReport, folder: Path, run: dict[str, Any], bank_rows: int
+) -> None:
+    numbers = {
+        name: {
+            "accuracy": found.accuracy,
+            "macro_accuracy": found.macro_accuracy,
+            "count": found.count,
+        }
+        for name, found in (("val", report.val), ("test", report.test))
+        if found is not None
+    }
+    content = {"run": run, "bank_rows": bank_rows, "epoch": report.epoch, **numbers}
+    content["curves"] = report.curves
+    text = json.dumps(content, indent=2) + "\n"
+    write_atomic(folder / RESULT, lambda path: path.write_text(text))

@@ -1,0 +1,126 @@
+"""Show what a method or a saved adapter trains, where it sits, and what stays frozen."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from pyg_peft.checkpoint import read_adapter
+from pyg_peft.cli.method import make_model, show_counts
+from pyg_peft.cli.saved import open_adapter
+from pyg_peft.cli.say import say
+from pyg_peft.cli.weights import open_backbone
+from pyg_peft.model import PeftModel
+from pyg_peft.nn import MemoryBank
+from pyg_peft.tuners import Slot
+
+_BANK_ROWS = 64
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def add_arguments(parser: "ArgumentParser") -> None:
+    """Options from :func:`run`."""
+    parser.add_argument("adapter", nargs="?", help="a saved adapter, instead of a method")
+    parser.add_function_arguments(run, skip={"adapter"})
+
+
+def run(
+    adapter: str | None = None,
+    method: str = "point_peft",
+    method_args: dict[str, Any] | None = None,
+    backbone: str | None = None,
+    backbone_args: dict[str, Any] | None = None,
+    num_classes: int = 40,
+    bank: bool = True,
+) -> None:
+    """Inspect.
+
+    Args:
+        adapter: a saved adapter; leave out to look at a method on a backbone.
+        method: name of the method.
+        method_args: settings of the method.
+        backbone: as in fit; random by default, for an adapter what it records.
+        backbone_args: constructor arguments of the backbone.
+        num_classes: classes of the head.
+        bank: count as with a memory bank, for methods that take one.
+    """
+    if adapter is None:
+        base = open_backbone(backbone or "random", num_classes, backbone_args or {}, seed=0)
+        # Counts do not depend on what is in a bank, only on whether there is one.
+        rows = MemoryBank(torch.zeros(_BANK_ROWS, base.embed_dim)) if bank else None
+        model = make_model(base, method, method_args or {}, rows, seed=0)
+    else:
+        config = read_adapter(adapter).config
+        model = open_adapter(adapter, backbone, backbone_args or {}).model
+        say(f"method           {config['method']}")
+        say(f"classes          {', '.join(config['class_names'])}")
+        say(f"preprocessing    {config['preprocessing']}")
+        say(f"base fingerprint {config['base_fingerprint']}")
+        say(f"memory bank      {config['memory_bank'] or 'none'}")
+        say()
+    show_counts(model)
+    say()
+    show_frozen(model)
+    say()
+    show_sites(model)
+
+
+def show_frozen(model: PeftModel) -> None:
+    """Print parameters of the base, part by part: the base's own never train."""
+    say(f"{'part of the base':24s} {'own, frozen':>14s} {'adapter, trained':>18s}")
+    for name, part in model.base.named_children():
+        if name == "peft":
+            continue
+        frozen, trained = _count(part)
+        say(f"{name:24s} {frozen:14,} {trained:18,}")
+    loose = [p for _, p in model.base.named_parameters(recurse=False)]
+    slot = getattr(model.base, "peft", None)
+    trained = _count(slot)[1] if isinstance(slot, nn.Module) else 0
+    say(f"{'(the model itself)':24s} {sum(p.numel() for p in loose):14,} {trained:18,}")
+
+
+def show_sites(model: PeftModel) -> None:
+    """Print each module that carries something of the adapter; equal blocks in one line."""
+    rows: dict[tuple[str, str, int], list[str]] = {}
+    for path, module in model.base.named_modules():
+        slot = getattr(module, "peft", None)
+        if not isinstance(slot, Slot):
+            continue
+        for component in slot.components():
+            size = sum(p.numel() for p in component.parameters())
+            steps = path.split(".")
+            number = next((step for step in steps if step.isdecimal()), "")
+            shape = ".".join("*" if step == number and number else step for step in steps)
+            key = (shape or "(model)", _name(component), size)
+            rows.setdefault(key, []).append(number)
+    say(f"{'place':24s} {'component':36s} {'parameters':>12s}")
+    for (place, component, size), numbers in rows.items():
+        where = place if numbers == [""] else place.replace("*", _span(numbers))
+        times = f" x {len(numbers)}" if len(numbers) > 1 else ""
+        say(f"{where:24s} {component:36s} {size:12,}{times}")
+    say("A component that several places share is counted at each of them here, once above.")
+
+
+def _count(module: nn.Module) -> tuple[int, int]:
+    """Parameters of a module's own and of the adapter's in it."""
+    seen = list(module.named_parameters(prefix="peft" if isinstance(module, Slot) else ""))
+    trained = sum(p.numel() for name, p in seen if "peft" in name.split("."))
+    return sum(p.numel() for _, p in seen) - trained, trained
+
+
+def _name(component: nn.Module) -> str:
+    inner = getattr(component, "component", None)
+    kind = type(inner if isinstance(inner, nn.Module) else component).__name__
+    if kind == "TrainedTensors":
+        names = [name for name, _ in component.named_parameters()]
+        return f"own {', '.join(names)}" + (" and statistics" if [*component.buffers()] else "")
+    return kind
+
+
+def _span(numbers: list[str]) -> str:
+    """``["0", "1", "2"]`` to ``"0-2"``."""
+    values = [int(number) for number in numbers]
+    whole = values == list(range(values[0], values[-1] + 1)) and len(values) > 1
+    return f"{values[0]}-{values[-1]}" if whole else ",".join(numbers)

@@ -1,0 +1,78 @@
+"""From a method's name to a model that carries it, and the table of what it trains."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from pyg_peft.cli.say import say
+from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
+from pyg_peft.model import PeftModel, get_peft_model
+from pyg_peft.nn import MemoryBank
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.tuners import METHODS, MethodConfig
+
+
+def make_config(method: str, settings: Mapping[str, Any]) -> MethodConfig:
+    """The configuration of a method by name.
+
+    Raises:
+        ValueError: no method or no setting of that name.
+    """
+    if method not in METHODS:
+        raise ValueError(f"Expected 'method' to be one of {', '.join(METHODS)} (got {method!r})")
+    return METHODS[method].from_dict(settings)
+
+
+def make_model(
+    base: nn.Module,
+    method: str,
+    settings: Mapping[str, Any],
+    bank: MemoryBank | None,
+    seed: int,
+) -> PeftModel:
+    """Put a method on ``base``; fresh weights are drawn from ``seed``.
+
+    Args:
+        base: the backbone.
+        method: a key of ``METHODS``.
+        settings: of the method.
+        bank: for methods that take one; others go without.
+        seed: of fresh weights.
+    """
+    config = make_config(method, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keyed_seed(seed, "adapter"))
+        return get_peft_model(
+            base, config, memory_bank=bank if config.takes_memory_bank else None
+        )
+
+
+def fill_bank(
+    base: nn.Module, data: ShapeDataModule, *, per_class: int | None = None, seed: int = 0
+) -> MemoryBank:
+    """Features of ``data``'s training split, of nothing else.
+
+    Args:
+        base: the backbone.
+        data: the splits.
+        per_class: at most that many samples of each class.
+        seed: draws these samples.
+    """
+    say("filling the memory bank with features of the training split")
+    loader = tqdm(data.bank_dataloader(), desc="bank", leave=False)
+    generator = keyed_generator(seed, "bank")
+    return MemoryBank.from_loader(base, loader, per_class=per_class, generator=generator)
+
+
+def show_counts(model: PeftModel) -> None:
+    """Print trainable parameters with and without the head, and frozen ones."""
+    counts = model.count_parameters()
+    say(f"trainable parameters   {counts.trainable:>12,}")
+    say(f"  without the head     {counts.without_head:>12,}")
+    say(f"frozen parameters      {counts.frozen:>12,}")
+
+
+__all__ = ["fill_bank", "make_config", "make_model", "show_counts"]

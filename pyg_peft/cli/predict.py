@@ -1,0 +1,87 @@
+"""Classify shape or scan files with a saved adapter."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+
+from pyg_peft.cli.saved import open_adapter
+from pyg_peft.cli.say import say
+from pyg_peft.datasets.files import FILE_TYPES, read_points
+from pyg_peft.training.evaluation import predict_probabilities
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def add_arguments(parser: "ArgumentParser") -> None:
+    """Options from :func:`run`; the adapter and the files come without a name before them."""
+    parser.add_argument("adapter", help="folder that fit wrote")
+    parser.add_argument("files", nargs="+", help="files, or folders whose files are taken")
+    parser.add_function_arguments(run, skip={"adapter", "files"})
+
+
+def run(
+    adapter: str,
+    files: list[str],
+    backbone: str | None = None,
+    backbone_args: dict[str, Any] | None = None,
+    top: int = 3,
+    batch_size: int = 32,
+    precision: str = "32-true",
+    read_args: dict[str, Any] | None = None,
+) -> list[tuple[Path, Tensor]]:
+    """Predict.
+
+    Args:
+        adapter: folder that fit wrote.
+        files: files, or folders whose files are taken.
+        backbone: weights of the base; by default those that the adapter records.
+        backbone_args: constructor arguments that replace the recorded ones.
+        top: classes to print of each file.
+        batch_size: clouds at once; it does not change what a cloud gets.
+        precision: 32-true, bf16-mixed or 16-mixed.
+        read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]}.
+    """
+    if top < 1:
+        raise ValueError(f"Expected 'top' to be positive (got {top})")
+    paths = find_files(files)
+    saved = open_adapter(adapter, backbone, backbone_args or {})
+    prepare = saved.preprocessing.evaluation()
+    items: list[Data] = [prepare(read_points(path, **(read_args or {}))) for path in paths]
+    loader = DataLoader(items, batch_size=batch_size)
+    results: list[tuple[Path, Tensor]] = []
+    for _, probabilities in predict_probabilities(saved.model, loader, precision=precision):
+        for row in probabilities:
+            path = paths[len(results)]
+            results.append((path, row))
+            best = row.topk(min(top, row.numel()))
+            named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            text = "   ".join(f"{saved.class_names[n]} {100 * p:.1f} %" for n, p in named)
+            say(f"{path}   {text}")
+    return results
+
+
+def find_files(names: list[str]) -> list[Path]:
+    """The files that ``names`` mean, those of folders sorted.
+
+    Raises:
+        ValueError: a folder holds no file of a known type, or a name does not exist.
+    """
+    paths: list[Path] = []
+    for name in map(Path, names):
+        if name.is_dir():
+            inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in FILE_TYPES)
+            if not inside:
+                raise ValueError(
+                    f"Expected '{name}' to hold files that end in one of {', '.join(FILE_TYPES)} "
+                    "(got none)"
+                )
+            paths += inside
+        elif name.is_file():
+            paths.append(name)
+        else:
+            raise ValueError(f"Expected 'files' to exist (got '{name}')")
+    return paths

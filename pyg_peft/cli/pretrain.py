@@ -1,0 +1,56 @@
+"""Pre-train a Point-MAE by masking, on unlabelled clouds.
+
+The run can be killed at any moment: the same command goes on where the last checkpoint was.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from pyg_peft.backbones import PointMAEPretraining
+from pyg_peft.cli.say import say
+from pyg_peft.training.corpus import open_corpus
+from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+def add_arguments(parser: "ArgumentParser") -> None:
+    """Options from :func:`run` and from the constructor of the model."""
+    parser.add_class_arguments(PointMAEPretraining, "model", instantiate=False)
+    parser.add_function_arguments(run, skip={"model"})
+
+
+def run(
+    model: object,
+    data: list[str],
+    output: str,
+    options: PretrainOptions,
+    threads: int | None = None,
+) -> None:
+    """Pre-train.
+
+    Args:
+        model: sizes of the model.
+        data: what to learn from: FILE.npz (labels are not read), FOLDER of shape files, or
+            procedural:COUNT; give a list to join several.
+        output: folder of the checkpoint and the log.
+        options: length, learning rate, views and the seed.
+        threads: threads of torch; a resumed run needs the same number to give the same bits.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    corpus = open_corpus(data)
+    torch.manual_seed(options.seed)
+    network = PointMAEPretraining(**vars(model))
+    say(f"{len(corpus):,} clouds, {sum(p.numel() for p in network.parameters()):,} parameters")
+    report = pretrain(network, corpus, output, options)
+    say(
+        f"step {report.step:,} of {report.total_steps:,}, loss {report.loss:.5f}, "
+        f"{report.minutes:.1f} minutes"
+    )
+    say(f"weights: {Path(output) / CHECKPOINT}   log: {Path(output) / LOG}")
+    if not report.finished:
+        say("The time was up before the end: more --options.max_minutes go on from here.")

@@ -1,0 +1,100 @@
+"""From a word on the command line to a frozen backbone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyg_peft.backbones import PointMAE
+from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
+from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict
+from pyg_peft.errors import CheckpointError
+from pyg_peft.training.pretrain import read_sizes
+
+# By the name that an adapter's folder records; never an import path from a file.
+BACKBONES: dict[str, type[PointMAE]] = {"PointMAE": PointMAE}
+
+# Sizes that weights cannot tell.
+_UNREADABLE = ("num_heads", "num_centers", "patch_size")
+
+
+def open_backbone(
+    weights: str, num_classes: int, settings: Mapping[str, Any], seed: int
+) -> PointMAE:
+    """Build a Point-MAE with a head for ``num_classes``.
+
+    Args:
+        weights: ``"random"``, the name of weights that ship with the package, or a file of ours or
+            the authors'.
+        num_classes: classes of the head. A file's own head is replaced if it has another number.
+        settings: constructor arguments; sizes that the file tells need not be given.
+        seed: of whatever the file does not hold (for pre-training files the summary token), so
+            that the same call gives the same bits.
+
+    Raises:
+        ValueError: ``weights`` is none of these, or the settings do not fit.
+        CheckpointError: the file is damaged or foreign.
+    """
+    settings = dict(settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights == "random":
+            return PointMAE(num_classes, **settings)
+        path, stored = _find(weights)
+        state = read_state_dict(path)
+        mapped, _ = map_point_mae_keys(state)
+        has_head = any(key.startswith("head.") for key in mapped)
+        sizes = {**stored, **settings}
+        model = PointMAE.from_checkpoint(state, None if has_head else num_classes, **sizes)
+        if model.num_classes != num_classes:
+            model.reset_head(num_classes)
+        return model
+
+
+def open_recorded(
+    config: Mapping[str, Any], weights: str | None, settings: Mapping[str, Any]
+) -> nn.Module:
+    """The base that an adapter's configuration describes, with weights from ``weights``.
+
+    Args:
+        config: configuration in an adapter's folder.
+        weights: see :func:`open_backbone`; ``None`` takes what the adapter records.
+        settings: constructor arguments that replace the recorded ones.
+
+    Raises:
+        CheckpointError: the adapter was made for a class that is not known here.
+        ValueError: no weights are given and the recorded file is not here.
+    """
+    backbone = config["backbone"]
+    if backbone["class"] not in BACKBONES:
+        raise CheckpointError(
+            f"Expected an adapter for one of {', '.join(BACKBONES)} (got {backbone['class']!r})"
+        )
+    recorded = (config.get("preprocessing") or {}).get("weights", {})
+    weights = weights or recorded.get("source")
+    if weights is None:
+        raise ValueError("Expected 'backbone' to name the weights of the base (got None)")
+    sizes = dict(backbone["config"])
+    num_classes = sizes.pop("num_classes")
+    if weights != "random":
+        # Read off the weights themselves; the fingerprint tells if they are others.
+        sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
+    return open_backbone(weights, num_classes, {**sizes, **settings}, recorded.get("seed", 0))
+
+
+def _find(weights: str) -> tuple[Path, dict[str, Any]]:
+    """The file that ``weights`` names and the sizes that are stored beside it."""
+    if weights in POINT_MAE_FILES:
+        return find_pretrained(weights, POINT_MAE_FILES)
+    if not Path(weights).is_file():
+        names = ", ".join(["random", *POINT_MAE_FILES])
+        raise ValueError(
+            f"Expected 'backbone' to be one of {names} or a file that exists (got {weights!r})"
+        )
+    sizes = read_sizes(weights)
+    return Path(weights), {k: sizes[k] for k in _UNREADABLE if k in sizes}
+
+
+__all__ = ["BACKBONES", "open_backbone", "open_recorded"]

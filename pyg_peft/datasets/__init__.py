@@ -1,0 +1,41 @@
+"""Room 1, where a cloud arrives: readers, data sets, splits, and the transforms of one cloud.
+
+Items are PyG ``Data`` with ``pos`` float32 ``[n, 3]``, ``y`` and ``sample_id`` long ``[1]``, and
+``x`` float32 ``[n, C]`` where there are features; clouds may differ in size. Data sets have
+``labels``, ``class_names`` and ``num_classes``.
+"""
+
+from pyg_peft.datasets.augmented import Augmented
+from pyg_peft.datasets.few_shot import Episode, FewShotSubset, few_shot_episode
+from pyg_peft.datasets.files import read_points
+from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
+from pyg_peft.datasets.npz_shapes import NpzShapes
+from pyg_peft.datasets.procedural import ProceduralShapes, ProceduralStream, procedural_stream
+from pyg_peft.datasets.sample_ids import SampleIds
+from pyg_peft.datasets.scanobjectnn import ScanObjectNN
+from pyg_peft.datasets.shape_folder import ShapeFolder
+from pyg_peft.datasets.split import train_val_split
+from pyg_peft.datasets.transforms import Normalize, Resample, ScaleTranslate, UpRotate
+
+__all__ = [
+    "Augmented",
+    "Episode",
+    "FewShotSubset",
+    "Normalize",
+    "NpzShapes",
+    "ProceduralShapes",
+    "ProceduralStream",
+    "Resample",
+    "SampleIds",
+    "ScaleTranslate",
+    "ScanObjectNN",
+    "ShapeFolder",
+    "UpRotate",
+    "few_shot_episode",
+    "keyed_generator",
+    "keyed_globals",
+    "keyed_seed",
+    "procedural_stream",
+    "read_points",
+    "train_val_split",
+]

@@ -1,0 +1,152 @@
+"""Few-shot episodes: a handful of classes, a handful of labelled shapes of each."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
+
+from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.sample_ids import class_names_of, labels_of
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Rows of one task.
+
+    Args:
+        classes: labels of the ways, ascending.
+        support: rows to learn from, ``[num_ways * num_shots]``, class by class.
+        query: rows to be judged on, ``[num_ways * num_queries]``, class by class.
+    """
+
+    classes: tuple[int, ...]
+    support: Tensor
+    query: Tensor
+
+
+def few_shot_episode(
+    labels: Tensor | Sequence[int],
+    *,
+    num_ways: int,
+    num_shots: int,
+    num_queries: int = 20,
+    episode: int = 0,
+    seed: int = 0,
+    query_labels: Tensor | Sequence[int] | None = None,
+) -> Episode:
+    """Draw the n-way k-shot task number ``episode``.
+
+    The published protocol has 5 or 10 ways, 10 or 20 shots, 20 queries per class, and the mean and
+    standard deviation over 10 episodes.
+
+    Args:
+        labels: one label per sample, ``[N]``.
+        num_ways: number of classes, drawn from those with enough samples.
+        num_shots: labelled samples per class.
+        num_queries: samples per class to be judged on; none of them is in the support.
+        episode: number of the task; any order of calls gives the same tasks.
+        seed: another seed, other tasks.
+        query_labels: labels of another set (the test split) that the queries come from; by default
+            both come from ``labels``.
+
+    Raises: ``ValueError`` for sizes below 1 or too few classes with enough samples.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.datasets import few_shot_episode
+        >>> labels = torch.arange(60) % 6
+        >>> task = few_shot_episode(labels, num_ways=3, num_shots=2, num_queries=5)
+        >>> len(task.support), len(task.query), torch.isin(task.support, task.query).any()
+        (6, 15, tensor(False))
+    """
+    sizes = {"num_ways": num_ways, "num_shots": num_shots, "num_queries": num_queries}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"Expected '{name}' to be at least 1 (got {size})")
+    labels = torch.as_tensor(labels).long()
+    shared = query_labels is None
+    others = labels if query_labels is None else torch.as_tensor(query_labels).long()
+    need = num_shots + num_queries if shared else num_shots
+    able = [
+        label
+        for label in labels.unique().tolist()
+        if int((labels == label).sum()) >= need
+        and (shared or int((others == label).sum()) >= num_queries)
+    ]
+    if len(able) < num_ways:
+        raise ValueError(
+            f"Expected 'labels' to have {num_ways} classes with {num_shots} shots and "
+            f"{num_queries} queries (got {len(able)})"
+        )
+    generator = keyed_generator("few_shot", seed, episode)
+    chosen = torch.randperm(len(able), generator=generator)[:num_ways].tolist()
+    classes = tuple(sorted(able[place] for place in chosen))
+    support, query = [], []
+    for label in classes:
+        rows = _shuffled(labels, label, generator)
+        support.append(rows[:num_shots])
+        rest = rows[num_shots:] if shared else _shuffled(others, label, generator)
+        query.append(rest[:num_queries])
+    return Episode(classes, torch.cat(support), torch.cat(query))
+
+
+class FewShotSubset(Dataset):
+    """The items of one side of an episode, with labels renumbered from 0.
+
+    Args:
+        dataset: where the rows come from.
+        rows: ``episode.support`` or ``episode.query``.
+        classes: ``episode.classes``; class ``classes[i]`` becomes ``i``.
+
+    Items: those of ``dataset`` with ``y`` from 0 to ``num_ways - 1``; ``sample_id`` stays.
+
+    Example:
+        >>> from pyg_peft.datasets import FewShotSubset, ProceduralShapes, few_shot_episode
+        >>> shapes = ProceduralShapes(num_shapes=48, num_points=16)
+        >>> task = few_shot_episode(shapes.labels, num_ways=2, num_shots=1, num_queries=3)
+        >>> support = FewShotSubset(shapes, task.support, task.classes)
+        >>> len(support), support.labels.tolist(), len(support.class_names)
+        (2, [0, 1], 2)
+    """
+
+    def __init__(self, dataset: Any, rows: Tensor, classes: Sequence[int]) -> None:
+        super().__init__(None)
+        self.dataset = dataset
+        self.rows = rows
+        number = {label: place for place, label in enumerate(classes)}
+        originals = labels_of(dataset)[rows].tolist()
+        strange = sorted({label for label in originals if label not in number})
+        if strange:
+            raise ValueError(f"Expected 'rows' to be of 'classes' {list(classes)} (got {strange})")
+        self._labels = torch.tensor([number[label] for label in originals], dtype=torch.long)
+        names = class_names_of(dataset)
+        self.class_names = tuple(names[label] for label in classes)
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, renumbered."""
+        return self._labels[list(self.indices())]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def len(self) -> int:
+        return len(self.rows)
+
+    def get(self, idx: int) -> Data:
+        data = copy.copy(self.dataset[int(self.rows[idx])])
+        data.y = self._labels[idx].reshape(1)
+        return data
+
+
+def _shuffled(labels: Tensor, label: int, generator: torch.Generator) -> Tensor:
+    rows = (labels == label).nonzero().flatten()
+    return rows[torch.randperm(len(rows), generator=generator)]
+
+
+__all__ = ["Episode", "FewShotSubset", "few_shot_episode"]

@@ -1,0 +1,155 @@
+"""Read one shape or scan from a file of any common format."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from pyg_peft.datasets.formats import RawPoints
+from pyg_peft.datasets.formats.mesh import read_obj, read_off, read_stl
+from pyg_peft.datasets.formats.pcd import read_pcd
+from pyg_peft.datasets.formats.scan import read_las, read_ply
+from pyg_peft.datasets.formats.table import read_npy, read_npz, read_text
+from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.mesh_sampling import sample_mesh
+from pyg_peft.errors import MissingExtraError
+
+_READERS: dict[str, Callable[[Path], RawPoints]] = {
+    ".las": read_las,
+    ".laz": read_las,
+    ".npz": read_npz,
+    ".obj": read_obj,
+    ".off": read_off,
+    ".pcd": read_pcd,
+    ".ply": read_ply,
+    ".stl": read_stl,
+}
+_TABLES: dict[str, Callable[[Path, Sequence[str] | None], RawPoints]] = {
+    ".npy": read_npy,
+    ".txt": read_text,
+    ".xyz": read_text,
+}
+FILE_TYPES = tuple(sorted([*_READERS, *_TABLES]))
+_WIDTHS = {"color": 3, "normal": 3}
+
+
+def read_points(
+    path: str | os.PathLike[str],
+    channels: Sequence[str] = (),
+    *,
+    fill: float | None = None,
+    columns: Sequence[str] | None = None,
+    mesh_points: int = 2048,
+    drop_invalid: bool = False,
+    seed: int = 0,
+) -> Data:
+    r"""Read a cloud, or sample a mesh, from one file.
+
+    Formats: meshes and clouds .off .obj .stl .ply; clouds .pcd .las .laz .npy .npz .xyz .txt. For
+    .ply install plyfile, for .las and .laz laspy: ``pip install 'pyg-peft[io]'``.
+
+    The mean is subtracted in float64 and kept in ``origin``; only then the coordinates become
+    float32, so that a scan in UTM metres keeps its millimetres.
+
+    Args:
+        path: the file; its ending names the format.
+        channels: what makes up ``x``, in this order: ``"color"`` (3 columns; integers become 0
+            to 1, floating-point colours stay as stored), ``"normal"`` (3 columns; those of the
+            faces for a mesh), ``"intensity"`` (as stored), or any other scalar of the file by its
+            name in lower case.
+        fill: value of channels that the file does not have; ``None`` makes that an error.
+        columns: names of the columns of .npy, .txt and .xyz, for example
+            ``("x", "y", "z", "red", "green", "blue")``. Unnamed ones are ``column_3`` and so on.
+        mesh_points: number of points drawn from a mesh, uniform by area.
+        drop_invalid: leave out points that are NaN or infinite (depth cameras write them), instead
+            of raising.
+        seed: another seed, other points of a mesh; the draw depends on seed and content only.
+
+    Returns: ``Data(pos float32 [n, 3], origin float64 [1, 3], x float32 [n, C] or absent)``;
+        ``pos + origin`` are the coordinates of the file.
+    Raises: ``FileNotFoundError``; ``MissingExtraError``; ``ValueError`` naming the file, with the
+        line or field where there is one.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> from pyg_peft.datasets import read_points
+        >>> path = pathlib.Path(tempfile.mkdtemp(), "scan.xyz")
+        >>> _ = path.write_text("500000.001 0 0 7\n500000.003 0 0 9\n")
+        >>> data = read_points(path, ["intensity"], columns=["x", "y", "z", "intensity"])
+        >>> round(data.pos[1, 0].item(), 6), data.x.flatten().tolist(), data.origin[0, 0].item()
+        (0.001, [7.0, 9.0], 500000.002)
+    """
+    path = Path(path)
+    if mesh_points < 1:
+        raise ValueError(f"Expected 'mesh_points' to be at least 1 (got {mesh_points})")
+    raw = _parse(path, columns)
+    valid = np.isfinite(raw.pos).all(axis=1)
+    if not valid.all():
+        if not drop_invalid or raw.faces is not None:
+            row = int(np.flatnonzero(~valid)[0])
+            hint = "" if raw.faces is not None else "; drop_invalid=True leaves such points out"
+            raise ValueError(
+                f"Expected '{path}' to have finite coordinates (got {raw.pos[row].tolist()} "
+                f"for point {row}{hint})"
+            )
+        kept = {name: values[valid] for name, values in raw.channels.items()}
+        raw = RawPoints(raw.pos[valid], kept)
+    if raw.faces is not None:
+        digest = hashlib.blake2b(np.ascontiguousarray(raw.pos).tobytes())
+        digest.update(np.ascontiguousarray(raw.faces).tobytes())
+        generator = keyed_generator("mesh", digest.hexdigest(), seed)
+        try:
+            raw = sample_mesh(raw, mesh_points, generator)
+        except ValueError as error:
+            raise ValueError(f"Expected '{path}' to be a mesh to sample (got: {error})") from error
+    if len(raw.pos) == 0:
+        raise ValueError(f"Expected '{path}' to have points (got none)")
+    origin = raw.pos.mean(axis=0, keepdims=True)
+    data = Data(
+        pos=torch.from_numpy((raw.pos - origin).astype(np.float32)),
+        origin=torch.from_numpy(origin),
+    )
+    if channels:
+        data.x = torch.from_numpy(_stack(raw, channels, fill, path))
+    return data
+
+
+def _parse(path: Path, columns: Sequence[str] | None) -> RawPoints:
+    suffix = path.suffix.lower()
+    if suffix not in FILE_TYPES:
+        raise ValueError(f"Expected '{path}' to end in one of {list(FILE_TYPES)} (got {suffix!r})")
+    if columns is not None and suffix not in _TABLES:
+        raise ValueError(f"Expected 'columns' for {list(_TABLES)} only (got '{path}')")
+    try:
+        if suffix in _TABLES:
+            return _TABLES[suffix](path, columns)
+        return _READERS[suffix](path)
+    except (FileNotFoundError, MissingExtraError, MemoryError):
+        raise
+    # Damaged bytes make the parsers, other people's too, fail in any way; all of them mean this.
+    except Exception as error:
+        what = str(error) or type(error).__name__
+        raise ValueError(
+            f"Expected '{path}' to be a readable {suffix} file (got: {what})"
+        ) from error
+
+
+def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Path) -> np.ndarray:
+    missing = [name for name in channels if name not in raw.channels]
+    if missing and fill is None:
+        raise ValueError(
+            f"Expected '{path}' to have the channels {missing} (got {sorted(raw.channels)}); "
+            "'fill' gives missing ones a value"
+        )
+    blocks = []
+    for name in channels:
+        shape = (len(raw.pos), _WIDTHS.get(name, 1))
+        blocks.append(raw.channels[name] if name in raw.channels else np.full(shape, fill))
+    return np.concatenate(blocks, axis=1).astype(np.float32)
+
+
+__all__ = ["FILE_TYPES", "read_points"]

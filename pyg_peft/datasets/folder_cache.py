@@ -1,0 +1,117 @@
+"""The parsed shapes of a folder, kept in one file until the folder changes."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from pyg_peft.datasets.atomic import write_npz
+from pyg_peft.datasets.files import read_points
+from pyg_peft.datasets.folder_index import FolderIndex
+from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.npz_file import NpzFile, read_npz
+from pyg_peft.datasets.npz_select import SPLITS
+
+# Part of the cache's key; raise it when a parser or the cache changes.
+_VERSION = 1
+
+
+def load_folder(
+    index: FolderIndex, options: dict[str, Any], cache: str | os.PathLike[str] | bool | None
+) -> NpzFile:
+    """Take the parsed shapes from the cache if it is up to date; else parse and write it.
+
+    Args:
+        index: the shapes of the folder.
+        options: what the parsed shapes depend on, beside the files.
+        cache: see :class:`~pyg_peft.datasets.ShapeFolder`.
+
+    Raises: ``ValueError`` listing the unreadable files, or for a cache among the shapes;
+        ``OSError`` if the cache cannot be written.
+    """
+    if cache is False:
+        return _as_file(index.root, _parse(index, options))
+    key = hashlib.blake2b(repr((_VERSION, sorted(options.items()))).encode(), digest_size=6)
+    folder = index.root / ".pyg_peft" if cache is None or cache is True else Path(cache)
+    if _among_shapes(folder, index.root):
+        raise ValueError(f"Expected 'cache' to lie outside of '{index.root}' (got '{folder}')")
+    path = folder / f"processed-{key.hexdigest()}.npz"
+    fingerprint = index.fingerprint()
+    if path.is_file():
+        file = read_npz(path)
+        if str(file.arrays.get("fingerprint")) == fingerprint:
+            return file
+    arrays = _parse(index, options)
+    arrays["fingerprint"] = np.array(fingerprint)
+    try:
+        write_npz(path, arrays)
+    except OSError as error:
+        raise OSError(
+            f"Expected '{folder}' to take the cache (got: {error}); "
+            "choose another folder by 'cache', or cache=False"
+        ) from error
+    return _as_file(path, arrays)
+
+
+def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]:
+    num_points, seed = options["num_points"], options["seed"]
+    items: list[Data] = []
+    failures: list[str] = []
+    for name in index.files:
+        try:
+            data = read_points(
+                index.root / name,
+                options["channels"],
+                fill=options["fill"],
+                columns=options["columns"] if name.endswith((".npy", ".txt", ".xyz")) else None,
+                mesh_points=num_points or 2048,
+                drop_invalid=options["drop_invalid"],
+                seed=seed,
+            )
+        except (ValueError, OSError) as error:
+            failures.append(f"  {name}: {error}")
+            continue
+        if num_points is not None and len(data["pos"]) > num_points:
+            order = torch.randperm(len(data["pos"]), generator=keyed_generator(seed, name))
+            for key in ("pos", "x"):
+                if key in data:
+                    data[key] = data[key][order[:num_points]]
+        items.append(data)
+    if failures:
+        raise ValueError(
+            f"Expected the {len(index.files)} files of '{index.root}' to be readable "
+            f"(got {len(failures)} that are not):\n" + "\n".join(failures)
+        )
+    numbers = {name: number for number, name in enumerate(index.class_names)}
+    arrays = {
+        "xyz": torch.cat([data["pos"] for data in items]).numpy(),
+        "offsets": np.cumsum([0, *(len(data["pos"]) for data in items)]),
+        "origin": torch.cat([data["origin"] for data in items]).numpy(),
+        "label": np.array([numbers[name] for name in index.class_of], np.int64),
+        "class_names": np.array(index.class_names),
+        "ids": np.array(index.files),
+    }
+    if options["channels"]:
+        arrays["x"] = torch.cat([data["x"] for data in items]).numpy()
+    if index.splits:
+        codes = [SPLITS[split] for split in index.split_of if split is not None]
+        arrays["split"] = np.array(codes, np.uint8)
+    return arrays
+
+
+def _among_shapes(folder: Path, root: Path) -> bool:
+    """Tell whether the next listing of ``root`` would take the cache for a shape."""
+    folder, root = folder.resolve(), root.resolve()
+    inside = folder.relative_to(root).parts if folder.is_relative_to(root) else (".",)
+    return not any(part.startswith(".") for part in inside)
+
+
+def _as_file(path: Path, arrays: dict[str, np.ndarray]) -> NpzFile:
+    return NpzFile(path, arrays, arrays["offsets"], 1.0)
+
+
+__all__ = ["load_folder"]

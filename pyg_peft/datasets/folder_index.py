@@ -1,0 +1,91 @@
+"""Which shapes a folder holds, of which class and split."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyg_peft.datasets.files import FILE_TYPES
+from pyg_peft.datasets.npz_select import SPLITS
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The shapes below a folder, in the order of their paths.
+
+    Args:
+        root: the folder.
+        files: paths below it, with forward slashes.
+        class_of: class of each file.
+        split_of: split of each file, ``None`` where the layout has none.
+    """
+
+    root: Path
+    files: tuple[str, ...]
+    class_of: tuple[str, ...]
+    split_of: tuple[str | None, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.class_of)))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(sorted({split for split in self.split_of if split is not None}))
+
+    def fingerprint(self) -> str:
+        """Hash of names, sizes and times of change: another one means other content."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in self.files:
+            status = (self.root / name).stat()
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+def index_folder(root: str | os.PathLike[str], extensions: tuple[str, ...] = ()) -> FolderIndex:
+    """List the shapes below ``root``.
+
+    Layouts: ``class/…/shape.ext``; ``class/{train,test,val}/…`` (ModelNet's);
+    ``{train,test,val}/class/…``. Hidden entries and files of other endings are passed over.
+
+    Args:
+        root: the folder.
+        extensions: endings to take; by default all that ``read_points`` reads.
+
+    Raises: ``FileNotFoundError``; ``ValueError`` for a folder without shapes, shapes outside of
+        class folders, or a mixture of layouts.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"Expected 'root' to be a folder (got '{root}')")
+    endings = tuple(ending.lower() for ending in extensions) or FILE_TYPES
+    unknown = [ending for ending in endings if ending not in FILE_TYPES]
+    if unknown:
+        raise ValueError(f"Expected 'extensions' to be of {list(FILE_TYPES)} (got {unknown})")
+    names: list[str] = []
+    for folder, inner, files in os.walk(root):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in endings:
+                names.append((Path(folder) / name).relative_to(root).as_posix())
+    names.sort()
+    if not names:
+        raise ValueError(f"Expected '{root}' to hold files of {list(endings)} (got none)")
+    parts = [name.split("/") for name in names]
+    stray = [name for name, part in zip(names, parts, strict=True) if len(part) < 2]
+    if stray:
+        raise ValueError(f"Expected shapes of '{root}' to lie in class folders (got {stray[0]!r})")
+    split_first = all(part[0] in SPLITS and len(part) > 2 for part in parts)
+    classes = [part[1] if split_first else part[0] for part in parts]
+    splits: list[str | None] = []
+    for part in parts:
+        place = part[0] if split_first else part[1]
+        deep = len(part) > 2
+        splits.append(place if deep and place in SPLITS else None)
+    if None in splits and any(splits):
+        lost = names[splits.index(None)]
+        raise ValueError(f"Expected every shape of '{root}' to be in a split (got {lost!r})")
+    return FolderIndex(root, tuple(names), tuple(classes), tuple(splits))
+
+
+__all__ = ["FolderIndex", "index_folder"]

@@ -1,0 +1,51 @@
+"""The LZF decompression that compressed .pcd files need."""
+
+
+def decompress(packed: bytes, size: int) -> bytes:
+    """Undo LZF: runs of literal bytes, and references to bytes that came before.
+
+    A control byte below 32 announces that many plus one literal bytes. Otherwise its upper three
+    bits are the length minus two (seven: the next byte adds to it), its lower five and the next
+    byte the distance minus one.
+
+    Args:
+        packed: the compressed bytes.
+        size: length of the result.
+
+    Raises: ``ValueError`` if the bytes do not give exactly ``size``.
+    """
+    out = bytearray()
+    place, end = 0, len(packed)
+    try:
+        while place < end:
+            control = packed[place]
+            place += 1
+            if control < 32:
+                run = packed[place : place + control + 1]
+                if len(run) != control + 1:
+                    raise IndexError
+                out += run
+                place += control + 1
+                continue
+            length = control >> 5
+            if length == 7:
+                length += packed[place]
+                place += 1
+            length += 2
+            start = len(out) - ((control & 31) << 8) - packed[place] - 1
+            place += 1
+            if start < 0:
+                raise IndexError
+            if start + length <= len(out):
+                out += out[start : start + length]
+            else:  # the reference runs into what it writes: repeat the tail
+                tail = out[start:]
+                out += (tail * (length // len(tail) + 1))[:length]
+    except IndexError:
+        raise ValueError(f"the compressed block breaks off at byte {place} of {end}") from None
+    if len(out) != size:
+        raise ValueError(f"expected {size} bytes from the compressed block (got {len(out)})")
+    return bytes(out)
+
+
+__all__ = ["decompress"]

@@ -1,0 +1,130 @@
+"""Parser of .pcd files: text, binary, and binary compressed."""
+
+from pathlib import Path
+
+import numpy as np
+
+from pyg_peft.datasets.formats.lzf import decompress
+from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns
+
+_KINDS = {"F": "f", "I": "i", "U": "u"}
+
+
+def read_pcd(path: Path) -> RawPoints:
+    """Read a .pcd file of version 0.7; packed ``rgb`` and ``rgba`` become ``color``.
+
+    Fields with a count above one (descriptors) are skipped.
+    """
+    content = path.read_bytes()
+    header, start = _header(content)
+    names, dtype = _layout(header)
+    size = int(_one(header, "POINTS"))
+    storage = _one(header, "DATA").lower()
+    if storage == "ascii":
+        table = _text(content[start:], dtype, size, content[:start].count(b"\n"))
+    elif storage == "binary":
+        table = _records(content[start:], dtype, size)
+    elif storage == "binary_compressed":
+        packed, full = np.frombuffer(content, "<u4", 2, start).tolist()
+        block = content[start + 8 : start + 8 + packed]
+        if len(block) != packed or full != size * dtype.itemsize:
+            raise ValueError(f"expected {packed} packed bytes for {size} points (got {len(block)})")
+        table = _columns(decompress(block, full), dtype, size)
+    else:
+        raise ValueError(f"expected DATA ascii, binary or binary_compressed (got {storage!r})")
+    columns = {name: table[name] for name in names if table[name].ndim == 1}
+    for name in ("rgb", "rgba"):
+        if name in columns:
+            packed = np.ascontiguousarray(columns.pop(name))
+            # Stored as a float whose bits, not value, hold the colour; some writers use integers.
+            bits = packed.astype(np.float32).view(np.uint32) if packed.dtype.kind == "f" else packed
+            for channel, shift in (("red", 16), ("green", 8), ("blue", 0)):
+                columns[channel] = (bits.astype(np.uint32) >> shift).astype(np.uint8)
+    return from_columns(columns)
+
+
+def _header(content: bytes) -> tuple[dict[str, list[str]], int]:
+    header: dict[str, list[str]] = {}
+    start = 0
+    while "DATA" not in header:
+        end = content.find(b"\n", start)
+        if end < 0:
+            raise ValueError("the header has no DATA line")
+        words = content[start:end].decode("ascii", "replace").split()
+        if words and not words[0].startswith("#"):
+            header[words[0].upper()] = words[1:]
+        start = end + 1
+    return header, start
+
+
+def _one(header: dict[str, list[str]], key: str) -> str:
+    if len(header.get(key, [])) != 1:
+        raise ValueError(f"header: expected one value for {key} (got {header.get(key)})")
+    return header[key][0]
+
+
+def _layout(header: dict[str, list[str]]) -> tuple[list[str], np.dtype]:
+    names = header.get("FIELDS", [])
+    counts = header.get("COUNT", ["1"] * len(names))
+    sizes, kinds = header.get("SIZE", []), header.get("TYPE", [])
+    if not names or not len(names) == len(sizes) == len(kinds) == len(counts):
+        raise ValueError("header: expected FIELDS, SIZE, TYPE and COUNT of one length")
+    fields = []
+    for place, (name, size, kind, count) in enumerate(
+        zip(names, sizes, kinds, counts, strict=True)
+    ):
+        if kind not in _KINDS:
+            raise ValueError(f"header: expected TYPE of {name} to be F, I or U (got {kind})")
+        # Padding fields are all called "_"; a record needs distinct names.
+        label = name if names.count(name) == 1 else f"{name}{place}"
+        shape = () if int(count) == 1 else (int(count),)
+        fields.append((label, f"<{_KINDS[kind]}{int(size)}", shape))
+    dtype = np.dtype(fields)
+    return list(dtype.names or ()), dtype
+
+
+def _text(body: bytes, dtype: np.dtype, size: int, before: int) -> np.ndarray:
+    width = sum(dtype[name].itemsize // dtype[name].base.itemsize for name in dtype.names or ())
+    table = np.zeros(size, dtype)
+    rows = []
+    for number, line in enumerate(body.decode("ascii", "replace").splitlines(), before + 1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            rows.append([float(word) for word in words])
+        except ValueError:
+            raise ValueError(f"line {number}: expected numbers (got {line[:40]!r})") from None
+        if len(words) != width:
+            raise ValueError(f"line {number}: expected {width} numbers (got {len(words)})")
+    if len(rows) != size:
+        raise ValueError(f"expected {size} points (got {len(rows)} lines)")
+    values = np.array(rows, np.float64).reshape(size, width)
+    start = 0
+    for name in dtype.names or ():
+        step = dtype[name].itemsize // dtype[name].base.itemsize
+        part = values[:, start : start + step].astype(dtype[name].base)
+        table[name] = part if dtype[name].shape else part[:, 0]
+        start += step
+    return table
+
+
+def _records(body: bytes, dtype: np.dtype, size: int) -> np.ndarray:
+    if len(body) < size * dtype.itemsize:
+        raise ValueError(f"expected {size * dtype.itemsize} bytes of points (got {len(body)})")
+    return np.frombuffer(body, dtype, size)
+
+
+def _columns(body: bytes, dtype: np.dtype, size: int) -> np.ndarray:
+    """Compressed files hold field after field instead of point after point."""
+    table = np.zeros(size, dtype)
+    start = 0
+    for name in dtype.names or ():
+        step = size * dtype[name].itemsize
+        part = np.frombuffer(body[start : start + step], dtype[name].base)
+        table[name] = part.reshape(size, *dtype[name].shape)
+        start += step
+    return table
+
+
+__all__ = ["read_pcd"]

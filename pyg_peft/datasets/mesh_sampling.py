@@ -1,0 +1,49 @@
+"""Points on a triangle mesh, uniform by area."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from pyg_peft.datasets.formats.raw_points import RawPoints
+
+
+def sample_mesh(mesh: RawPoints, num_points: int, generator: torch.Generator) -> RawPoints:
+    """Draw points from the faces of a mesh.
+
+    Args:
+        mesh: vertices and faces.
+        num_points: how many points.
+        generator: where the numbers come from.
+
+    Returns: a cloud. ``normal`` is that of the face; other channels are interpolated between the
+        corners.
+    Raises: ``ValueError`` if the faces have no area.
+    """
+    if mesh.faces is None:
+        raise ValueError("Expected 'mesh' to have faces (got a cloud)")
+    corners = mesh.pos[mesh.faces]
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.linalg.norm(cross, axis=1)
+    total = np.cumsum(area)
+    if len(total) == 0 or not total[-1] > 0 or not np.isfinite(total[-1]):
+        raise ValueError("the faces of the mesh have no area")
+    draw = torch.rand(3, num_points, generator=generator, dtype=torch.float64).numpy()
+    # Divided by its last entry the sum ends at exactly 1, so that every draw lies below it.
+    face = np.searchsorted(total / total[-1], draw[0], side="right")
+    root = np.sqrt(draw[1])
+    weight = np.stack([1 - root, root * (1 - draw[2]), root * draw[2]], axis=1)
+    pos = np.einsum("nc,ncd->nd", weight, corners[face])
+    channels: dict[str, np.ndarray] = {}
+    for name, values in _vertex_channels(mesh.channels).items():
+        mixed = np.einsum("nc,ncd->nd", weight, values[mesh.faces[face]])
+        channels[name] = mixed.astype(np.float32)
+    channels["normal"] = (cross[face] / area[face, None]).astype(np.float32)
+    return RawPoints(pos, channels)
+
+
+def _vertex_channels(channels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: values for name, values in channels.items() if name != "normal"}
+
+
+__all__ = ["sample_mesh"]

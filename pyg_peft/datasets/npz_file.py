@@ -1,0 +1,113 @@
+"""The ``.npz`` layout of a set of clouds: what is in it, read once and checked.
+
+Two forms. Fixed size: ``xyz`` int16 ``[M, n, 3]`` and a ``scale``, or floating point.
+Ragged: ``xyz`` floating point ``[N, 3]`` and ``offsets`` ``[M + 1]``.
+
+Other arrays belong to clouds (first axis ``M``: ``label``, ``split``, ``fold``, ``group``, ``ids``
+...), to points (``[M, n, ...]`` or ``[N, ...]``: ``seg``, ``intensity`` ...) or to the file
+(``class_names``, ``part_names`` ...).
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class NpzFile:
+    """The arrays of one file, with the answer to "which rows are cloud i?".
+
+    Args:
+        path: where it came from, for messages.
+        arrays: everything in it.
+        ptr: start of each cloud among the flat points, ``[M + 1]``; ``None`` for fixed sizes.
+        scale: factor from stored to real coordinates.
+    """
+
+    path: Path
+    arrays: Mapping[str, np.ndarray]
+    ptr: np.ndarray | None
+    scale: float
+
+    @property
+    def num_clouds(self) -> int:
+        xyz = self.arrays["xyz"]
+        return len(xyz) if self.ptr is None else len(self.ptr) - 1
+
+    @property
+    def point_fields(self) -> list[str]:
+        """Names of the arrays with one row per point, ``xyz`` left out."""
+        shape = self.arrays["xyz"].shape[:-1]
+        names = [name for name in self.arrays if name not in ("xyz", "offsets")]
+        return [name for name in names if self.arrays[name].shape[: len(shape)] == shape]
+
+    def points(self, name: str, index: int) -> np.ndarray:
+        """Rows of cloud ``index`` in the per-point array ``name``."""
+        array = self.arrays[name]
+        if self.ptr is None:
+            return array[index]
+        return array[self.ptr[index] : self.ptr[index + 1]]
+
+    def per_cloud(self, name: str) -> np.ndarray:
+        """The array ``name``, which must have one value per cloud."""
+        if name not in self.arrays:
+            raise ValueError(
+                f"Expected '{self.path}' to have the field '{name}' (got {sorted(self.arrays)})"
+            )
+        array = self.arrays[name]
+        if array.shape != (self.num_clouds,):
+            raise ValueError(
+                f"Expected '{name}' of '{self.path}' to be of shape [{self.num_clouds}] "
+                f"(got {list(array.shape)})"
+            )
+        return array
+
+
+def read_npz(path: str | os.PathLike[str]) -> NpzFile:
+    """Read and check a file of the layout above; nothing in it is ever unpickled.
+
+    Args:
+        path: an ``.npz`` file.
+
+    Raises: ``FileNotFoundError``; ``ValueError`` naming the file and the field that is damaged.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        raise ValueError(f"Expected '{path}' to be a readable .npz file (got: {error})") from error
+    if "xyz" not in arrays:
+        raise ValueError(f"Expected '{path}' to have the field 'xyz' (got {sorted(arrays)})")
+    xyz = arrays["xyz"]
+    dims = 2 if "offsets" in arrays else 3
+    if xyz.ndim != dims or xyz.shape[-1] != 3:
+        shape = "[N, 3] beside 'offsets'" if dims == 2 else "[M, n, 3]"
+        raise ValueError(f"Expected 'xyz' of '{path}' to be {shape} (got {list(xyz.shape)})")
+    if xyz.dtype.kind not in "if" or (xyz.dtype.kind == "i" and "scale" not in arrays):
+        raise ValueError(
+            f"Expected 'xyz' of '{path}' to be floating point, or integers with a 'scale' "
+            f"(got {xyz.dtype})"
+        )
+    if xyz.dtype.kind == "f" and not np.isfinite(xyz).all():
+        raise ValueError(f"Expected 'xyz' of '{path}' to be finite (got NaN or infinity)")
+    ptr = None
+    if "offsets" in arrays:
+        ptr = arrays["offsets"].astype(np.int64)
+        if ptr.ndim != 1 or len(ptr) == 0 or ptr[0] != 0 or ptr[-1] != len(xyz):
+            raise ValueError(
+                f"Expected 'offsets' of '{path}' to run from 0 to {len(xyz)} (got {ptr[:3]} ...)"
+            )
+        if (np.diff(ptr) < 0).any():
+            raise ValueError(f"Expected 'offsets' of '{path}' not to decrease (got a step back)")
+    return NpzFile(path, arrays, ptr, float(arrays.get("scale", 1.0)))
+
+
+__all__ = ["NpzFile", "read_npz"]

@@ -1,0 +1,86 @@
+"""Which clouds of an ``.npz`` set take part, and under which class numbers."""
+
+import numpy as np
+
+from pyg_peft.datasets.npz_file import NpzFile
+
+SPLITS = {"train": 0, "test": 1, "val": 2}
+
+
+def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
+    """Labels ``[M]`` (negative: unlabelled) and the names that they index.
+
+    A file without the standard field ``label`` is one class, named ``"shape"``. The names of
+    ``label`` are in ``class_names``; those of ``coarse_label`` in ``coarse_names``, and so on.
+    """
+    if field == "label" and "label" not in file.arrays:
+        return np.zeros(file.num_clouds, np.int64), ["shape"]
+    labels = file.per_cloud(field).astype(np.int64)
+    key = "class_names" if field == "label" else field.removesuffix("_label") + "_names"
+    count = int(labels.max(initial=-1)) + 1
+    if key not in file.arrays:
+        return labels, [str(number) for number in range(count)]
+    names = [str(name) for name in file.arrays[key]]
+    if count > len(names):
+        raise ValueError(
+            f"Expected '{field}' of '{file.path}' to index '{key}', 0 to {len(names) - 1} "
+            f"(got {count - 1})"
+        )
+    return labels, names
+
+
+def read_split(file: NpzFile, fold: int | None) -> np.ndarray:
+    """Split code of each cloud: 0 train, 1 test, 2 validation, -1 in no split.
+
+    With ``fold`` that fold is the test set and the other folds are the training set; clouds
+    outside of the folds (-1) belong to neither. A file without ``split`` gives -1 throughout.
+    """
+    if fold is not None:
+        folds = file.per_cloud("fold").astype(np.int64)
+        known = sorted({int(number) for number in folds if number >= 0})
+        if fold not in known:
+            raise ValueError(f"Expected 'fold' to be one of {known} (got {fold})")
+        return np.where(folds < 0, -1, (folds == fold).astype(np.int64))
+    if "split" not in file.arrays:
+        return np.full(file.num_clouds, -1, np.int64)
+    return file.per_cloud("split").astype(np.int64)
+
+
+def select_rows(file: NpzFile, split: str | None, codes: np.ndarray) -> np.ndarray:
+    """Mask of the clouds in ``split`` (``None``: all)."""
+    if split is None:
+        return np.ones(file.num_clouds, bool)
+    if split not in SPLITS:
+        raise ValueError(f"Expected 'split' to be one of {list(SPLITS)} or None (got {split!r})")
+    present = sorted(name for name, code in SPLITS.items() if (codes == code).any())
+    if split not in present:
+        raise ValueError(
+            f"Expected 'split' to be one that '{file.path}' has, of {present} (got {split!r})"
+            + ("; choose a 'fold' to get splits" if "fold" in file.arrays else "")
+        )
+    return codes == SPLITS[split]
+
+
+def select_classes(
+    labels: np.ndarray, codes: np.ndarray, names: list[str], min_count: int, min_split_count: int
+) -> tuple[np.ndarray, list[str]]:
+    """Renumber labels so that only classes with enough clouds remain; the others become -1.
+
+    Counted over all splits of the file (and over its folds only, once a fold is chosen), so that
+    the training and the test set keep the same classes.
+    """
+    valid = labels >= 0
+    if (codes >= 0).any():
+        valid &= codes >= 0
+    size = len(names)
+    keep = np.bincount(labels[valid], minlength=size) >= max(min_count, 1)
+    if min_split_count > 0:
+        for code in np.unique(codes[valid]):
+            counts = np.bincount(labels[valid & (codes == code)], minlength=size)
+            keep &= counts >= min_split_count
+    number = np.where(keep, np.cumsum(keep) - 1, -1)
+    renumbered = np.where(labels >= 0, number[np.maximum(labels, 0)], -1)
+    return renumbered, [name for name, kept in zip(names, keep, strict=True) if kept]
+
+
+__all__ = ["SPLITS", "read_labels", "read_split", "select_classes", "select_rows"]

@@ -1,0 +1,156 @@
+"""Data sets of clouds in one ``.npz`` file, of fixed or ragged size."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
+
+from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.npz_file import read_npz
+from pyg_peft.datasets.npz_select import read_labels, read_split, select_classes, select_rows
+from pyg_peft.datasets.npz_write import write_shapes
+from pyg_peft.datasets.transforms import Normalize, select_points
+
+
+class NpzShapes(Dataset):
+    """Clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz_file`` for its fields).
+
+    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, ``sample_id`` long ``[1]`` (the row in
+    the file: unique over its splits and folds), ``x`` float32 ``[n, C]`` if channels are asked for,
+    and ``seg`` long ``[n]`` if the file has it. Clouds of unlabelled or dropped classes are left
+    out; classes without any cloud are dropped.
+
+    Args:
+        path: the file.
+        split: ``"train"``, ``"test"``, ``"val"``, or ``None`` for all clouds.
+        fold: this fold is the test set, the other folds are the training set.
+        label_field: which labels, for example ``"coarse_label"`` with names in ``coarse_names``.
+        min_count: drop classes with fewer clouds, counted over all splits.
+        min_split_count: drop classes with fewer clouds in any one split of the file.
+        num_points: keep a random subset of larger clouds, the same each time; smaller ones stay
+            as they are (see :class:`~pyg_peft.datasets.Resample`).
+        normalize: centre each cloud and scale it into the unit sphere, after the subset.
+        channels: per-point fields that make up ``x``, in this order.
+        fill: value of channels that the file does not have; ``None`` makes that an error.
+        transform: applied to each item when it is read. For random ones see
+            :class:`~pyg_peft.datasets.Augmented`.
+
+    Raises: ``ValueError`` naming the file and the field that is missing or does not fit.
+    Terms: those of the data in the file; the format adds none.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> from pyg_peft.datasets import NpzShapes
+        >>> path = tempfile.mkdtemp() + "/set.npz"
+        >>> clouds = [np.random.rand(n, 3) for n in (5, 7, 6)]
+        >>> NpzShapes.write(path, clouds, [0, 1, 0], class_names=["pole", "tree"])
+        >>> dataset = NpzShapes(path)
+        >>> dataset.class_names, dataset.labels.tolist(), dataset[1].pos.shape
+        (('pole', 'tree'), [0, 1, 0], torch.Size([7, 3]))
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        split: str | None = None,
+        *,
+        fold: int | None = None,
+        label_field: str = "label",
+        min_count: int = 0,
+        min_split_count: int = 0,
+        num_points: int | None = None,
+        normalize: bool = True,
+        channels: Sequence[str] = (),
+        fill: float | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if num_points is not None and num_points < 1:
+            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
+        super().__init__(None, transform)
+        self._file = read_npz(path)
+        missing = [name for name in channels if name not in self._file.point_fields]
+        if missing and fill is None:
+            raise ValueError(
+                f"Expected 'channels' to be per-point fields of '{path}', of "
+                f"{self._file.point_fields}, or 'fill' to be given (got {missing})"
+            )
+        labels, names = read_labels(self._file, label_field)
+        codes = read_split(self._file, fold)
+        chosen = select_rows(self._file, split, codes)
+        if fold is not None:
+            chosen &= codes >= 0
+        labels, names = select_classes(labels, codes, names, min_count, min_split_count)
+        self._rows = np.flatnonzero(chosen & (labels >= 0))
+        self._labels = torch.from_numpy(labels[self._rows])
+        self.class_names = tuple(names)
+        self.split = split
+        self.num_points = num_points
+        self.normalize = normalize
+        self.channels = tuple(channels)
+        self.fill = fill
+
+    write = staticmethod(write_shapes)
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, without touching points."""
+        return self._labels[list(self.indices())]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def sample_ids(self) -> Tensor:
+        """Row in the file of each item."""
+        return torch.from_numpy(self._rows)[list(self.indices())]
+
+    def field(self, name: str) -> np.ndarray:
+        """Values of a per-cloud field (``group``, ``ids``, ``fold`` ...), one per item."""
+        return self._file.per_cloud(name)[self._rows[list(self.indices())]]
+
+    @property
+    def fields(self) -> Mapping[str, np.ndarray]:
+        """All arrays of the file as they are, for example ``part_names``."""
+        return self._file.arrays
+
+    def len(self) -> int:
+        return len(self._rows)
+
+    def get(self, idx: int) -> Data:
+        row = int(self._rows[idx])
+        points = self._file.points("xyz", row)
+        if points.dtype.kind == "i":
+            points = points * np.float32(self._file.scale)
+        elif self._file.scale != 1.0:
+            points = points * self._file.scale
+        data = Data(pos=torch.from_numpy(np.array(points)), sample_id=torch.tensor([row]))
+        data.y = self._labels[idx].reshape(1)
+        if self.channels:
+            data.x = torch.from_numpy(self._channels(row, len(points)))
+        if "seg" in self._file.point_fields:
+            data.seg = torch.from_numpy(self._file.points("seg", row).astype(np.int64))
+        if self.num_points is not None and self.num_points < len(points):
+            order = torch.randperm(len(points), generator=keyed_generator("num_points", row))
+            data = select_points(data, order[: self.num_points])
+        if self.normalize:
+            data = Normalize()(data)
+        data.pos = data.pos.float()  # pyright: ignore[reportOptionalMemberAccess]
+        return data
+
+    def _channels(self, row: int, num_points: int) -> np.ndarray:
+        columns = []
+        for name in self.channels:
+            if name in self._file.point_fields:
+                values = self._file.points(name, row).astype(np.float32)
+                columns.append(values.reshape(num_points, -1))
+            else:
+                columns.append(np.full((num_points, 1), self.fill, np.float32))
+        return np.concatenate(columns, axis=1)
+
+
+__all__ = ["NpzShapes"]

@@ -1,0 +1,115 @@
+"""Write a user's clouds as one ``.npz`` set."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyg_peft.datasets.atomic import write_npz
+from pyg_peft.datasets.npz_select import SPLITS
+
+# A cast that moves a point by more than this share of its cloud's size is refused.
+_CAST_TOLERANCE = 1e-4
+
+
+def write_shapes(
+    path: str | os.PathLike[str],
+    clouds: Sequence[Any],
+    labels: Sequence[int] | Any,
+    *,
+    class_names: Sequence[str],
+    split: Sequence[str] | None = None,
+    fold: Sequence[int] | None = None,
+    group: Sequence[int] | None = None,
+    ids: Sequence[str] | None = None,
+    seg: Sequence[Any] | None = None,
+    channels: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Write clouds of any sizes to a file that :class:`~pyg_peft.datasets.NpzShapes` reads.
+
+    The file appears complete or not at all.
+
+    Args:
+        path: target, usually ``….npz``.
+        clouds: one ``[n, 3]`` array or tensor per cloud, in any unit; stored as float32.
+        labels: one class number per cloud; -1 for unlabelled.
+        class_names: names in label order.
+        split: ``"train"``, ``"test"`` or ``"val"`` per cloud.
+        fold: number of the fold per cloud, -1 for none.
+        group: number of the group per cloud (see ``train_val_split``).
+        ids: a name per cloud.
+        seg: one ``[n]`` integer array per cloud.
+        channels: name to one ``[n]`` or ``[n, C]`` array per cloud.
+
+    Raises: ``ValueError`` naming the cloud and field that does not fit. Coordinates so far from
+        the origin that float32 would blur them are refused: subtract the mean first, in float64.
+    """
+    points = [_cloud(cloud, number) for number, cloud in enumerate(clouds)]
+    sizes = [len(cloud) for cloud in points]
+    count = len(points)
+    numbers = np.asarray(labels, np.int64)
+    if numbers.shape != (count,):
+        raise ValueError(f"Expected 'labels' to be of shape [{count}] (got {list(numbers.shape)})")
+    if count and (numbers.max() >= len(class_names) or numbers.min() < -1):
+        raise ValueError(
+            f"Expected 'labels' to lie in [-1, {len(class_names) - 1}] "
+            f"(got {int(numbers.min())} to {int(numbers.max())})"
+        )
+    arrays = {
+        "xyz": np.concatenate(points) if points else np.zeros((0, 3), np.float32),
+        "offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        "label": numbers,
+        "class_names": np.asarray(list(class_names), dtype=str),
+    }
+    if split is not None:
+        unknown = sorted(set(split) - set(SPLITS))
+        if unknown:
+            raise ValueError(f"Expected 'split' to hold names of {list(SPLITS)} (got {unknown})")
+        arrays["split"] = np.asarray([SPLITS[name] for name in split], np.uint8)
+    for name, values in {"fold": fold, "group": group, "ids": ids}.items():
+        if values is not None:
+            arrays[name] = np.asarray(values, str if name == "ids" else np.int64)
+    for name in set(arrays) & {"split", "fold", "group", "ids"}:
+        if arrays[name].shape != (count,):
+            shape = list(arrays[name].shape)
+            raise ValueError(f"Expected '{name}' to be of shape [{count}] (got {shape})")
+    fields = dict(channels or {})
+    if seg is not None:
+        fields["seg"] = seg
+    for name, rows in fields.items():
+        if name in arrays:
+            raise ValueError(f"Expected 'channels' to avoid the field names (got {name!r})")
+        arrays[name] = _rows(name, rows, sizes)
+    write_npz(path, arrays)
+
+
+def _cloud(cloud: Any, number: int) -> np.ndarray:
+    wide = np.asarray(cloud, np.float64)
+    if wide.ndim != 2 or wide.shape[1] != 3:
+        shape = list(wide.shape)
+        raise ValueError(f"Expected 'clouds[{number}]' to be of shape [n, 3] (got {shape})")
+    if not np.isfinite(wide).all():
+        raise ValueError(f"Expected 'clouds[{number}]' to be finite (got NaN or infinity)")
+    narrow = wide.astype(np.float32)
+    if len(wide):
+        extent = np.ptp(wide, axis=0).max()
+        error = np.abs(narrow - wide).max()
+        if error > _CAST_TOLERANCE * extent and error > 0 and np.ptp(wide, axis=0).any():
+            raise ValueError(
+                f"Expected 'clouds[{number}]' to survive the cast to float32 "
+                f"(got an error of {error:.3g} on an extent of {extent:.3g}): "
+                "subtract its mean in float64 first"
+            )
+    return narrow
+
+
+def _rows(name: str, rows: Sequence[Any], sizes: list[int]) -> np.ndarray:
+    arrays = [np.asarray(row) for row in rows]
+    found = [len(array) for array in arrays]
+    if found != sizes:
+        raise ValueError(f"Expected '{name}' to have as many rows as each cloud (got {found[:5]})")
+    return np.concatenate(arrays) if arrays else np.zeros(0)
+
+
+__all__ = ["write_shapes"]

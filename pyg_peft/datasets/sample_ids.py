@@ -1,0 +1,119 @@
+"""Give the items of any PyG data set an identity, and find labels and class names in it."""
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
+
+
+class SampleIds(Dataset):
+    """Wrap a PyG data set (ModelNet, ShapeNet ...) so that items know their place in it.
+
+    ``sample_id`` is the position in ``dataset`` (of the whole, if this wrapper is subset later).
+    It keys augmentation and keeps a training sample from finding itself in a memory bank.
+
+    Args:
+        dataset: a data set whose items are ``Data``.
+        class_names: names in label order. By default those of ``dataset``: its ``class_names``,
+            ShapeNet's ``categories``, ModelNet's raw folders, and else the label numbers.
+
+    Raises: ``ValueError`` if the number of names does not fit the labels.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_peft.datasets import SampleIds
+        >>> items = [Data(pos=torch.rand(5, 3), y=torch.tensor([i % 2])) for i in range(4)]
+        >>> dataset = SampleIds(items, class_names=["chair", "table"])
+        >>> dataset[3].sample_id, dataset[2:][0].sample_id, dataset.labels
+        (tensor([3]), tensor([2]), tensor([0, 1, 0, 1]))
+    """
+
+    def __init__(self, dataset: Any, class_names: Sequence[str] | None = None) -> None:
+        super().__init__(None)
+        self.dataset = dataset
+        if class_names is None:
+            class_names = class_names_of(dataset)
+        else:
+            highest = int(labels_of(dataset).max()) if len(dataset) else -1
+            if highest >= len(class_names):
+                raise ValueError(
+                    f"Expected 'class_names' to name {highest + 1} classes (got {len(class_names)})"
+                )
+        self.class_names = tuple(class_names)
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, one per item."""
+        return labels_of(self.dataset)[list(self.indices())]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def len(self) -> int:
+        return len(self.dataset)
+
+    def get(self, idx: int) -> Data:
+        data = copy.copy(self.dataset[idx])  # a list would keep what is set on its item
+        data.sample_id = torch.tensor([idx])
+        return data
+
+
+def labels_of(dataset: Any) -> Tensor:
+    """Return one label per item as a long tensor.
+
+    Asked in this order: ``dataset.labels``, the stored ``y`` or ``category`` of a PyG in-memory
+    data set (without applying its transform), and at last the items themselves.
+
+    Args:
+        dataset: a data set or sequence of ``Data``.
+
+    Raises: ``ValueError`` if items have neither a single ``y`` nor a ``category``.
+    """
+    if hasattr(dataset, "labels"):
+        return torch.as_tensor(dataset.labels).long()
+    if hasattr(dataset, "_data"):
+        for key in ("category", "y"):
+            stored = getattr(dataset, key, None)
+            if isinstance(stored, Tensor) and stored.numel() == len(dataset):
+                return stored.reshape(-1).long()
+    labels = []
+    for number, data in enumerate(dataset):
+        label = data.get("category")
+        label = data.get("y") if label is None else label
+        if not isinstance(label, Tensor) or label.numel() != 1:
+            raise ValueError(
+                "Expected 'dataset' to give one label per item in 'y' or 'category' "
+                f"(got {label if label is None else list(label.shape)} for item {number})"
+            )
+        labels.append(label.reshape(1))
+    return torch.cat(labels).long() if labels else torch.zeros(0, dtype=torch.long)
+
+
+def class_names_of(dataset: Any) -> tuple[str, ...]:
+    """Return the class names that a data set knows, else its label numbers as text.
+
+    Args:
+        dataset: see :class:`SampleIds`.
+    """
+    if hasattr(dataset, "class_names"):
+        return tuple(dataset.class_names)
+    if isinstance(getattr(dataset, "categories", None), list):  # PyG's ShapeNet
+        return tuple(dataset.categories)
+    labels = labels_of(dataset)
+    count = int(labels.max()) + 1 if labels.numel() else 0
+    folder = getattr(dataset, "raw_dir", None) if getattr(dataset, "root", None) else None
+    if folder is not None and os.path.isdir(folder):
+        folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        # PyG numbers ModelNet's classes by sorted folder; other layouts do not have as many.
+        if len(folders) == count:
+            return tuple(folders)
+    return tuple(str(label) for label in range(count))
+
+
+__all__ = ["SampleIds", "class_names_of", "labels_of"]

@@ -1,0 +1,123 @@
+"""A data set made of a folder of shapes: one folder per class, one file per shape."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, Dataset
+
+from pyg_peft.datasets.folder_cache import load_folder
+from pyg_peft.datasets.folder_index import index_folder
+from pyg_peft.datasets.transforms import Normalize
+
+
+class ShapeFolder(Dataset):
+    """Shapes in ``root/class/*.ext``, ``root/class/{train,test,val}/*.ext`` or split first.
+
+    Every file that :func:`~pyg_peft.datasets.read_points` reads is a shape; ModelNet's folders work
+    as they come. Shapes are parsed once into ``processed-….npz`` in the cache folder, written in
+    one step, and parsed again when a name, size or time of change differs. The file is one that
+    :class:`~pyg_peft.datasets.NpzShapes` opens too.
+
+    Args:
+        root: the folder.
+        split: ``"train"``, ``"test"`` or ``"val"``, or ``None`` for all shapes. Folders without
+            splits: cut with :func:`~pyg_peft.datasets.train_val_split`.
+        num_points: points drawn from a mesh, and upper limit for clouds (a fixed random subset);
+            ``None``: 2,048 from a mesh, and clouds whole.
+        channels: what makes up ``x``; see ``read_points``.
+        fill: value of channels that a file does not have; ``None`` makes that an error.
+        columns: names of the columns of .npy, .txt and .xyz files.
+        extensions: endings to take, for example ``(".off",)``; by default all.
+        drop_invalid: leave out points that are not finite.
+        normalize: centre each shape and scale it into the unit sphere.
+        seed: of the points drawn from meshes and the subsets.
+        cache: folder of the cache; ``None``: ``root/.pyg_peft``; ``False``: parse each time.
+        transform: applied to each item when it is read.
+
+    Items: ``pos`` float32 ``[n, 3]`` (centred), ``x`` float32 ``[n, C]`` if channels are asked for,
+        ``y`` and ``sample_id`` long ``[1]`` (position among the shapes of all splits).
+    Raises: ``ValueError`` that lists every unreadable file with its reason; others as
+        ``read_points`` and ``index_folder``.
+    Terms: those of your files.
+
+    Example:
+        >>> import pathlib, tempfile, numpy as np
+        >>> from pyg_peft.datasets import ShapeFolder
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> for name in ("bolt/1.npy", "bolt/2.npy", "nut/1.npy"):
+        ...     (root / name).parent.mkdir(exist_ok=True)
+        ...     np.save(root / name, np.random.rand(64, 3))
+        >>> dataset = ShapeFolder(root, num_points=32)
+        >>> dataset.class_names, dataset.labels.tolist(), dataset[2].pos.shape
+        (('bolt', 'nut'), [0, 0, 1], torch.Size([32, 3]))
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str | None = None,
+        *,
+        num_points: int | None = 1024,
+        channels: Sequence[str] = (),
+        fill: float | None = None,
+        columns: Sequence[str] | None = None,
+        extensions: Sequence[str] = (),
+        drop_invalid: bool = False,
+        normalize: bool = True,
+        seed: int = 0,
+        cache: str | os.PathLike[str] | bool | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if num_points is not None and num_points < 1:
+            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
+        super().__init__(None, transform)
+        index = index_folder(root, tuple(extensions))
+        if split is not None and split not in index.splits:
+            raise ValueError(
+                f"Expected 'split' to be one that '{root}' has, of {list(index.splits)} "
+                f"(got {split!r})"
+            )
+        options = {
+            "num_points": num_points,
+            "channels": tuple(channels),
+            "fill": fill,
+            "columns": None if columns is None else tuple(columns),
+            "drop_invalid": drop_invalid,
+            "seed": seed,
+        }
+        self._file = load_folder(index, options, cache)
+        rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
+        self._rows = torch.tensor(rows, dtype=torch.long)
+        self._labels = torch.from_numpy(self._file.per_cloud("label").astype(np.int64))[self._rows]
+        self.class_names = index.class_names
+        self.files = tuple(index.files[row] for row in rows)
+        self.split = split
+        self.normalize = normalize
+
+    @property
+    def labels(self) -> Tensor:
+        """All labels, without touching points."""
+        return self._labels[list(self.indices())]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def len(self) -> int:
+        return len(self._rows)
+
+    def get(self, idx: int) -> Data:
+        row = int(self._rows[idx])
+        data = Data(pos=torch.from_numpy(self._file.points("xyz", row).copy()))
+        if "x" in self._file.point_fields:
+            data.x = torch.from_numpy(self._file.points("x", row).copy())
+        data.y = self._labels[idx].reshape(1)
+        data.sample_id = torch.tensor([row])
+        return Normalize()(data) if self.normalize else data
+
+
+__all__ = ["ShapeFolder"]

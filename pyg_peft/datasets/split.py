@@ -1,0 +1,88 @@
+"""Cut a validation set out of a training set: stratified, seeded, groups kept whole."""
+
+import torch
+from torch import Tensor
+
+from pyg_peft.datasets.keyed import keyed_generator
+
+
+def train_val_split(
+    labels: Tensor, fraction: float = 0.1, seed: int = 0, *, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Split samples into training and validation rows, class by class.
+
+    Without ``groups`` every class gives ``fraction`` of its samples, rounded, but at least one to
+    each side if it has two. With ``groups`` whole groups move, the largest first, as long as they
+    bring the class counts nearer to that aim; it is then met only as well as the groups allow.
+
+    Args:
+        labels: one label per sample, ``[N]`` long.
+        fraction: share of the validation set, between 0 and 1 (exclusive).
+        seed: another seed, another split.
+        groups: one group number per sample, ``[N]``; equal numbers stay on one side (scans of one
+            object, frames of one drive).
+
+    Returns: the rows of the training and of the validation set, each sorted.
+    Raises: ``ValueError`` for a fraction outside (0, 1) or sizes that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.datasets import train_val_split
+        >>> train, val = train_val_split(torch.tensor([0] * 8 + [1] * 4), fraction=0.25)
+        >>> len(train), len(val), int((val < 8).sum())
+        (9, 3, 2)
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"Expected 'fraction' to lie between 0 and 1 (got {fraction})")
+    labels = torch.as_tensor(labels).long()
+    if labels.dim() != 1:
+        raise ValueError(f"Expected 'labels' to be of shape [N] (got {list(labels.shape)})")
+    generator = keyed_generator("train_val_split", seed)
+    if groups is None:
+        chosen = _pick_samples(labels, fraction, generator)
+    else:
+        groups = torch.as_tensor(groups)
+        if groups.shape != labels.shape:
+            raise ValueError(
+                f"Expected 'groups' to be of shape {list(labels.shape)} (got {list(groups.shape)})"
+            )
+        chosen = _pick_groups(labels, groups, fraction, generator)
+    return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
+
+
+def _targets(counts: Tensor, fraction: float) -> Tensor:
+    """Samples that each class should give to the validation set."""
+    wanted = (counts * fraction + 0.5).floor()
+    return wanted.clamp(min=1).minimum(counts - 1).clamp(min=0)
+
+
+def _pick_samples(labels: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    chosen = torch.zeros(labels.numel(), dtype=torch.bool)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten()
+        count = int(_targets(torch.tensor(float(rows.numel())), fraction))
+        chosen[rows[torch.randperm(rows.numel(), generator=generator)[:count]]] = True
+    return chosen
+
+
+def _pick_groups(
+    labels: Tensor, groups: Tensor, fraction: float, generator: torch.Generator
+) -> Tensor:
+    kinds, label_row = labels.unique(return_inverse=True)
+    names, group_row = groups.unique(return_inverse=True)
+    table = torch.zeros(names.numel(), kinds.numel(), dtype=torch.float64)
+    table.index_put_((group_row, label_row), torch.ones((), dtype=torch.float64), accumulate=True)
+    target = _targets(table.sum(dim=0), fraction)
+    order = torch.randperm(names.numel(), generator=generator)
+    order = order[table[order].sum(dim=1).argsort(descending=True, stable=True)]
+    picked = torch.zeros(names.numel(), dtype=torch.bool)
+    have = torch.zeros_like(target)
+    for group in order.tolist():
+        gain = (target - have).abs().sum() - (target - have - table[group]).abs().sum()
+        if gain > 0:
+            picked[group] = True
+            have += table[group]
+    return picked[group_row]
+
+
+__all__ = ["train_val_split"]

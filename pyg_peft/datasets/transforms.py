@@ -1,0 +1,214 @@
+"""Transforms of one cloud: normalisation, resampling and the two published augmentations.
+
+Each is a PyG ``BaseTransform``. The random ones also take a ``generator``: without one they draw
+from torch's global generator as PyG's do; :class:`~pyg_peft.datasets.Augmented` hands them one that
+is keyed by seed, epoch and sample.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Generator, Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+# One value per cloud, even where a cloud of one point makes the sizes agree.
+_CLOUD_KEYS = frozenset({"sample_id", "view_id", "category", "origin", "ptr", "batch"})
+_POINT_KEYS = ("pos", "x", "normal", "seg")
+_AXES = {"x": 0, "y": 1, "z": 2}
+
+
+def point_keys(data: Data) -> list[str]:
+    """Name the attributes of ``data`` that hold one row per point.
+
+    Args:
+        data: an item with ``pos``. ``y`` counts as per point if it has as many rows as ``pos``,
+            and more than one.
+    """
+    num_points = _pos(data).size(0)
+    keys = []
+    for key, value in data.to_dict().items():
+        if not isinstance(value, Tensor) or value.dim() == 0 or value.size(0) != num_points:
+            continue
+        if key in _POINT_KEYS or (num_points != 1 and key not in _CLOUD_KEYS):
+            keys.append(key)
+    return keys
+
+
+def select_points(data: Data, index: Tensor) -> Data:
+    """Keep the rows ``index`` of everything that has one row per point, in place.
+
+    Args:
+        data: an item with ``pos``.
+        index: rows, ``[m]`` long; repetition is allowed.
+    """
+    for key in point_keys(data):
+        data[key] = data[key][index]
+    return data
+
+
+class Normalize(BaseTransform):
+    """Move the mean to the origin and scale the farthest point to distance 1.
+
+    Shapes: pos (n, 3) to pos (n, 3). Coincident points stay at the origin, unscaled.
+    Symmetries: permutation equivariant; invariant under translation and uniform scaling of the
+        input; rotation equivariant.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_peft.datasets import Normalize
+        >>> Normalize()(Data(pos=torch.tensor([[1.0, 0, 0], [5.0, 0, 0]]))).pos[:, 0].tolist()
+        [-1.0, 1.0]
+    """
+
+    def forward(self, data: Data) -> Data:
+        pos = _pos(data)
+        if pos.size(0) > 0:
+            # In float64: the mean of metres at kilometres' distance keeps its millimetres.
+            wide = pos.double()
+            wide = wide - wide.mean(dim=0)
+            radius = wide.norm(dim=1).max()
+            data.pos = (wide / radius.where(radius > 0, 1.0)).to(pos.dtype)
+        return data
+
+
+class Resample(BaseTransform):
+    """Bring a cloud to ``num_points``: a random subset, or all points and random repetitions.
+
+    The order of the result is random too, also where nothing has to be dropped.
+
+    Args:
+        num_points: number of points to return, at least 1.
+
+    Shapes: pos (n, 3), n >= 1, to pos (num_points, 3); other rows per point follow.
+    Raises: ``ValueError`` for ``num_points < 1`` and for an empty cloud.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> from pyg_peft.datasets import Resample, keyed_generator
+        >>> data = Data(pos=torch.rand(10, 3))
+        >>> Resample(4)(data, keyed_generator(0)).pos.shape, Resample(16)(data).pos.shape
+        (torch.Size([4, 3]), torch.Size([16, 3]))
+    """
+
+    def __init__(self, num_points: int) -> None:
+        if num_points < 1:
+            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
+        self.num_points = num_points
+
+    def __call__(self, data: Data, generator: Generator | None = None) -> Data:
+        return self.forward(copy.copy(data), generator)
+
+    def forward(self, data: Data, generator: Generator | None = None) -> Data:
+        size = _pos(data).size(0)
+        if size == 0:
+            raise ValueError("Expected 'data' to have points to resample (got an empty cloud)")
+        index = torch.randperm(size, generator=generator)[: self.num_points]
+        if size < self.num_points:
+            more = torch.randint(size, (self.num_points - size,), generator=generator)
+            index = torch.cat([index, more])
+        return select_points(data, index)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_points})"
+
+
+class ScaleTranslate(BaseTransform):
+    """The scale and translate protocol: one factor per axis, then one offset per axis.
+
+    Args:
+        scale: interval of the factors; the published protocol draws from 2/3 to 3/2.
+        translate: the offsets come from ``[-translate, translate]``; published: 0.2.
+
+    Shapes: pos (n, 3) to pos (n, 3). Unit normals in ``data.normal`` stay normal to the surface;
+        ``x`` is left alone, so keep normals out of it when you augment.
+    Raises: ``ValueError`` for an empty or non-positive interval or a negative ``translate``.
+
+    Example:
+        >>> from pyg_peft.datasets import ScaleTranslate
+        >>> ScaleTranslate()
+        ScaleTranslate(scale=(0.667, 1.5), translate=0.2)
+    """
+
+    def __init__(self, scale: tuple[float, float] = (2 / 3, 3 / 2), translate: float = 0.2) -> None:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError(f"Expected 'scale' to be an interval above 0 (got {scale})")
+        if translate < 0:
+            raise ValueError(f"Expected 'translate' to be non-negative (got {translate})")
+        self.scale = scale
+        self.translate = translate
+
+    def __call__(self, data: Data, generator: Generator | None = None) -> Data:
+        return self.forward(copy.copy(data), generator)
+
+    def forward(self, data: Data, generator: Generator | None = None) -> Data:
+        pos = _pos(data)
+        low, high = self.scale
+        draw = torch.rand(2, 3, generator=generator).to(pos)
+        factor = low + (high - low) * draw[0]
+        data.pos = pos * factor + self.translate * (2 * draw[1] - 1)
+        if isinstance(data.get("normal"), Tensor):
+            normal = data.normal / factor
+            data.normal = torch.nn.functional.normalize(normal, dim=-1)
+        return data
+
+    def __repr__(self) -> str:
+        low, high = self.scale
+        return f"{type(self).__name__}(scale=({low:.3g}, {high:.3g}), translate={self.translate})"
+
+
+class UpRotate(BaseTransform):
+    """The rotation protocol: a uniform angle about the axis that points up.
+
+    Args:
+        axis: ``"x"``, ``"y"`` or ``"z"``. The shared ``.npz`` sets and the mesh files of ModelNet
+            have z up; ScanObjectNN has y up.
+
+    Shapes: pos (n, 3) to pos (n, 3); ``data.normal`` turns along. ``x`` is left alone, so keep
+        normals out of it when you augment.
+    Raises: ``ValueError`` for another axis.
+
+    Example:
+        >>> from pyg_peft.datasets import UpRotate
+        >>> UpRotate("y")
+        UpRotate(axis='y')
+    """
+
+    def __init__(self, axis: str = "z") -> None:
+        if axis not in _AXES:
+            raise ValueError(f"Expected 'axis' to be one of {list(_AXES)} (got {axis!r})")
+        self.axis = axis
+
+    def __call__(self, data: Data, generator: Generator | None = None) -> Data:
+        return self.forward(copy.copy(data), generator)
+
+    def forward(self, data: Data, generator: Generator | None = None) -> Data:
+        pos = _pos(data)
+        angle = 2 * math.pi * float(torch.rand((), generator=generator, dtype=torch.float64))
+        first, second = (_AXES[self.axis] + 1) % 3, (_AXES[self.axis] + 2) % 3
+        matrix = torch.eye(3, dtype=torch.float64)
+        matrix[first, first] = matrix[second, second] = math.cos(angle)
+        matrix[second, first] = math.sin(angle)
+        matrix[first, second] = -math.sin(angle)
+        turn = matrix.to(pos).t()
+        data.pos = pos @ turn
+        if isinstance(data.get("normal"), Tensor):
+            data.normal = data.normal @ turn.to(data.normal)
+        return data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(axis={self.axis!r})"
+
+
+def _pos(data: Data) -> Tensor:
+    """Return ``data.pos``, which PyG declares optional."""
+    pos = data.pos
+    if not isinstance(pos, Tensor):
+        raise ValueError(f"Expected 'data' to have 'pos' (got the keys {data.keys()})")
+    return pos
+
+
+__all__ = ["Normalize", "Resample", "ScaleTranslate", "UpRotate", "point_keys", "select_points"]

@@ -1,0 +1,40 @@
+"""Geometry: what a cloud's positions say, as functions without parameters."""
+
+from pyg_peft.geometry.backends import available_backends, use_backend
+from pyg_peft.geometry.chamfer import (
+    chamfer_distance,
+    chamfer_distance_l1,
+    nearest_squared_distances,
+)
+from pyg_peft.geometry.interpolation import interpolate, interpolation_weights
+from pyg_peft.geometry.layout import counts, offsets, to_dense, to_flat
+from pyg_peft.geometry.neighbors import ball_query, knn, knn_graph
+from pyg_peft.geometry.patches import Patches, build_patches
+from pyg_peft.geometry.pyg_ops import PygOps, enable_pyg_ops
+from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
+from pyg_peft.geometry.structure import Structure, build_structure
+
+__all__ = [
+    "Patches",
+    "PygOps",
+    "Structure",
+    "authors_convention",
+    "available_backends",
+    "ball_query",
+    "build_patches",
+    "build_structure",
+    "chamfer_distance",
+    "chamfer_distance_l1",
+    "counts",
+    "enable_pyg_ops",
+    "farthest_point_sample",
+    "interpolate",
+    "interpolation_weights",
+    "knn",
+    "knn_graph",
+    "nearest_squared_distances",
+    "offsets",
+    "to_dense",
+    "to_flat",
+    "use_backend",
+]

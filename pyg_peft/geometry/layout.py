@@ -1,0 +1,171 @@
+"""The border between the two layouts, and the only place that crosses it.
+
+*Flat* is PyG's: rows ``[N, ...]`` of all clouds one after another, with a sorted ``batch [N]`` of
+cloud ids. *Dense* is a token backbone's: ``[B, G, ...]`` with a Boolean ``mask [B, G]``, true where
+a row is real.
+"""
+
+import torch
+from torch import Tensor
+
+from pyg_peft.errors import check_batch
+
+
+def count_clouds(batch: Tensor | None, batch_size: int | None = None) -> int:
+    """Return the number of clouds ``B``, empty ones included.
+
+    Args:
+        batch: sorted cloud id of each row, or ``None`` for one cloud.
+        batch_size: number of clouds, needed where trailing clouds are empty and under
+            ``torch.compile``.
+
+    Raises:
+        ValueError: if it cannot be known (a graph is being compiled and ``batch_size`` is missing),
+            or if ``batch_size`` is negative or contradicts a missing ``batch``.
+    """
+    if batch_size is not None:
+        if batch_size < 0 or (batch is None and batch_size != 1):
+            raise ValueError(
+                f"Expected 'batch_size' to be {'1 without a batch' if batch is None else '>= 0'} "
+                f"(got {batch_size})"
+            )
+        return batch_size
+    if batch is None:
+        return 1
+    if torch.compiler.is_compiling():
+        raise ValueError("Expected 'batch_size' to be given while a graph is compiled (got None)")
+    return int(batch[-1]) + 1 if batch.numel() > 0 else 0
+
+
+def offsets(
+    batch: Tensor | None,
+    num_nodes: int,
+    batch_size: int | None = None,
+    *,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Return ``ptr [B + 1]``: cloud ``b`` holds the rows ``ptr[b]`` to ``ptr[b + 1] - 1``.
+
+    Args:
+        batch: sorted cloud id of each row, or ``None`` for one cloud. Ids may have gaps.
+        num_nodes: number of rows ``N``.
+        batch_size: number of clouds ``B``; the largest id plus one by default.
+        device: where the result lives if ``batch`` is ``None``.
+
+    Raises:
+        ValueError, TypeError: if ``batch`` is not a sorted integer vector of ``num_nodes`` ids.
+
+    Example:
+        >>> offsets(torch.tensor([0, 0, 2]), 3, batch_size=4).tolist()
+        [0, 2, 2, 3, 3]
+    """
+    check_batch(batch, num_nodes, batch_size, device=device)
+    size = count_clouds(batch, batch_size)
+    if batch is None:
+        return torch.arange(2, device=device) * num_nodes
+    edges = torch.arange(size + 1, device=batch.device)
+    return torch.searchsorted(batch.long().contiguous(), edges)
+
+
+def counts(
+    batch: Tensor | None,
+    num_nodes: int,
+    batch_size: int | None = None,
+    *,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Return the number of rows of each cloud ``[B]``, zero for an empty one.
+
+    Example:
+        >>> counts(torch.tensor([0, 0, 2]), 3).tolist()
+        [2, 0, 1]
+    """
+    return offsets(batch, num_nodes, batch_size, device=device).diff()
+
+
+def dense_rows(ptr: Tensor, max_num: int) -> tuple[Tensor, Tensor]:
+    """Return, for each cell of the dense layout, its flat row, and whether it is real.
+
+    Args:
+        ptr: offsets ``[B + 1]``.
+        max_num: cells per cloud.
+
+    Returns:
+        ``rows [B, max_num]`` (0 where not real) and ``mask [B, max_num]``.
+    """
+    cell = torch.arange(max_num, device=ptr.device)
+    mask = cell < ptr.diff().unsqueeze(-1)
+    rows = (ptr[:-1].unsqueeze(-1) + cell).masked_fill(~mask, 0)
+    return rows, mask
+
+
+def to_dense(
+    x: Tensor,
+    batch: Tensor | None = None,
+    batch_size: int | None = None,
+    max_num: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Translate flat rows into the dense layout.
+
+    Args:
+        x: rows ``[N, ...]``.
+        batch: sorted cloud id of each row, or ``None`` for one cloud.
+        batch_size: number of clouds ``B``.
+        max_num: cells per cloud; the largest cloud's size by default. While a graph is compiled the
+            sizes cannot be read, and the default is ``N``, which is always enough.
+
+    Shapes:
+        x ``(N, ...)``; output ``(B, max_num, ...)`` with zeros where the mask ``(B, max_num)`` is
+        false.
+
+    Symmetries: keeps the order of the rows in each cloud; differentiable in ``x``.
+
+    Raises:
+        ValueError: if a cloud has more than ``max_num`` rows.
+
+    Example:
+        >>> dense, mask = to_dense(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1]))
+        >>> dense.squeeze(-1).tolist(), mask.tolist()
+        ([[1.0, 2.0], [3.0, 0.0]], [[True, True], [True, False]])
+    """
+    ptr = offsets(batch, x.size(0), batch_size, device=x.device)
+    if torch.compiler.is_compiling():
+        max_num = x.size(0) if max_num is None else max_num
+    else:
+        largest = int(ptr.diff().max()) if ptr.numel() > 1 else 0
+        max_num = largest if max_num is None else max_num
+        if largest > max_num:
+            raise ValueError(f"Expected 'max_num' to be at least {largest} (got {max_num})")
+    rows, mask = dense_rows(ptr, max_num)
+    if x.size(0) == 0:
+        return x.new_zeros(*rows.shape, *x.shape[1:]), mask
+    hidden = (~mask).view(*mask.shape, *[1] * (x.dim() - 1))
+    return x[rows].masked_fill(hidden, 0), mask
+
+
+def to_flat(dense: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Translate the dense layout back into flat rows and their ``batch``.
+
+    Args:
+        dense: ``[B, G, ...]``.
+        mask: ``[B, G]``, true where a cell is real; ``None`` if all are.
+
+    Returns:
+        The rows ``[N, ...]`` and their cloud ids ``[N]``, sorted.
+
+    Example:
+        >>> x, batch = to_flat(torch.tensor([[[1.0], [2.0]]]), torch.tensor([[True, False]]))
+        >>> x.tolist(), batch.tolist()
+        ([[1.0]], [0])
+    """
+    cloud = torch.arange(dense.size(0), device=dense.device).unsqueeze(-1).expand(dense.shape[:2])
+    if mask is None:
+        return dense.flatten(0, 1), cloud.flatten()
+    if mask.shape != dense.shape[:2]:
+        raise ValueError(
+            f"Expected 'mask' to be of shape {list(dense.shape[:2])} (got {list(mask.shape)})"
+        )
+    return dense[mask], cloud[mask]
+
+
+__all__ = ["count_clouds", "counts", "dense_rows", "offsets", "to_dense", "to_flat"]

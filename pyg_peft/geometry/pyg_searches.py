@@ -1,0 +1,152 @@
+"""PyG's own searches, with PyG's own meaning, on top of ours.
+
+They take features of any width, clouds by their borders, and return the receiver first: ``[2, E]``
+with row 0 the row of ``y``. Ties are broken and too many neighbours cut by distance, then row; the
+compiled libraries leave both open.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pyg_peft.geometry.layout import offsets
+from pyg_peft.geometry.ordering import table_distance
+from pyg_peft.geometry.samplers import Sampling
+from pyg_peft.geometry.sampling import sample
+from pyg_peft.geometry.tables import drop_self, search_table, to_edges
+
+#: Neighbours within a radius that are looked for first; more only where there are as many.
+_FIRST_WIDTH = 64
+
+
+def pyg_knn(
+    x: Tensor,
+    y: Tensor,
+    ptr_x: Tensor | None = None,
+    ptr_y: Tensor | None = None,
+    k: int = 1,
+    cosine: bool = False,
+    num_workers: int = 1,
+) -> Tensor:
+    """Return the ``k`` rows of ``x`` nearest to each row of ``y``.
+
+    ``cosine`` compares directions instead of positions. ``num_workers`` is not used: torch's own
+    number of threads is.
+    """
+    if k < 1:
+        raise ValueError(f"Expected 'k' to be >= 1 (got {k})")
+    x, y, ptr_x, ptr_y = _prepared(x, y, ptr_x, ptr_y)
+    if cosine:
+        # Between unit vectors the squared distance is twice the cosine distance.
+        same = y is x
+        x = F.normalize(x, dim=-1)
+        y = x if same else F.normalize(y, dim=-1)
+    return to_edges(search_table(x, y, k, ptr_x, ptr_y)).flip(0)
+
+
+def pyg_radius(
+    x: Tensor,
+    y: Tensor,
+    ptr_x: Tensor | None = None,
+    ptr_y: Tensor | None = None,
+    r: float = 1.0,
+    max_num_neighbors: int = 32,
+    num_workers: int = 1,
+    ignore_same_index: bool = False,
+) -> Tensor:
+    """Return the rows of ``x`` less than ``r`` from each row of ``y``, the nearest if too many."""
+    if not r > 0:
+        raise ValueError(f"Expected 'r' to be > 0 (got {r})")
+    x, y, ptr_x, ptr_y = _prepared(x, y, ptr_x, ptr_y)
+    limit = max(0, max_num_neighbors) + int(ignore_same_index)
+    width = min(limit, _FIRST_WIDTH)
+    table = search_table(x, y, width, ptr_x, ptr_y, radius=r)
+    while width < limit and table.size(1) == width and bool((table[:, -1] >= 0).any()):
+        width = min(limit, 4 * width)
+        table = search_table(x, y, width, ptr_x, ptr_y, radius=r)
+    # The border belongs to our ball, not to PyG's.
+    table = table.masked_fill(table_distance(x, y, table) >= r * r, -1)
+    if ignore_same_index:
+        # A row that does not hold its own index loses its last instead, if it was cut at the limit.
+        table = drop_self(table if table.size(1) == limit else F.pad(table, (0, 1), value=-1))
+    return to_edges(table).flip(0)
+
+
+def pyg_nearest(
+    x: Tensor, y: Tensor, ptr_x: Tensor | None = None, ptr_y: Tensor | None = None
+) -> Tensor:
+    """Return the row of ``y`` nearest to each row of ``x``."""
+    x, y, ptr_x, ptr_y = _prepared(x.flatten(1), y.flatten(1), ptr_x, ptr_y)
+    first = ptr_y[:-1].repeat_interleave(ptr_x.diff(), output_size=x.size(0))
+    table = search_table(y, x, 1, ptr_y, ptr_x)
+    if table.size(1) == 0:
+        return first
+    return torch.where(table[:, 0] >= 0, table[:, 0], first)
+
+
+def pyg_fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True) -> Tensor:
+    """Return rows of ``src``, cloud after cloud: the share ``ratio`` of each, rounded up.
+
+    A random start is drawn from torch's default generator. The lowest row wins a tie.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
+    src = _searchable(src.flatten(1), "src")
+    ptr = _borders(ptr, src, "ptr")
+    count = ptr.diff()
+    # In float32, as PyG rounds it.
+    wanted = (count.float() * ratio).ceil().long()
+    most = int(wanted.max()) if wanted.numel() > 0 else 0
+    if most == 0:
+        return ptr.new_empty(0)
+    start = ptr[:-1]
+    if random_start:
+        share = torch.rand(count.numel(), dtype=torch.float64, device=ptr.device)
+        start = start + torch.minimum((share * count).long(), (count - 1).clamp(min=0))
+    picks = sample(Sampling(src, most, ptr, start, ties="lowest"))
+    place = torch.arange(most, device=ptr.device)
+    return picks[place < wanted.unsqueeze(1)]
+
+
+def _prepared(
+    x: Tensor, y: Tensor, ptr_x: Tensor | None, ptr_y: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if x.dim() != 2 or y.dim() != 2 or x.size(1) != y.size(1):
+        raise ValueError(
+            f"Expected 'x' and 'y' to be of shapes [N, F] and [M, F] "
+            f"(got {list(x.shape)} and {list(y.shape)})"
+        )
+    if (ptr_x is None) != (ptr_y is None):
+        raise ValueError("Expected the batches of 'x' and 'y' to be given together (got one)")
+    # The dispatcher may hand one tensor over as two objects.
+    same = y.data_ptr() == x.data_ptr() and y.shape == x.shape and y.stride() == x.stride()
+    x = _searchable(x, "x")
+    y = x if same else _searchable(y, "y").to(x.dtype)
+    ptr_x, ptr_y = _borders(ptr_x, x, "batch of x"), _borders(ptr_y, y, "batch of y")
+    # Without a batch size each batch counts its own clouds: the shorter one's last are empty.
+    size = max(ptr_x.numel(), ptr_y.numel())
+    return x, y, _padded(ptr_x, size), _padded(ptr_y, size)
+
+
+def _borders(ptr: Tensor | None, x: Tensor, name: str) -> Tensor:
+    if ptr is None:
+        return offsets(None, x.size(0), device=x.device)
+    ptr = ptr.to(x.device, torch.long)
+    if ptr.numel() == 0 or int(ptr[-1]) != x.size(0) or bool((ptr.diff() < 0).any()):
+        raise ValueError(f"Expected the {name} to be sorted and to cover {x.size(0)} rows")
+    return ptr
+
+
+def _padded(ptr: Tensor, size: int) -> Tensor:
+    return torch.cat([ptr, ptr[-1:].expand(size - ptr.numel())])
+
+
+def _searchable(x: Tensor, name: str) -> Tensor:
+    if not x.is_floating_point():
+        return x.double()
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"Expected '{name}' to be finite (got NaN or infinity)")
+    return (x if x.dtype in (torch.float32, torch.float64) else x.float()).detach()
+
+
+__all__ = ["pyg_fps", "pyg_knn", "pyg_nearest", "pyg_radius"]

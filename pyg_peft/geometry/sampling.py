@@ -1,0 +1,158 @@
+"""Farthest point sampling: the points that cover a cloud best, picked one after another."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyg_peft.errors import check_pos
+from pyg_peft.geometry.backends import chosen_backend
+from pyg_peft.geometry.compiled_samplers import sample_pyg_lib, sample_torch_cluster
+from pyg_peft.geometry.layout import count_clouds, dense_rows, offsets
+from pyg_peft.geometry.ordering import squared_distance
+from pyg_peft.geometry.samplers import Sampling, sample_dense, sample_fpsample
+from pyg_peft.typing import Batch, Pos
+
+_SAMPLERS: dict[str, Callable[[Sampling], Tensor]] = {
+    "dense": sample_dense,
+    "fpsample": sample_fpsample,
+    "pyg_lib": sample_pyg_lib,
+    "torch_cluster": sample_torch_cluster,
+}
+
+#: Squared norm up to which the field's CUDA sampler never picks a point.
+NEAR_ORIGIN = 1e-3
+
+
+def farthest_point_sample(
+    pos: Pos,
+    num_samples: int,
+    batch: Batch | None = None,
+    *,
+    start: Tensor | None = None,
+    candidates: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    r"""Pick points of each cloud, every one as far as possible from those picked before.
+
+    Args:
+        pos: points.
+        num_samples: picks per cloud.
+        batch: sorted cloud id of each point; ``None`` for one cloud.
+        start: row of ``pos`` picked first, one per cloud ``[B]``. By default the point farthest
+            from the cloud's centroid (the lowest row among equals), which no order of the points
+            changes.
+        candidates: Boolean ``[N]``; a point where it is false is never picked, except as ``start``.
+            Where no candidate is left at a distance, a point is picked again.
+        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
+
+    Shapes:
+        pos ``(N, 3)``; output ``(B, num_samples)`` rows of ``pos``, -1 in the last places of a
+        cloud with fewer points than ``num_samples``.
+
+    Symmetries:
+        With the default start permutation equivariant and invariant under rotation, reflection and
+        translation, except at exact ties. Not differentiable: indices.
+
+    Raises:
+        TypeError: if positions are integers.
+        ValueError: on NaN, a wrong shape, an unsorted batch, ``num_samples < 1``, or a ``start``
+            that lies in another cloud.
+
+    Differences:
+        None to the CUDA sampler with :func:`authors_convention`, ties included; but
+        ``torch_cluster`` and ``pyg_lib`` may pick another of several exactly equally far points.
+
+    Example:
+        >>> pos = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4, 0, 0]])
+        >>> farthest_point_sample(pos, 3).tolist()
+        [[0, 2, 1]]
+    """
+    check_pos(pos)
+    if num_samples < 1:
+        raise ValueError(f"Expected 'num_samples' to be >= 1 (got {num_samples})")
+    if candidates is not None and (
+        candidates.dtype != torch.bool or candidates.shape != pos.shape[:1]
+    ):
+        raise ValueError(
+            f"Expected 'candidates' to be a Boolean tensor of shape [{pos.size(0)}] "
+            f"(got {candidates.dtype}, {list(candidates.shape)})"
+        )
+    size = count_clouds(batch, batch_size)
+    ptr = offsets(batch, pos.size(0), size, device=pos.device)
+    pos = pos.detach()
+    pos = pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
+    if size == 0 or pos.size(0) == 0:
+        return ptr.new_full((size, num_samples), -1)
+    if start is None:
+        start = canonical_start(pos, ptr)
+    else:
+        _check_start(start, ptr)
+    return sample(Sampling(pos, num_samples, ptr, start.long(), candidates))
+
+
+def sample(sampling: Sampling) -> Tensor:
+    """Sample by the backend of the moment."""
+    return _SAMPLERS[chosen_backend("fps", sampling.pos)](sampling)
+
+
+def canonical_start(pos: Tensor, ptr: Tensor) -> Tensor:
+    """Return the row of each cloud's point farthest from its centroid, the lowest if tied."""
+    rows, real = dense_rows(ptr, _largest(ptr, pos.size(0)))
+    # Relative to a point of the cloud, a cloud far from the origin keeps its digits.
+    local = (pos[rows] - pos[rows[:, :1]]).masked_fill(~real.unsqueeze(-1), 0)
+    centroid = local.sum(dim=1, keepdim=True) / real.sum(dim=1).clamp(min=1).view(-1, 1, 1)
+    distance = squared_distance(local, centroid).masked_fill(~real, -1)
+    return rows.gather(1, distance.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def authors_convention(
+    pos: Pos, batch: Batch | None = None, *, batch_size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the ``start`` and ``candidates`` of the published point-cloud transformers.
+
+    They start at the first point of a cloud, and never pick points near the origin: those whose
+    squared norm, in float32, is at most ``1e-3``.
+
+    Args:
+        pos: points.
+        batch: sorted cloud id of each point; ``None`` for one cloud.
+        batch_size: number of clouds.
+
+    Shapes: pos ``(N, 3)``; output ``(B,)`` rows of ``pos``, and Boolean ``(N,)``.
+
+    Symmetries: none: the start depends on the order of the points, the candidates on the origin.
+
+    Example:
+        >>> start, candidates = authors_convention(torch.tensor([[0.0, 0, 0], [1, 0, 0]]))
+        >>> start.tolist(), candidates.tolist()
+        ([0], [False, True])
+    """
+    check_pos(pos)
+    ptr = offsets(batch, pos.size(0), batch_size, device=pos.device)
+    norm = squared_distance(pos.detach().float(), pos.new_zeros(3, dtype=torch.float32))
+    return ptr[:-1].clamp(max=max(pos.size(0) - 1, 0)), norm > NEAR_ORIGIN
+
+
+def _largest(ptr: Tensor, num_nodes: int) -> int:
+    return num_nodes if torch.compiler.is_compiling() else int(ptr.diff().max())
+
+
+def _check_start(start: Tensor, ptr: Tensor) -> None:
+    if start.shape != ptr[:-1].shape or start.is_floating_point():
+        raise ValueError(
+            f"Expected 'start' to be {ptr.numel() - 1} row numbers, one per cloud "
+            f"(got {start.dtype}, {list(start.shape)})"
+        )
+    if torch.compiler.is_compiling():
+        return
+    outside = ((start < ptr[:-1]) | (start >= ptr[1:])) & (ptr.diff() > 0)
+    if bool(outside.any()):
+        cloud = int(outside.nonzero()[0])
+        raise ValueError(
+            f"Expected 'start' to lie in its cloud: rows {int(ptr[cloud])} to "
+            f"{int(ptr[cloud + 1]) - 1} for cloud {cloud} (got {int(start[cloud])})"
+        )
+
+
+__all__ = ["NEAR_ORIGIN", "authors_convention", "canonical_start", "farthest_point_sample"]

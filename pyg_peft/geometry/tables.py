@@ -1,0 +1,144 @@
+"""Tables of neighbours: the search behind every edge, before it becomes an edge.
+
+A table ``[M, k]`` holds the rows of ``pos`` that are neighbours of each query, nearest first, and
+-1 where a cloud has no more.
+"""
+
+import torch
+from torch import Tensor
+
+from pyg_peft.errors import check_batch, check_pos
+from pyg_peft.geometry.backends import chosen_backend
+from pyg_peft.geometry.candidates import BACKENDS
+from pyg_peft.geometry.layout import count_clouds, offsets
+from pyg_peft.geometry.ordering import Search, canonical_order, squared_distance, table_distance
+from pyg_peft.typing import Batch, EdgeIndex, Pos, Query, QueryBatch
+
+
+def neighbor_table(
+    pos: Pos,
+    query: Query,
+    k: int,
+    batch: Batch | None = None,
+    query_batch: QueryBatch | None = None,
+    *,
+    batch_size: int | None = None,
+    radius: float | None = None,
+) -> Tensor:
+    """Return the neighbours of :func:`~pyg_peft.geometry.knn` as a table.
+
+    It is ``min(k, size of the largest cloud)`` wide.
+    """
+    check_k(k)
+    _check_search(pos, query, batch, query_batch)
+    same = query is pos
+    pos = _searchable(pos)
+    query = pos if same else _searchable(query)
+    size = count_clouds(batch, batch_size)
+    if batch is not None and query_batch is not None and batch_size is None:
+        size = max(size, count_clouds(query_batch))
+    if torch.compiler.is_compiling():
+        return _compiled_table(pos, query, k, batch, query_batch, radius)
+    ptr = offsets(batch, pos.size(0), size, device=pos.device)
+    query_ptr = ptr if same else offsets(query_batch, query.size(0), size, device=pos.device)
+    return search_table(pos, query, k, ptr, query_ptr, radius)
+
+
+def search_table(
+    pos: Tensor,
+    query: Tensor,
+    k: int,
+    ptr: Tensor,
+    query_ptr: Tensor,
+    radius: float | None = None,
+) -> Tensor:
+    """Search valid input whose clouds are given by their borders; see :func:`neighbor_table`."""
+    k = min(k, int(ptr.diff().max()) if ptr.numel() > 1 else 0)
+    if k == 0 or query.size(0) == 0:
+        return ptr.new_full((query.size(0), k), -1)
+    cloud = torch.arange(ptr.numel() - 1, device=ptr.device)
+    cloud = cloud.repeat_interleave(query_ptr.diff(), output_size=query.size(0))
+    search = Search(pos, query, ptr, query_ptr, cloud, k, radius)
+    candidates, slack = BACKENDS[chosen_backend("knn", pos)](search)
+    table = canonical_order(search, candidates, slack)
+    if radius is None:
+        return table
+    return table.masked_fill(table_distance(pos, query, table) > radius * radius, -1)
+
+
+def to_edges(table: Tensor, *, complete: bool = False) -> EdgeIndex:
+    """Return the ``edge_index`` of a table of neighbours ``[M, k]`` that holds -1 for none.
+
+    ``complete`` says that none is missing, which gives a compiled graph edges of a known number.
+    """
+    receiver = torch.arange(table.size(0), device=table.device).unsqueeze(1).expand_as(table)
+    edge_index = torch.stack([table.flatten(), receiver.flatten()])
+    # Neighbours fill a row from the left, so that the last column tells whether any is missing.
+    if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
+        return edge_index
+    return edge_index[:, edge_index[0] >= 0]
+
+
+def drop_self(table: Tensor) -> Tensor:
+    """Return a table of ``k + 1`` nearest points without the receiver itself, one column less."""
+    own = table == torch.arange(table.size(0), device=table.device).unsqueeze(1)
+    # From the receiver on, all move up by one place. Where coincident points crowd it out, nobody
+    # moves, and the last is dropped.
+    moved = own.cumsum(dim=1) > 0
+    return torch.where(moved[:, :-1], table[:, 1:], table[:, :-1])
+
+
+def _compiled_table(
+    pos: Tensor,
+    query: Tensor,
+    k: int,
+    batch: Tensor | None,
+    query_batch: Tensor | None,
+    radius: float | None,
+) -> Tensor:
+    """Search in one dense block: a graph cannot read the clouds' sizes to cut it up."""
+    k = min(k, pos.size(0))
+    distance = squared_distance(pos.unsqueeze(0), query.unsqueeze(1))
+    if batch is not None and query_batch is not None:
+        distance = distance.masked_fill(query_batch.unsqueeze(1) != batch, torch.inf)
+    distance, index = distance.sort(dim=1, stable=True)
+    if batch is None and radius is None:
+        return index[:, :k]
+    hidden = distance[:, :k].isinf()
+    if radius is not None:
+        hidden = hidden | (distance[:, :k] > radius * radius)
+    return index[:, :k].masked_fill(hidden, -1)
+
+
+def _searchable(pos: Tensor) -> Tensor:
+    # Half precision has too few digits for distances: they are compared in float32.
+    pos = pos.detach()
+    return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
+
+
+def check_k(k: int, name: str = "k") -> None:
+    """Raise unless ``k`` is at least one."""
+    if k < 1:
+        raise ValueError(f"Expected '{name}' to be >= 1 (got {k})")
+
+
+def _check_search(
+    pos: Tensor, query: Tensor, batch: Tensor | None, query_batch: Tensor | None
+) -> None:
+    check_pos(pos)
+    if query is not pos:
+        check_pos(query, "query")
+    if query.dtype != pos.dtype:
+        raise TypeError(f"Expected 'query' to be of dtype {pos.dtype} (got {query.dtype})")
+    if query.device != pos.device:
+        raise ValueError(f"Expected 'query' to be on {pos.device} (got {query.device})")
+    if (batch is None) != (query_batch is None):
+        raise ValueError(
+            "Expected 'batch' and 'query_batch' to be given together (got one of them)"
+        )
+    check_batch(batch, pos.size(0), device=pos.device)
+    if query_batch is not batch:
+        check_batch(query_batch, query.size(0), device=pos.device, name="query_batch")
+
+
+__all__ = ["check_k", "drop_self", "neighbor_table", "search_table", "to_edges"]

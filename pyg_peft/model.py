@@ -1,0 +1,341 @@
+"""A base model with adapters: attach, switch, disable, delete, merge, save, load."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from .nn import MemoryBank
+from .trainable import ParameterCount, count_parameters
+from .tuners import METHODS, MethodConfig
+from .tuners.adapter_set import AdapterSet
+from .tuners.calls import by_name
+from .tuners.loading import fill, load_adapter
+from .tuners.query import frozen_part, retrieve
+from .tuners.saving import count, save_adapter
+
+
+def get_peft_model(
+    base: nn.Module,
+    config: MethodConfig,
+    adapter_name: str = "default",
+    *,
+    memory_bank: MemoryBank | None = None,
+) -> "PeftModel":
+    """Freeze ``base`` and put a method on it.
+
+    Args:
+        base: A backbone; its modules stay the same objects, see :meth:`PeftModel.unload`.
+        config: The method and its settings.
+        adapter_name: Name of the adapter, which becomes the active one.
+        memory_bank: For methods that retrieve from one.
+
+    Raises:
+        PlacementError: If the method does not fit the model, or the model already carries adapters.
+        ValueError: If a setting, the name or the bank does not fit. ``base`` is as before then.
+
+    Example:
+        >>> from pyg_peft import LoRAConfig, get_peft_model
+        >>> from pyg_peft.backbones import PointMAE
+        >>> base = PointMAE(4, embed_dim=24, depth=2, num_heads=3, num_centers=8, patch_size=4)
+        >>> get_peft_model(base, LoRAConfig(rank=2)).active_adapter
+        'default'
+    """
+    model = PeftModel(base)
+    try:
+        model.add_adapter(adapter_name, config, memory_bank=memory_bank)
+    except BaseException:
+        model.unload()
+        raise
+    return model
+
+
+class PeftModel(nn.Module):
+    """A frozen base and its adapters, of which at most one is active.
+
+    ``train()`` reaches only what the active adapter owns; every other module stays in eval mode, so
+    frozen batch norms keep their statistics, and frozen dropout and drop-path are off. The base's
+    own tensors never change: what an adapter trains of them is its own copy, which stands in their
+    place during the forward.
+
+    In DDP or FSDP, choose the adapter before wrapping: which tensors are synchronised is fixed
+    then.
+
+    Args:
+        base: Frozen from here on, until :meth:`unload`.
+
+    Attributes:
+        base: The base, with a child ``peft`` in each adapted module.
+        memory_banks: Bank by adapter name.
+
+    Raises:
+        PlacementError: If ``base`` carries adapters already.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self._adapters = AdapterSet(base)
+        self.base = base
+        self.memory_banks = nn.ModuleDict()
+        self.train(base.training)
+
+    # ---- adapters ---------------------------------------------------------------------------
+
+    @property
+    def peft_config(self) -> dict[str, MethodConfig]:
+        """Configuration by adapter name."""
+        return dict(self._adapters.configs)
+
+    @property
+    def active_adapter(self) -> str | None:
+        """Name of the adapter that runs, or ``None``."""
+        return self._adapters.active
+
+    @property
+    def memory_bank(self) -> MemoryBank | None:
+        """The active adapter's memory bank, if it has one."""
+        return self._bank(self._adapters.active)
+
+    def add_adapter(
+        self, adapter_name: str, config: MethodConfig, *, memory_bank: MemoryBank | None = None
+    ) -> None:
+        """Attach one more adapter and make it the active one.
+
+        Raises:
+            ValueError: If the name is taken or no identifier, or the bank does not fit.
+            PlacementError: If the method does not fit the model. Nothing has changed in either
+                case.
+        """
+        self._adapters.check_name(adapter_name)
+        config.check_bank(self.base, memory_bank)
+        config = config.resolve(self.base)
+        sites = config.sites(self.base, has_bank=memory_bank is not None)
+        self._adapters.add(adapter_name, config, sites)
+        if memory_bank is not None:
+            self.memory_banks[adapter_name] = memory_bank
+        self.set_adapter(adapter_name)
+
+    def set_adapter(self, adapter_name: str) -> None:
+        """Make an adapter the active one: it runs, and it is what trains."""
+        self._adapters.activate(adapter_name)
+        self.train(self.training)
+
+    def disable_adapter(self) -> AbstractContextManager[None]:
+        """Within the context the base runs alone, bit for bit as it was. Contexts may be nested."""
+        return self._adapters.paused()
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Remove an adapter that is not active.
+
+        Raises:
+            ValueError: If it is the active one: switch first, or ``unload`` the last.
+        """
+        self._adapters.sites(adapter_name)
+        if adapter_name == self.active_adapter:
+            raise ValueError(
+                f"Expected 'adapter_name' to be an inactive adapter (got the active "
+                f"{adapter_name!r}): call set_adapter with another one first, or unload"
+            )
+        self._adapters.remove(adapter_name)
+        if adapter_name in self.memory_banks:
+            del self.memory_banks[adapter_name]
+
+    def unload(self) -> nn.Module:
+        """Take all adapters off and give the base back as it came."""
+        self.memory_banks.clear()
+        return self._adapters.clear()
+
+    def merge_and_unload(self) -> nn.Module:
+        """Fold the active adapter into the base's weights, then :meth:`unload`.
+
+        Raises:
+            ValueError: If no adapter is active.
+            NotImplementedError: If the method is no change of weights. Nothing has changed then.
+        """
+        if self.active_adapter is None:
+            raise ValueError("Expected an active adapter to merge (got none)")
+        self._adapters.merge(self.active_adapter)
+        return self.unload()
+
+    # ---- forward ----------------------------------------------------------------------------
+
+    def forward(
+        self,
+        *args: Any,
+        query: Tensor | None = None,
+        sample_id: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the base with the active adapter; takes the base's own arguments besides.
+
+        Args:
+            *args: As the base's.
+            query: Features ``[B, C]`` to ask the memory bank with, from :meth:`precompute`;
+                computed with one forward of the frozen base if not given.
+            sample_id: Ids ``[B]`` of the samples; needed while training with a bank that has ids,
+                so that a sample does not retrieve itself.
+            **kwargs: As the base's.
+        """
+        call = dict(by_name(self.base, args, kwargs))
+        if call.get("tokens") is not None and self._adapters.adapts("patch_embed"):
+            raise ValueError(
+                "Expected 'tokens' to be None, since the adapter changes the embedding that makes "
+                "them (got a tensor)"
+            )
+        bank = self.memory_bank
+        if bank is not None:
+            if query is None:
+                call.update(self.precompute(**call))
+            asked = call.pop("query") if query is None else query
+            config: Any = self._adapters.configs[self._adapters.active or ""]
+            call["prior"] = retrieve(
+                bank, asked, config.top_k, sample_id=sample_id, training=self.training
+            )
+        elif query is not None:
+            raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
+        try:
+            output = self.base(**call)
+        except BaseException:
+            self._adapters.release()
+            raise
+        if not torch.compiler.is_compiling():
+            self._adapters.verify()
+        return output
+
+    @torch.no_grad()
+    def precompute(self, **call: Any) -> dict[str, Any]:
+        """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
+        asked.
+
+        Hand it to :meth:`forward` by name. ``tokens`` are left out if the adapter trains the
+        embedding.
+
+        Args:
+            **call: The base's arguments; ``patches`` and ``tokens`` are taken over if they are
+                there.
+        """
+        asks, adapted = self.memory_bank is not None, self._adapters.adapts("patch_embed")
+        with self.disable_adapter():
+            return frozen_part(self.base, call, keep_tokens=not adapted, make_query=asks)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what the active adapter owns; everything frozen stays in eval mode."""
+        self.training = mode
+        self.memory_banks.train(False)
+        self._adapters.train(mode)
+        return self
+
+    # ---- counts and files -------------------------------------------------------------------
+
+    def count_parameters(self) -> ParameterCount:
+        """Trainable, head and frozen parameters with the active adapter."""
+        active = self.active_adapter
+        if active is None:
+            return count_parameters(self)
+        return count(self.base, self._adapters.configs[active], self._adapters.sites(active))
+
+    def print_trainable_parameters(self) -> None:
+        """Print the counts, with and without the head, and what is frozen."""
+        print(self.count_parameters())  # noqa: T201, the name says so
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        adapter_name: str | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write an adapter, complete: weights, head, norm statistics, bank and what prediction
+        needs.
+
+        Args:
+            folder: Made if needed; see :mod:`pyg_peft.checkpoint` for what is in it.
+            adapter_name: The active adapter by default.
+            class_names: Names of the classes, in the order of the logits.
+            preprocessing: JSON-able values that say how clouds were prepared: points,
+                normalisation, axes.
+        """
+        name = adapter_name or self.active_adapter
+        if name is None:
+            raise ValueError("Expected 'adapter_name' to be given when none is active (got None)")
+        sites = self._adapters.sites(name)
+        save_adapter(
+            folder,
+            self.base,
+            self._adapters.configs[name],
+            sites,
+            bank=self._bank(name),
+            class_names=class_names,
+            preprocessing=preprocessing,
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: nn.Module,
+        folder: str | Path,
+        adapter_name: str = "default",
+        *,
+        memory_bank: MemoryBank | None = None,
+        configs: Sequence[type[MethodConfig]] = (),
+    ) -> Self:
+        """Put a saved adapter on a fresh base; the logits equal those of the model that was saved.
+
+        Args:
+            base: The same frozen weights as at saving; its head does not matter.
+            folder: Where :meth:`save_pretrained` wrote.
+            adapter_name: Name that the adapter gets.
+            memory_bank: The adapter's bank, if it is at hand; read from the folder otherwise.
+            configs: Methods of third parties that the file may hold.
+
+        Raises:
+            CheckpointError: If the file is damaged or foreign, the base is another one, or a tensor
+                does not fit. ``base`` is as before then.
+        """
+        model = cls(base)
+        try:
+            model.load_adapter(folder, adapter_name, memory_bank=memory_bank, configs=configs)
+        except BaseException:
+            model.unload()
+            raise
+        return model.eval()
+
+    def load_adapter(
+        self,
+        folder: str | Path,
+        adapter_name: str,
+        *,
+        memory_bank: MemoryBank | None = None,
+        configs: Sequence[type[MethodConfig]] = (),
+    ) -> None:
+        """Add a saved adapter and make it active; see :meth:`from_pretrained` for the rest."""
+        self._adapters.check_name(adapter_name)
+        methods = {**METHODS, **{config.method: config for config in configs}}
+        config, sites, bank = load_adapter(folder, self.base, methods, memory_bank)
+        self._adapters.add(adapter_name, config, sites)
+        if bank is not None:
+            self.memory_banks[adapter_name] = bank.to(next(self.base.parameters()).device)
+        self.set_adapter(adapter_name)
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Fill the active adapter with tensors under the keys of its file.
+
+        Raises:
+            CheckpointError: If a key or a shape does not fit; nothing is loaded then.
+        """
+        if self.active_adapter is None:
+            raise ValueError("Expected an active adapter to load tensors into (got none)")
+        fill(self._adapters.sites(self.active_adapter), tensors, "tensors")
+
+    # ---- private ----------------------------------------------------------------------------
+
+    def _bank(self, name: str | None) -> MemoryBank | None:
+        bank = self.memory_banks[name] if name is not None and name in self.memory_banks else None
+        return bank if isinstance(bank, MemoryBank) else None
+
+
+__all__ = ["PeftModel", "get_peft_model"]

@@ -1,0 +1,158 @@
+"""Attention without parameters: a query looks up its nearest rows in a large, frozen table."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+_CHUNK_SIZE = 16384
+
+
+def parameter_free_attention(
+    query: Float[Tensor, "M C"],
+    keys: Float[Tensor, "R C"],
+    values: Float[Tensor, "R V"],
+    top_k: int,
+    *,
+    exclude: Int[Tensor, " M"] | None = None,
+    chunk_size: int = _CHUNK_SIZE,
+) -> tuple[Float[Tensor, "M V"], Float[Tensor, "M k"], Int[Tensor, "M k"]]:
+    r"""Average the values of the ``top_k`` best rows of a table, as Point-PEFT does with its bank.
+
+    .. math::
+        s_{mr} = \frac{\mathbf{q}_m}{\lVert \mathbf{q}_m \rVert} \cdot \mathbf{k}_r, \qquad
+        \mathbf{o}_m = \sum_{r \in \mathcal{T}_m}
+        \frac{\exp s_{mr}}{\sum_{r' \in \mathcal{T}_m} \exp s_{mr'}} \, \mathbf{v}_r
+
+    :math:`\mathcal{T}_m` are the ``top_k`` rows of largest score; of equal scores the lower row
+    wins. Only the query is normalised: normalise the keys beforehand for a cosine. The table is
+    read in chunks and only the best rows so far are kept, so no ``[M, R]`` matrix exists at any
+    time. The search itself is not differentiated; scores and values of the chosen rows are.
+
+    Args:
+        query: one row per question.
+        keys: one row per entry of the table.
+        values: what the entry contributes.
+        top_k: number of rows to keep.
+        exclude: row of the table that a question must not find, ``-1`` for none.
+        chunk_size: rows of the table that are scored at a time. (default: ``16384``)
+
+    Returns:
+        The weighted sum, the scores in descending order (before the softmax), and their rows.
+
+    Shapes:
+        - **input:** query ``[M, C]``, keys ``[R, C]``, values ``[R, V]``, exclude ``[M]``
+        - **output:** ``[M, V]``, ``[M, top_k]``, ``[M, top_k]``
+
+    Symmetries:
+        Questions do not see each other. The output is invariant to the order of the table's rows,
+        except among exactly equal scores, and to the length of the query.
+
+    Raises:
+        ValueError: widths or lengths that do not match; ``top_k`` larger than the number of rows
+            that a question may find; ``chunk_size`` not positive; ``exclude`` beyond the table.
+
+    Differences:
+        The authors form the whole matrix of scores and gather through Python lists; the values are
+        the same. Scores are computed in the precision of the keys, also under autocast, so that
+        retrieval does not depend on it.
+
+    Example:
+        >>> keys = torch.eye(3)
+        >>> query = torch.tensor([[2.0, 1.0, 0.0]])
+        >>> out, score, index = parameter_free_attention(query, keys, keys, top_k=2)
+        >>> index, score
+        (tensor([[0, 1]]), tensor([[0.8944, 0.4472]]))
+    """
+    _check(query, keys, values, top_k, exclude, chunk_size)
+    with torch.autocast(query.device.type, enabled=False):
+        direction = F.normalize(query.to(keys.dtype), dim=-1)  # [M, C]
+        index = _search(direction.detach(), keys.detach(), top_k, exclude, chunk_size)  # [M, k]
+        score = (keys[index] @ direction.unsqueeze(-1)).squeeze(-1)  # [M, k]
+        weight = score.softmax(dim=-1).to(values.dtype)
+        out = (weight.unsqueeze(1) @ values[index]).squeeze(1)  # [M, V]
+    return out.to(query.dtype), score.to(query.dtype), index
+
+
+def _search(
+    direction: Tensor, keys: Tensor, top_k: int, exclude: Tensor | None, chunk_size: int
+) -> Tensor:
+    """Return the rows of the ``top_k`` largest scores, best first, lower row first among equals."""
+    best_score = direction.new_empty(direction.size(0), 0)
+    best_row = torch.empty_like(best_score, dtype=torch.long)
+    for start in range(0, keys.size(0), chunk_size):
+        chunk = keys[start : start + chunk_size]
+        score = direction @ chunk.t()  # [M, chunk]
+        row = torch.arange(start, start + chunk.size(0), device=keys.device).expand_as(score)
+        if exclude is not None:
+            score = score.masked_fill(row == exclude.unsqueeze(1), -torch.inf)
+        # The rows kept so far are lower than the new ones, so the column order is the row order.
+        if start > 0:
+            score, column = _top_columns(score, top_k)
+            score = torch.cat([best_score, score], dim=1)
+            row = torch.cat([best_row, row.gather(1, column)], dim=1)
+        best_score, column = _top_columns(score, top_k)
+        best_row = row.gather(1, column)
+    order = best_score.argsort(dim=1, descending=True, stable=True)
+    return best_row.gather(1, order)
+
+
+def _top_columns(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the ``k`` best scores and their columns, in ascending order of the column.
+
+    ``topk`` may take any of several columns that tie at the last place. One more score than needed
+    tells whether that happened (a compiled graph cannot ask, and always resolves).
+    """
+    if score.size(1) <= k:
+        return score, torch.arange(score.size(1), device=score.device).expand_as(score)
+    value, column = score.topk(k + 1, dim=1)
+    last = value[:, k - 1 : k]
+    if torch.compiler.is_compiling() or bool((last == value[:, k:]).any()):
+        above = score > last
+        tied = score == last
+        room = k - above.sum(dim=1, keepdim=True)
+        keep = above | (tied & (tied.cumsum(dim=1) <= room))
+        position = torch.arange(score.size(1), device=score.device)
+        column = torch.where(keep, position, score.size(1)).topk(k, dim=1, largest=False).indices
+    else:
+        column = column[:, :k]
+    column = column.sort(dim=1).values
+    return score.gather(1, column), column
+
+
+def _check(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    top_k: int,
+    exclude: Tensor | None,
+    chunk_size: int,
+) -> None:
+    num_rows = keys.size(0)
+    if query.dim() != 2 or query.size(1) != keys.size(1):
+        raise ValueError(
+            f"Expected 'query' to be of shape [M, {keys.size(1)}] (got {list(query.shape)})"
+        )
+    if values.size(0) != num_rows:
+        raise ValueError(f"Expected 'values' to have {num_rows} rows (got {values.size(0)})")
+    if chunk_size < 1:
+        raise ValueError(f"Expected 'chunk_size' to be positive (got {chunk_size})")
+    available = num_rows if exclude is None else num_rows - 1
+    if not 1 <= top_k <= available:
+        raise ValueError(
+            f"Expected 'top_k' to lie in [1, {available}], the rows that a query may find "
+            f"(got {top_k})"
+        )
+    if exclude is None:
+        return
+    if exclude.shape != query.shape[:1]:
+        raise ValueError(
+            f"Expected 'exclude' to be of shape [{query.size(0)}] (got {list(exclude.shape)})"
+        )
+    if not torch.compiler.is_compiling() and bool((exclude >= num_rows).any()):
+        raise ValueError(
+            f"Expected 'exclude' to hold rows below {num_rows} (got {int(exclude.max())})"
+        )
+
+
+__all__ = ["parameter_free_attention"]

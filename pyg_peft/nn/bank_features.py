@@ -1,0 +1,94 @@
+"""What a frozen backbone makes of a training set: one feature row, label and id per sample."""
+
+import contextlib
+from collections.abc import Generator, Iterable
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class QueryBackbone(Protocol):
+    """What a backbone needs to fill a bank; every token backbone of this library has it."""
+
+    def make_patches(
+        self, pos: Tensor, batch: Tensor | None, batch_size: int | None, x: Tensor | None
+    ) -> Any:
+        """Cut clouds into patches."""
+        ...
+
+    def forward_query(self, patches: Any) -> Tensor:
+        """Return one feature row a cloud."""
+        ...
+
+
+@torch.no_grad()
+def collect_features(
+    backbone: nn.Module, loader: Iterable[Any]
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return features, labels if there are any, and ids, in ascending order of the ids.
+
+    The backbone runs in eval mode, on its own device, and every module's mode is restored.
+    """
+    if not isinstance(backbone, QueryBackbone):
+        raise TypeError(
+            "Expected 'backbone' to offer make_patches and forward_query "
+            f"(got {type(backbone).__name__})"
+        )
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    features: list[Tensor] = []
+    labels: list[Tensor | None] = []
+    ids: list[Tensor] = []
+    with _eval_mode(backbone):
+        for data in loader:
+            data = data.to(device)
+            y, sample_id = _read_targets(data)
+            patches = backbone.make_patches(data.pos, data.batch, data.num_graphs, data.x)
+            features.append(backbone.forward_query(patches))
+            labels.append(y)
+            ids.append(sample_id)
+    if not features:
+        raise ValueError("Expected 'loader' to yield at least one batch (got none)")
+    sample_id, order = torch.cat(ids).sort()
+    twice = sample_id[1:][sample_id[1:] == sample_id[:-1]]
+    if twice.numel() > 0:
+        raise ValueError(
+            f"Expected 'loader' to yield each sample_id once (got {int(twice[0])} more than once)"
+        )
+    known = [y for y in labels if y is not None]
+    if known and len(known) < len(labels):
+        raise ValueError("Expected 'loader' to yield y in every batch or in none (got some)")
+    return torch.cat(features)[order], torch.cat(known)[order] if known else None, sample_id
+
+
+def _read_targets(data: Any) -> tuple[Tensor | None, Tensor]:
+    """Return the labels of clouds, if there are any, and the ids of a batch."""
+    sample_id = getattr(data, "sample_id", None)
+    if sample_id is None:
+        raise ValueError(
+            "Expected 'loader' to yield batches with a 'sample_id' (got none): wrap the data set "
+            "in pyg_peft.datasets.SampleIds"
+        )
+    one_per_cloud = (data.num_graphs,)
+    if sample_id.shape != one_per_cloud:
+        raise ValueError(
+            f"Expected 'sample_id' to hold one entry per cloud, {list(one_per_cloud)} "
+            f"(got {list(sample_id.shape)})"
+        )
+    y = data.y  # labels of points are of no use to a bank of clouds
+    return (y if y is not None and y.shape == one_per_cloud else None), sample_id
+
+
+@contextlib.contextmanager
+def _eval_mode(module: nn.Module) -> Generator[None]:
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+__all__ = ["QueryBackbone", "collect_features"]

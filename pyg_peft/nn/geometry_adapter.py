@@ -1,0 +1,247 @@
+"""The adapter that lets a point's neighbourhood correct its features."""
+
+from typing import Any, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+from torch_geometric.utils import scatter, to_dense_batch
+
+from pyg_peft.errors import check_channels
+from pyg_peft.geometry import Structure, build_structure, interpolate
+from pyg_peft.nn.bottleneck import Bottleneck
+from pyg_peft.nn.neighbor_attention import NeighborAttention
+from pyg_peft.nn.neighbor_max import neighbor_max
+from pyg_peft.typing import Batch, Features, Pos
+
+
+class GeometryAwareAdapter(MessagePassing):
+    r"""Adds to each point what the neighbourhoods around it say, after `"Point-PEFT:
+    Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
+
+    .. math::
+        \mathbf{y}_{cj} &= \mathbf{x}_j + \mathrm{Attention}_{\mathcal{N}(c)}(\mathbf{x})_j
+        \qquad j \in \mathcal{N}(c) \\
+        \mathbf{z}_c &= \mathrm{GELU}\big(\mathrm{BN}(\max_{j \in \mathcal{N}(c)}
+        \mathbf{y}_{cj})\big) + \lambda \, \mathbf{x}_c \\
+        \mathbf{h}_i &= \mathbf{x}_i + g \sum_{c} w_{ci} \, \mathbf{z}_c \\
+        \mathbf{x}'_i &= \mathbf{h}_i + s \, \mathbf{W}_{up} \, q(\mathbf{W}_{down} \mathbf{h}_i)
+
+    Members send queries, keys and values to their centres; a centre lets its members attend to each
+    other and keeps the largest value of each channel; points receive from the nearest centres by
+    inverse squared distance; a bottleneck ends it. Identity at init, because :math:`g = 0` and
+    :math:`\mathbf{W}_{up} = \mathbf{0}`.
+
+    Args:
+        channels: width of a row.
+        bottleneck_channels: width of the bottleneck. (default: ``16``)
+        k: members of a centre, the centre included. (default: ``16``)
+        ratio: centres per point of a cloud. (default: ``0.5``)
+        num_interp: nearest centres that a point receives from; ``None`` for all of its cloud, as
+            the authors do. (default: ``3``)
+        attention_channels: width of the attention. (default: ``18``)
+        num_heads: heads of the attention. (default: ``6``)
+        attention: a :class:`NeighborAttention` that several adapters share; it then decides
+            ``attention_channels`` and ``num_heads``. ``None`` makes one.
+        propagation_scale: initial value of the trainable gate :math:`g`; the authors fix it at 0.3.
+            (default: ``0.0``)
+        center_scale: multiplier :math:`\lambda` of the centre's own row. (default: ``0.3``)
+        scale: multiplier :math:`s` of the bottleneck's correction. (default: ``1.0``)
+        **kwargs: further arguments of :class:`torch_geometric.nn.MessagePassing`.
+
+    Shapes:
+        - **input:** x ``[N, C]``; pos ``[N, 3]`` and batch ``[N]``, or a structure over x's rows
+        - **output:** ``[N, C]``
+
+    Symmetries:
+        Permutation equivariant; invariant to the order of a centre's members. Sees positions only
+        through neighbourhoods and distances: invariant under translation, rotation and reflection,
+        except at exact ties. Clouds do not see each other in eval mode. Local: a point sees itself,
+        the centres that it receives from and their members. A row that no centre reaches passes the
+        bottleneck only.
+
+    Raises:
+        ValueError: a size out of range; a shared attention of another width; rows of another width;
+            neither ``pos`` nor ``structure``; a structure whose edges are not grouped by centre;
+            one centre in all while training, which batch norm cannot normalise.
+
+    Differences:
+        Centres come from a canonical start, not from row 0, and members of one cloud only (the
+        authors' indices run into other clouds). Three nearest centres by default, not all. The
+        factor of the propagation is trained and starts at zero. Projections run once per row, not
+        once per member. Where several members share the maximum the first receives the gradient.
+
+    Example:
+        >>> adapter = GeometryAwareAdapter(32, 8, k=4)
+        >>> x, pos = torch.randn(20, 32), torch.rand(20, 3)
+        >>> batch = torch.tensor([0] * 12 + [1] * 8)
+        >>> torch.equal(adapter(x, pos, batch), x)
+        True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        bottleneck_channels: int = 16,
+        *,
+        k: int = 16,
+        ratio: float = 0.5,
+        num_interp: int | None = 3,
+        attention_channels: int = 18,
+        num_heads: int = 6,
+        attention: NeighborAttention | None = None,
+        propagation_scale: float = 0.0,
+        center_scale: float = 0.3,
+        scale: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        if k < 1:
+            raise ValueError(f"Expected 'k' to be positive (got {k})")
+        if not 0.0 < ratio <= 1.0:
+            raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
+        if num_interp is not None and num_interp < 1:
+            raise ValueError(f"Expected 'num_interp' to be positive or None (got {num_interp})")
+        if attention is not None and attention.channels != channels:
+            raise ValueError(
+                f"Expected 'attention' to have {channels} channels (got {attention.channels})"
+            )
+        super().__init__(aggr=None, **kwargs)
+        self.channels = channels
+        self.bottleneck_channels = bottleneck_channels
+        self.k = k
+        self.ratio = ratio
+        self.num_interp = num_interp
+        self.propagation_scale = propagation_scale
+        self.center_scale = center_scale
+        self.scale = scale
+        self.owns_attention = attention is None
+        if attention is None:
+            attention = NeighborAttention(channels, attention_channels, num_heads)
+        self.attention = attention
+        self.norm = nn.BatchNorm1d(channels)
+        # One element, not none: sharded training refuses parameters without a dimension.
+        self.gate = nn.Parameter(torch.empty(1))
+        self.bottleneck = Bottleneck(channels, bottleneck_channels, scale=scale)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw everything anew; an attention that was handed in is its owner's to reset."""
+        super().reset_parameters()
+        if self.owns_attention:
+            self.attention.reset_parameters()
+        self.norm.reset_parameters()
+        nn.init.constant_(self.gate, self.propagation_scale)
+        self.bottleneck.reset_parameters()
+
+    def forward(
+        self,
+        x: Features,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        *,
+        structure: Structure | None = None,
+        batch_size: int | None = None,
+    ) -> Features:
+        """Correct ``x``; a shared ``structure`` over its rows replaces ``pos`` and ``batch``."""
+        check_channels(x, self.channels)
+        if structure is None:
+            structure = self._build(x, pos, batch, batch_size)
+        _check_structure(structure)
+        num_centers = structure.center_index.numel()
+        # propagate_type: (qkv: Tensor, x: Tensor, degree: Optional[int])
+        z = self.propagate(
+            structure.edge_index,
+            size=(x.size(0), num_centers),
+            qkv=self.attention.project(x),
+            x=x,
+            degree=structure.degree,
+        )  # [S, C]
+        z = F.gelu(self._normalize(z))
+        z = z + self.center_scale * x.index_select(0, structure.center_index)
+        # The gate meets the few centers, not the many rows that they are spread over.
+        z = (self.gate * z).to(x.dtype)
+        h = interpolate(z, structure.interp_index, structure.interp_weight, x.size(0))  # [N, C]
+        return self.bottleneck(x + h)
+
+    def message(self, qkv_j: Tensor) -> Tensor:
+        """A member sends its query, key and value."""
+        return qkv_j  # [E, 3 * A]
+
+    def aggregate(
+        self,
+        inputs: Tensor,
+        index: Tensor,
+        dim_size: int,
+        x: Tensor,
+        edge_index_j: Tensor,
+        degree: Optional[int],  # noqa: UP045  PyG renders this annotation and knows no `|`
+    ) -> Tensor:
+        """A centre lets its members attend to each other and takes the largest of each channel."""
+        if degree:  # neither unequal nor zero
+            qkv = inputs.view(dim_size, degree, inputs.size(-1))
+            member, mask = edge_index_j.view(dim_size, degree), None
+        else:
+            size = self._max_degree(index, dim_size)
+            qkv, mask = to_dense_batch(inputs, index, 0.0, size, dim_size)
+            member, _ = to_dense_batch(edge_index_j, index, 0, size, dim_size)
+        change = self.attention.proj(self.attention.attend(qkv, mask))  # [S, K, C]
+        return neighbor_max(x, change, member, mask)  # [S, C]
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.channels}, {self.bottleneck_channels}, k={self.k}, "
+            f"ratio={self.ratio}, num_interp={self.num_interp})"
+        )
+
+    def _build(
+        self, x: Tensor, pos: Tensor | None, batch: Tensor | None, batch_size: int | None
+    ) -> Structure:
+        if pos is None:
+            raise ValueError("Expected 'pos' or 'structure' to tell neighbourhoods (got neither)")
+        if pos.size(0) != x.size(0):
+            raise ValueError(f"Expected 'pos' to have {x.size(0)} rows (got {pos.size(0)})")
+        k, ratio, num_interp = self.k, self.ratio, self.num_interp
+        return build_structure(
+            pos, batch, k=k, ratio=ratio, num_interp=num_interp, batch_size=batch_size
+        )
+
+    def _normalize(self, z: Tensor) -> Tensor:
+        if self.norm.training and not torch.compiler.is_compiling() and z.size(0) < 2:
+            if z.size(0) == 0:
+                return z
+            raise ValueError(
+                "Expected at least 2 centres in a training batch, for batch norm (got 1)"
+            )
+        return self.norm(z)
+
+    def _max_degree(self, index: Tensor, num_centers: int) -> int:
+        degree = scatter(torch.ones_like(index), index, dim_size=num_centers, reduce="sum")
+        if torch.compiler.is_compiling():
+            # A graph cannot read the size from the data: pad to k, and fail loudly beyond it.
+            fits = (degree <= self.k).all()
+            torch.ops.aten._assert_async.msg(fits, "a centre has more than k members")
+            return self.k
+        return max(1, int(degree.max())) if num_centers > 0 else 1
+
+
+def _check_structure(structure: Structure) -> None:
+    num_centers, degree = structure.center_index.numel(), structure.degree
+    index = structure.edge_index[1]
+    if degree is not None and index.numel() != num_centers * degree:
+        raise ValueError(
+            f"Expected 'structure' to have {degree} edges at each of {num_centers} centres "
+            f"(got {index.numel()} edges in all)"
+        )
+    if torch.compiler.is_compiling():
+        return
+    if degree is not None:
+        center = torch.arange(num_centers, device=index.device)
+        grouped = torch.equal(index, center.repeat_interleave(degree))
+    else:
+        grouped = not bool((index[1:] < index[:-1]).any())
+    if not grouped:
+        raise ValueError("Expected 'structure' to have edges grouped by centre (got another order)")
+
+
+__all__ = ["GeometryAwareAdapter"]

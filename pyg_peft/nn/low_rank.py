@@ -1,0 +1,105 @@
+"""A low-rank change of a linear layer, kept beside the layer that it changes."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.errors import check_channels
+
+
+class LowRankLinear(nn.Module):
+    r"""The change that LoRA adds to a linear layer, after `"LoRA: Low-Rank Adaptation of Large
+    Language Models" <https://arxiv.org/abs/2106.09685>`_.
+
+    .. math::
+        \Delta(\mathbf{x}_i) = \frac{\alpha}{r} \, \mathbf{B} \mathbf{A} \, \mathbf{x}_i, \qquad
+        \mathbf{A} \in \mathbb{R}^{r \times C_{in}}, \;
+        \mathbf{B} \in \mathbb{R}^{C_{out} \times r}
+
+    The module returns the change only; whoever owns the linear layer adds it. Zero at init, because
+    :math:`\mathbf{B} = \mathbf{0}`.
+
+    Args:
+        in_channels: width of an input row.
+        out_channels: width of an output row.
+        rank: inner width, in ``[1, min(in_channels, out_channels)]``.
+        alpha: numerator of the multiplier; ``None`` means ``rank``, a multiplier of one.
+        dropout: probability that an input is dropped in training, in ``[0, 1)``. (default: ``0.0``)
+
+    Shapes:
+        - **input:** x ``[..., C_in]``
+        - **output:** ``[..., C_out]``
+
+    Symmetries:
+        Rows do not see each other: permutation equivariant, and invariant to how rows are batched.
+
+    Raises:
+        ValueError: a width, rank, numerator or probability out of range; rows of another width.
+
+    Differences:
+        None known. ``delta_weight`` ignores dropout, as merging must.
+
+    Example:
+        >>> import torch
+        >>> update = LowRankLinear(6, 4, rank=2, alpha=4)
+        >>> x = torch.randn(3, 6)
+        >>> torch.equal(update(x), torch.zeros(3, 4)), update.delta_weight().shape
+        (True, torch.Size([4, 6]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        rank: int,
+        *,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        if in_channels < 1:
+            raise ValueError(f"Expected 'in_channels' to be positive (got {in_channels})")
+        if out_channels < 1:
+            raise ValueError(f"Expected 'out_channels' to be positive (got {out_channels})")
+        if not 0 < rank <= min(in_channels, out_channels):
+            raise ValueError(
+                f"Expected 'rank' to lie in [1, {min(in_channels, out_channels)}] (got {rank})"
+            )
+        if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
+            raise ValueError(f"Expected 'alpha' to be positive and finite (got {alpha})")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.rank = rank
+        self.alpha = float(rank if alpha is None else alpha)
+        self.dropout = nn.Dropout(dropout)
+        self.down = nn.Linear(in_channels, rank, bias=False)
+        self.up = nn.Linear(rank, out_channels, bias=False)
+        self.reset_parameters()
+
+    @property
+    def scale(self) -> float:
+        """The multiplier ``alpha / rank``."""
+        return self.alpha / self.rank
+
+    def reset_parameters(self) -> None:
+        """Draw ``down`` as ``torch.nn.Linear`` does and set ``up`` to zero."""
+        self.down.reset_parameters()
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Float[Tensor, "*rows C_in"]) -> Float[Tensor, "*rows C_out"]:
+        """Return what the linear layer's output has to be increased by."""
+        check_channels(x, self.in_channels)
+        return self.scale * self.up(self.down(self.dropout(x)))  # [..., C_out]
+
+    def delta_weight(self) -> Float[Tensor, "C_out C_in"]:
+        """Return the same change as one matrix, to be added to the layer's weight."""
+        return self.scale * (self.up.weight @ self.down.weight)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, rank={self.rank}, alpha={self.alpha}"
+
+
+__all__ = ["LowRankLinear"]

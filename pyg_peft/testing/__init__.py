@@ -1,0 +1,62 @@
+"""The property battery: functions that fail, with a reason, where a component breaks a promise.
+
+Each takes a module and a random ragged batch, so that a component of your own is proved in a few
+lines of test. They raise ``AssertionError`` and need no test framework.
+"""
+
+from pyg_peft.testing.attachment import assert_identity_at_init, assert_leaves_no_trace
+from pyg_peft.testing.clouds import (
+    Call,
+    Clouds,
+    Rows,
+    call_flat,
+    random_clouds,
+    random_order,
+    randomize_,
+)
+from pyg_peft.testing.influence import (
+    assert_batch_isolated,
+    assert_local,
+    assert_sensitive,
+    hops,
+)
+from pyg_peft.testing.learning import (
+    assert_checkpoints,
+    assert_frozen_after_step,
+    assert_gradients,
+)
+from pyg_peft.testing.state import (
+    assert_compiles,
+    assert_deepcopy_and_pickle,
+    assert_saved_and_loaded,
+)
+from pyg_peft.testing.symmetry import (
+    assert_permutation_equivariant,
+    assert_rotation_invariant,
+    assert_translation_invariant,
+)
+
+__all__ = [
+    "Call",
+    "Clouds",
+    "Rows",
+    "assert_batch_isolated",
+    "assert_checkpoints",
+    "assert_compiles",
+    "assert_deepcopy_and_pickle",
+    "assert_frozen_after_step",
+    "assert_gradients",
+    "assert_identity_at_init",
+    "assert_leaves_no_trace",
+    "assert_local",
+    "assert_permutation_equivariant",
+    "assert_rotation_invariant",
+    "assert_saved_and_loaded",
+    "assert_sensitive",
+    "assert_translation_invariant",
+    "call_flat",
+    "hops",
+    "random_clouds",
+    "random_order",
+    "randomize_",
+]

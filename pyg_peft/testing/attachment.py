@@ -1,0 +1,127 @@
+"""What a tuning method does to a model on its way in and out: nothing that stays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.testing.clouds import Call, Clouds, call_flat, randomize_
+
+
+def assert_identity_at_init(
+    module: nn.Module,
+    clouds: Clouds,
+    *,
+    reference: Tensor,
+    generator: torch.Generator,
+    call: Call = call_flat,
+) -> None:
+    """Fail unless a fresh module returns ``reference`` bit for bit, and something else once awake.
+
+    Args:
+        module: freshly built; put in eval mode, and left randomised.
+        clouds: what it is called on.
+        reference: what a module without effect returns: the features, or the base model's logits.
+        generator: source of the weights that wake it.
+        call: how the module is called.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft import Bottleneck
+        >>> from pyg_peft.testing import assert_identity_at_init, random_clouds
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> clouds = random_clouds([3], generator=generator)
+        >>> assert_identity_at_init(
+        ...     Bottleneck(8, 2).double(), clouds, reference=clouds.x, generator=generator,
+        ...     call=lambda module, clouds: module(clouds.x),
+        ... )
+    """
+    module.eval()
+    if not torch.equal(call(module, clouds), reference):
+        raise AssertionError("The module is no identity at initialisation")
+    randomize_(module, generator)
+    if torch.equal(call(module, clouds), reference):
+        raise AssertionError("The module has no effect even with random weights")
+
+
+def assert_leaves_no_trace(
+    base: nn.Module,
+    clouds: Clouds,
+    *,
+    attach: Callable[[nn.Module], nn.Module],
+    detach: Callable[[Any], nn.Module],
+    generator: torch.Generator,
+    call: Call = call_flat,
+) -> None:
+    """Fail unless a model that was adapted, woken, trained and released is the model it was.
+
+    Compared are the module objects with their names and classes; keys, values and order of the
+    state; hooks, attributes, what asks for gradients, the training mode, and the output's bits.
+
+    Args:
+        base: the model; put in eval mode.
+        clouds: what it is called on.
+        attach: puts a method on the model, such as ``get_peft_model``.
+        detach: takes it off and returns the base model, such as ``PeftModel.unload``.
+        generator: source of the weights in between.
+        call: how the models are called.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.testing import assert_leaves_no_trace, random_clouds
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> clouds = random_clouds([3], generator=generator)
+        >>> def freeze(model):
+        ...     return model.requires_grad_(False)
+        >>> assert_leaves_no_trace(
+        ...     torch.nn.Linear(8, 2).double(), clouds, attach=freeze, detach=lambda model: model,
+        ...     generator=generator, call=lambda module, clouds: module(clouds.x),
+        ... )
+        Traceback (most recent call last):
+        ...
+        AssertionError: Left behind: requires_grad of weight, requires_grad of bias
+    """
+    base.eval()
+    before, expected = _portrait(base), call(base, clouds)
+    adapted = attach(base)
+    randomize_(adapted, generator)
+    adapted.train()
+    output = call(adapted, clouds)
+    if output.requires_grad:
+        output.sum().backward()
+    released = detach(adapted)
+    if released is not base:
+        raise AssertionError("Another object came back than went in")
+    base.eval()
+    after = _portrait(base)
+    traces = [key for key in {**before, **after} if not _same(before.get(key), after.get(key))]
+    if traces:
+        raise AssertionError(f"Left behind: {', '.join(traces)}")
+    if not torch.equal(call(base, clouds), expected):
+        raise AssertionError("The output is not what it was")
+
+
+def _portrait(model: nn.Module) -> dict[str, Any]:
+    """Describe a model by everything that a method could leave behind in it."""
+    portrait: dict[str, Any] = {"the keys of the state": list(model.state_dict())}
+    for name, module in model.named_modules():
+        where = name or "the model"
+        portrait[f"the module {where}"] = (id(module), type(module))
+        portrait[f"attributes of {where}"] = sorted(vars(module))
+        portrait[f"the mode of {where}"] = module.training
+        hooks = {key: tuple(value) for key, value in vars(module).items() if key.endswith("_hooks")}
+        portrait[f"hooks of {where}"] = hooks
+    for name, parameter in model.named_parameters():
+        portrait[f"requires_grad of {name}"] = parameter.requires_grad
+        portrait[f"the gradient of {name}"] = parameter.grad is None
+        portrait[f"the object {name}"] = id(parameter)
+    for name, value in model.state_dict().items():
+        portrait[f"the value of {name}"] = value.clone()
+    return portrait
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    return type(first) is type(second) and first == second

@@ -1,0 +1,122 @@
+"""Symmetries that a module claims: permutation, translation, rotation and reflection."""
+
+import torch
+from torch import Tensor
+
+from pyg_peft.testing.clouds import Call, Clouds, Rows, call_flat, random_order
+
+
+def assert_permutation_equivariant(
+    module: object,
+    clouds: Clouds,
+    *,
+    generator: torch.Generator,
+    call: Call = call_flat,
+    rows: Rows = "point",
+    rtol: float = 1e-7,
+    atol: float = 1e-9,
+) -> None:
+    """Fail unless reordering the points of each cloud reorders the output, and does nothing else.
+
+    Args:
+        module: what is called.
+        clouds: a batch without ties between distances.
+        generator: source of the order.
+        call: how the module is called.
+        rows: whether the output has a row per point, or one per cloud, which must then not change.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.testing import assert_permutation_equivariant, random_clouds
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> clouds = random_clouds([5, 3], generator=generator)
+        >>> def double(x, pos, batch, batch_size):
+        ...     return 2 * x
+        >>> assert_permutation_equivariant(double, clouds, generator=generator)
+    """
+    order = random_order(clouds, generator)
+    expected = call(module, clouds)
+    expected = expected[order] if rows == "point" else expected
+    _compare(call(module, clouds.permuted(order)), expected, "the order of the points", rtol, atol)
+
+
+def assert_translation_invariant(
+    module: object,
+    clouds: Clouds,
+    *,
+    generator: torch.Generator,
+    call: Call = call_flat,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+) -> None:
+    """Fail unless moving each cloud by an offset of its own leaves the output unchanged.
+
+    Args:
+        module: what is called.
+        clouds: a batch without ties between distances.
+        generator: source of the offsets.
+        call: how the module is called.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.testing import assert_translation_invariant, random_clouds
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> clouds = random_clouds([5, 3], generator=generator)
+        >>> def steps(x, pos, batch, batch_size):
+        ...     return (pos[1:] - pos[:-1]) * (batch[1:] == batch[:-1])[:, None]
+        >>> assert_translation_invariant(steps, clouds, generator=generator)
+    """
+    offset = torch.randn(clouds.batch_size, 3, generator=generator, dtype=torch.float64)
+    moved = clouds.moved(clouds.pos + offset.to(clouds.pos)[clouds.batch])
+    _compare(call(module, moved), call(module, clouds), "a translation", rtol, atol)
+
+
+def assert_rotation_invariant(
+    module: object,
+    clouds: Clouds,
+    *,
+    generator: torch.Generator,
+    call: Call = call_flat,
+    rtol: float = 1e-6,
+    atol: float = 1e-8,
+) -> None:
+    """Fail unless turning or mirroring each cloud in its own way leaves the output unchanged.
+
+    Args:
+        module: what is called.
+        clouds: a batch without ties between distances.
+        generator: source of the orthogonal matrices.
+        call: how the module is called.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.testing import assert_rotation_invariant, random_clouds
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> clouds = random_clouds([5, 3], generator=generator)
+        >>> def distance(x, pos, batch, batch_size):
+        ...     return pos.norm(dim=1)
+        >>> assert_rotation_invariant(distance, clouds, generator=generator)
+    """
+    normal = torch.randn(clouds.batch_size, 3, 3, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(normal).Q.to(clouds.pos)
+    turned = clouds.moved(torch.einsum("nij,nj->ni", rotation[clouds.batch], clouds.pos))
+    expected = call(module, clouds)
+    _compare(call(module, turned), expected, "a rotation", rtol, atol)
+    mirrored = clouds.moved(clouds.pos * clouds.pos.new_tensor([-1.0, 1.0, 1.0]))
+    _compare(call(module, mirrored), expected, "a reflection", rtol, atol)
+
+
+def _compare(found: Tensor, expected: Tensor, change: str, rtol: float, atol: float) -> None:
+    torch.testing.assert_close(
+        found,
+        expected,
+        rtol=rtol,
+        atol=atol,
+        msg=lambda text: f"The output depends on {change}. {text}",
+    )

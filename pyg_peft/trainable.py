@@ -1,0 +1,180 @@
+"""One answer to "which parameters?": freeze, match, list and count.
+
+Modules are found by their whole path, segment by segment, never by a substring of a name, and
+parameters by ``requires_grad``. Everything else in the library that needs a set of parameters asks
+here.
+"""
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+
+from .errors import PlacementError
+
+Target: TypeAlias = str | type[nn.Module]
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Stop every gradient of ``module`` and put it in eval mode, so that its buffers rest too.
+
+    Args:
+        module: Changed in place.
+
+    Returns:
+        The same module.
+
+    Example:
+        >>> from torch import nn
+        >>> layer = freeze(nn.BatchNorm1d(4))
+        >>> any(p.requires_grad for p in layer.parameters()), layer.training
+        (False, False)
+    """
+    module.requires_grad_(False)
+    return module.eval()
+
+
+def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """List what an optimiser should get: each trainable parameter once, with its first name.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Sequential(freeze(nn.Linear(2, 2)), nn.Linear(2, 1))
+        >>> [name for name, _ in trainable_parameters(net)]
+        ['1.weight', '1.bias']
+    """
+    return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How many parameters a model holds, each counted once.
+
+    Attributes:
+        trainable: Parameters that require a gradient, the head's included.
+        head: The trainable ones among them that belong to a head.
+        frozen: The others.
+    """
+
+    trainable: int
+    head: int
+    frozen: int
+
+    @property
+    def without_head(self) -> int:
+        """Trainable parameters that are not of the head."""
+        return self.trainable - self.head
+
+    def __str__(self) -> str:
+        share = 100.0 * self.without_head / max(self.frozen, 1)
+        return (
+            f"trainable: {self.trainable:,} (head {self.head:,}, "
+            f"without head {self.without_head:,})"
+            f" | frozen: {self.frozen:,} | without head: {share:.2f} % of the frozen parameters"
+        )
+
+
+def count_parameters(module: nn.Module, head: Sequence[str] = ("head",)) -> ParameterCount:
+    """Count trainable, head and frozen parameters.
+
+    Args:
+        module: The model; a parameter that appears under two names counts once.
+        head: Paths of the modules that count as head. A parameter is of the head if its path holds
+            one of them as whole, consecutive segments.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.ModuleDict({"body": freeze(nn.Linear(2, 2)), "head": nn.Linear(2, 1)})
+        >>> count_parameters(net)
+        ParameterCount(trainable=3, head=3, frozen=6)
+    """
+    trainable = of_head = frozen = 0
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            frozen += parameter.numel()
+            continue
+        trainable += parameter.numel()
+        if any(f".{path}." in f".{name}" for path in head):
+            of_head += parameter.numel()
+    return ParameterCount(trainable, of_head, frozen)
+
+
+def match_modules(
+    root: nn.Module, targets: Iterable[Target], *, ignore: str = "peft"
+) -> dict[str, nn.Module]:
+    r"""Find modules by path, glob, regular expression or class.
+
+    Args:
+        root: The model; its own path is ``""``.
+        targets: Each a path in which ``*`` stands for one segment (or a part of one) and ``**`` for
+            any number of them, a regular expression after ``re:`` that must match the whole path,
+            or a class.
+        ignore: Subtrees under a child of this name are not searched.
+
+    Returns:
+        Path to module, in the model's own order.
+
+    Raises:
+        PlacementError: If a target matches nothing; the message lists the nearest paths.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.ModuleDict({"down": nn.Linear(2, 2), "up": nn.Linear(2, 2)})
+        >>> list(match_modules(net, ["d*"])), list(match_modules(net, [nn.Linear]))
+        (['down'], ['down', 'up'])
+    """
+    modules = {
+        path: module for path, module in root.named_modules() if ignore not in path.split(".")
+    }
+    found: set[str] = set()
+    for target in targets:
+        hits = {path for path, module in modules.items() if _matches(path, module, target)}
+        if not hits:
+            raise PlacementError(_nothing_matched(target, modules))
+        found |= hits
+    return {path: module for path, module in modules.items() if path in found}
+
+
+def _matches(path: str, module: nn.Module, target: Target) -> bool:
+    if isinstance(target, type):
+        return isinstance(module, target)
+    if target.startswith("re:"):
+        return re.fullmatch(target[3:], path) is not None
+    return _glob(path.split("."), target.split("."))
+
+
+def _glob(path: list[str], pattern: list[str]) -> bool:
+    if not pattern:
+        return not path
+    if pattern[0] == "**":
+        return any(_glob(path[i:], pattern[1:]) for i in range(len(path) + 1))
+    return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _glob(path[1:], pattern[1:])
+
+
+def _nothing_matched(target: Target, modules: dict[str, nn.Module]) -> str:
+    if isinstance(target, type):
+        classes = sorted({type(m).__name__ for m in modules.values()})
+        return (
+            f"Expected 'target_modules' to match at least one module (got {target.__name__}; "
+            f"the model holds {', '.join(classes)})"
+        )
+    paths = [path for path in modules if path]
+    near = difflib.get_close_matches(target, paths, n=5, cutoff=0.4) or paths[:5]
+    return (
+        f"Expected 'target_modules' to match at least one module (got {target!r}; "
+        f"nearest paths: {', '.join(near)})"
+    )
+
+
+__all__ = [
+    "ParameterCount",
+    "Target",
+    "count_parameters",
+    "freeze",
+    "match_modules",
+    "trainable_parameters",
+]

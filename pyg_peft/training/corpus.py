@@ -1,0 +1,151 @@
+"""What masked pre-training reads: unlabelled clouds, each in a random view keyed by sample."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_peft.datasets import NpzShapes, ProceduralStream
+from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.errors import check_pos
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How a cloud is varied each time that it is read.
+
+    Args:
+        num_points: points drawn without repetition; smaller clouds keep all of theirs.
+        tip_probability: how often a random quarter-turn puts another axis up. Corpora whose shapes
+            stand on different axes need it; 0 trusts the corpus.
+        tilt_degrees: standard deviation of a small tilt out of the horizontal.
+        scale_low, scale_high: range of the scale drawn per axis.
+        shift: largest shift per axis.
+    """
+
+    num_points: int = 1024
+    tip_probability: float = 0.25
+    tilt_degrees: float = 8.0
+    scale_low: float = 2 / 3
+    scale_high: float = 3 / 2
+    shift: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.num_points < 1:
+            raise ValueError(f"Expected 'num_points' to be positive (got {self.num_points})")
+        if not 0.0 <= self.tip_probability <= 1.0:
+            raise ValueError(
+                f"Expected 'tip_probability' to lie in [0, 1] (got {self.tip_probability})"
+            )
+        if not 0.0 < self.scale_low <= self.scale_high:
+            raise ValueError(
+                "Expected 'scale_low' to lie in (0, scale_high] "
+                f"(got {self.scale_low} and {self.scale_high})"
+            )
+
+
+class Corpus:
+    """Clouds of any sizes in memory, without labels.
+
+    Args:
+        clouds: tensors ``[n, 3]``; empty clouds are refused, because there is nothing to mask.
+
+    Raises:
+        ValueError: no clouds, or one that is empty or not finite.
+    """
+
+    def __init__(self, clouds: Iterable[Tensor]) -> None:
+        self.clouds = [cloud.float() for cloud in clouds]
+        if not self.clouds:
+            raise ValueError("Expected 'clouds' to hold at least one cloud (got none)")
+        for number, cloud in enumerate(self.clouds):
+            check_pos(cloud, f"clouds[{number}]")
+            if cloud.size(0) == 0:
+                raise ValueError(f"Expected 'clouds[{number}]' to hold points (got an empty cloud)")
+
+    def __len__(self) -> int:
+        return len(self.clouds)
+
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """The shuffled rows of one epoch, a function of ``seed`` and ``epoch`` alone."""
+        return torch.randperm(len(self), generator=keyed_generator(seed, "shuffle", epoch))
+
+    def batch(
+        self, rows: Sequence[int], views: ViewOptions, seed: int, epoch: int
+    ) -> tuple[Tensor, Tensor]:
+        """``pos [N, 3]`` and ``batch [N]`` of the clouds ``rows``, in their views of this epoch."""
+        drawn = [
+            random_view(self.clouds[row], views, keyed_generator(seed, "view", epoch, row))
+            for row in rows
+        ]
+        sizes = torch.tensor([cloud.size(0) for cloud in drawn])
+        return torch.cat(drawn), torch.repeat_interleave(torch.arange(len(drawn)), sizes)
+
+
+def open_corpus(specs: Sequence[str]) -> Corpus:
+    """Join the clouds that ``specs`` name.
+
+    Args:
+        specs: each ``FILE.npz``, a folder of shape files, or ``procedural:COUNT``, the first
+            shapes of :class:`~pyg_peft.datasets.ProceduralStream`.
+
+    Raises:
+        ValueError: a name is none of these.
+    """
+    clouds: list[Tensor] = []
+    for spec in specs:
+        kind, _, count = spec.partition(":")
+        if kind == "procedural" and count.isdecimal():
+            stream = ProceduralStream()
+            clouds += [_pos(stream.shape(number)) for number in range(int(count))]
+        elif Path(spec).suffix == ".npz" and Path(spec).is_file():
+            dataset: Any = NpzShapes(spec)
+            clouds += [_pos(dataset[number]) for number in range(len(dataset))]
+        else:
+            raise ValueError(
+                f"Expected 'data' to be a FILE.npz that exists or procedural:COUNT (got {spec!r})"
+            )
+    return Corpus(clouds)
+
+
+def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> Tensor:
+    """A random subset of ``pos``, tipped, turned about the vertical, tilted, scaled and shifted."""
+    keep = torch.randperm(pos.size(0), generator=generator)[: views.num_points]
+    turn = _turn_about(2, 2 * math.pi * _uniform(generator))
+    if _uniform(generator) < views.tip_probability:
+        axis = int(torch.randint(2, (1,), generator=generator))
+        turn = turn @ _turn_about(axis, math.pi / 2 * float(1 + 2 * (_uniform(generator) < 0.5)))
+    angle = math.radians(views.tilt_degrees) * torch.randn(2, generator=generator)
+    turn = _turn_about(0, float(angle[0])) @ _turn_about(1, float(angle[1])) @ turn
+    span = views.scale_high - views.scale_low
+    scale = views.scale_low + span * torch.rand(3, generator=generator)
+    shift = views.shift * (2 * torch.rand(3, generator=generator) - 1)
+    return (pos[keep] @ turn.T) * scale + shift
+
+
+def _pos(data: Data) -> Tensor:
+    if data.pos is None:
+        raise ValueError(f"Expected 'data' to have 'pos' (got the keys {data.keys()})")
+    return data.pos
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))
+
+
+def _turn_about(axis: int, angle: float) -> Tensor:
+    """Rotation matrix about one coordinate axis."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    first, second = [other for other in range(3) if other != axis]
+    matrix = torch.eye(3)
+    matrix[first, first], matrix[first, second] = cos, -sin
+    matrix[second, first], matrix[second, second] = sin, cos
+    return matrix
+
+
+__all__ = ["Corpus", "ViewOptions", "open_corpus", "random_view"]

@@ -1,0 +1,156 @@
+"""Splits, views and loaders of a training run as a Lightning data module."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+
+from pyg_peft.datasets import Augmented, SampleIds, train_val_split
+from pyg_peft.datasets.sample_ids import class_names_of, labels_of
+from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.sampler import KeyedSampler
+from pyg_peft.training.sources import Splits, open_source
+
+
+class ShapeDataModule(LightningDataModule):
+    """Labelled clouds, cut into training and validation, with everything random keyed by the seed.
+
+    The validation set is carved out of the training set, class by class, unless one is given. Each
+    process of a distributed run trains on its share and evaluates on all of the validation set, so
+    the number that selects the best epoch does not depend on how many processes there are.
+
+    Args:
+        train: any PyG data set with one label per item. Items without ``sample_id`` get one.
+        val: validation set, or ``None`` to carve one out of ``train``.
+        test: test set; nothing but :meth:`test_dataloader` reads it.
+        predict: clouds to predict, labels are not needed.
+        class_names: names in label order; by default those of ``train``.
+        preprocessing: the same for all splits.
+        augmentation: random transform of training samples, or ``None``.
+        batch_size: clouds per batch and process.
+        val_fraction: share of ``train`` that validates.
+        groups: a number per training sample; samples of one group stay on one side.
+        num_views: let each training sample have only this many versions, so that features of the
+            frozen backbone can be cached.
+        num_workers: worker processes of the training loader.
+        seed: key of split, order and views.
+
+    Raises:
+        ValueError: from the split, the sampler or the preprocessing.
+
+    Example:
+        >>> from pyg_peft.datasets import ProceduralShapes
+        >>> data = ShapeDataModule(ProceduralShapes(num_shapes=40), batch_size=8)
+        >>> len(data.train_set) + len(data.val_set)
+        40
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        val: Any = None,
+        test: Any = None,
+        predict: Any = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | None = None,
+        augmentation: Callable[..., Any] | None = None,
+        batch_size: int = 32,
+        val_fraction: float = 0.15,
+        groups: Tensor | None = None,
+        num_views: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"Expected 'batch_size' to be positive (got {batch_size})")
+        self.class_names = tuple(class_names if class_names is not None else class_names_of(train))
+        self.preprocessing = preprocessing or Preprocessing()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        train = with_sample_ids(train)
+        if val is None:
+            rows, val_rows = train_val_split(labels_of(train), val_fraction, seed, groups=groups)
+            train, val = train[rows], train[val_rows]
+        self.plain_train_set = train
+        transform = self.preprocessing.training(augmentation)
+        self.train_set = Augmented(train, transform, seed, num_views=num_views)
+        self.val_set = self._fixed(with_sample_ids(val))
+        self.test_set = None if test is None else self._fixed(with_sample_ids(test))
+        self.predict_set = None if predict is None else self._fixed(with_sample_ids(predict))
+
+    @classmethod
+    def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
+        """Open ``spec`` by :func:`~pyg_peft.training.sources.open_source`, wrap its splits."""
+        splits = spec if isinstance(spec, Splits) else open_source(spec, **data_args)
+        return cls(splits.train, splits.val, splits.test, class_names=splits.class_names, **options)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def train_dataloader(self) -> DataLoader:
+        trainer = self.trainer
+        sampler = KeyedSampler(
+            self.train_set,
+            self.seed,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+        return DataLoader(
+            self.train_set,  # pyright: ignore[reportArgumentType]
+            batch_size=self.batch_size,
+            sampler=sampler,
+            # A last batch of one cloud would give batch norm nothing to normalise over.
+            drop_last=len(sampler) >= self.batch_size,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def bank_dataloader(self) -> DataLoader:
+        """Training samples only, as evaluation sees them: what a memory bank may be built of."""
+        return self._loader(self._fixed(self.plain_train_set))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.val_set)
+
+    def test_dataloader(self) -> DataLoader:
+        if self.test_set is None:
+            raise ValueError("Expected the data to have a test split (got none)")
+        return self._loader(self.test_set)
+
+    def predict_dataloader(self) -> DataLoader:
+        if self.predict_set is None:
+            raise ValueError("Expected 'predict' to be a data set (got None)")
+        return self._loader(self.predict_set)
+
+    def _fixed(self, dataset: Any) -> Augmented:
+        return Augmented(dataset, self.preprocessing.evaluation(), num_views=1)
+
+    def _loader(self, dataset: Augmented) -> DataLoader:
+        return DataLoader(
+            dataset,  # pyright: ignore[reportArgumentType]
+            batch_size=self.batch_size,
+        )
+
+    def transfer_batch_to_device(
+        self, batch: Data, device: torch.device, dataloader_idx: int
+    ) -> Data:
+        # Positions stay in float32 whatever the precision of the run: neighbours need it.
+        return batch.to(device)
+
+
+def with_sample_ids(dataset: Any) -> Any:
+    """``dataset`` itself if its items carry ``sample_id``, else wrapped so that they do."""
+    if len(dataset) > 0 and dataset[0].get("sample_id") is not None:
+        return dataset
+    return SampleIds(dataset)
+
+
+__all__ = ["ShapeDataModule", "with_sample_ids"]

@@ -1,0 +1,242 @@
+"""Masked-autoencoder pre-training as one plain loop that can be killed at any moment."""
+
+import json
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining, Reconstruction
+from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
+from pyg_peft.errors import CheckpointError
+from pyg_peft.geometry import chamfer_distance
+from pyg_peft.training.atomic import save_atomic, write_atomic
+from pyg_peft.training.corpus import Corpus, ViewOptions
+from pyg_peft.training.schedule import warmup_cosine
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Everything that decides the result besides the model and the corpus.
+
+    Args:
+        epochs, batch_size: length of the run; a last batch that is not full is left out.
+        lr, weight_decay: AdamW; biases, norms and tokens are not decayed.
+        warmup_epochs: linear warm-up, then a cosine down to ``lr_floor`` times ``lr``.
+        clip_norm: largest gradient norm.
+        seed: keys every draw of the run.
+        max_minutes: stop, with a checkpoint, after this much training time over all resumptions.
+        checkpoint_minutes: time between checkpoints.
+        log_every: steps between lines of the log.
+        bf16: let matrix products run in bfloat16; weights, positions and loss stay in float32.
+        views: how clouds are varied.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    lr_floor: float = 0.01
+    clip_norm: float = 5.0
+    seed: int = 0
+    max_minutes: float | None = None
+    checkpoint_minutes: float = 1.0
+    log_every: int = 20
+    bf16: bool = False
+    views: ViewOptions = field(default_factory=ViewOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected '{name}' to be positive (got {getattr(self, name)})")
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """Where the run stands: steps done of all steps, the last logged loss, minutes spent."""
+
+    step: int
+    total_steps: int
+    loss: float
+    minutes: float
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.total_steps
+
+
+def pretrain(
+    model: PointMAEPretraining, corpus: Corpus, folder: str | Path, options: PretrainOptions
+) -> PretrainReport:
+    """Train ``model`` in place; resume from ``folder`` if a checkpoint of the same run is there.
+
+    A run that was killed and started again ends with the same bits as one that was not, on the same
+    machine with the same number of threads: each step draws its order, views, masks and drop-paths
+    from the seed, the epoch and the step, and the optimizer is part of the checkpoint.
+
+    Args:
+        model: fresh; the caller seeds its initial weights.
+        corpus: the clouds.
+        folder: receives ``checkpoint.pth`` (replaced atomically) and ``log.jsonl``.
+        options: see :class:`PretrainOptions`.
+
+    Raises:
+        ValueError: the corpus is smaller than a batch.
+        CheckpointError: the checkpoint in ``folder`` belongs to other options or another model.
+    """
+    steps_per_epoch = len(corpus) // options.batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"Expected 'batch_size' to be at most the {len(corpus)} clouds "
+            f"(got {options.batch_size})"
+        )
+    total_steps = steps_per_epoch * options.epochs
+    warmup_steps = min(total_steps, round(options.warmup_epochs * steps_per_epoch))
+    run = _Run(model, Path(folder), options, clouds=len(corpus))
+    run.resume()
+    loss, last_save = math.nan, time.monotonic()
+    model.train()
+    while run.step < total_steps and not run.out_of_time():
+        started = time.monotonic()
+        epoch, within = divmod(run.step, steps_per_epoch)
+        rows = corpus.order(options.seed, epoch)
+        rows = rows[within * options.batch_size : (within + 1) * options.batch_size].tolist()
+        pos, batch = corpus.batch(rows, options.views, options.seed, epoch)
+        factor = warmup_cosine(run.step, total_steps, warmup_steps, options.lr_floor)
+        loss = run.train_step(pos, batch, len(rows), options.lr * factor)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"Expected 'loss' to be finite (got {loss}, step {run.step})")
+        run.seconds += time.monotonic() - started
+        if run.step % options.log_every == 0 or run.step == total_steps:
+            run.log(epoch=epoch, loss=loss, lr=options.lr * factor)
+        if time.monotonic() - last_save > 60 * options.checkpoint_minutes:
+            run.save()
+            last_save = time.monotonic()
+    run.save()
+    return PretrainReport(run.step, total_steps, loss, run.seconds / 60)
+
+
+def read_sizes(path: str | Path) -> dict[str, Any]:
+    """Constructor arguments of the model in a checkpoint of :func:`pretrain`; none in other files.
+
+    Args:
+        path: any file of weights.
+    """
+    if Path(path).suffix not in (".pth", ".pt"):
+        return {}
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    identity = state.get("identity") if isinstance(state, dict) else None
+    return dict(identity["model"]) if isinstance(identity, dict) else {}
+
+
+def masked_chamfer(rebuilt: Reconstruction) -> torch.Tensor:
+    """The loss of the pre-training model in the precision of positions."""
+    true = rebuilt.masked.points.flatten(0, 1)
+    points = rebuilt.points.to(true.dtype).flatten(0, 1)
+    if rebuilt.masked.mask is not None:
+        keep = rebuilt.masked.mask.flatten()
+        points, true = points[keep], true[keep]
+    return chamfer_distance(points, true)
+
+
+class _Run:
+    """The state that a checkpoint holds: model, optimizer, steps done, seconds spent, log lines."""
+
+    def __init__(
+        self, model: PointMAEPretraining, folder: Path, options: PretrainOptions, *, clouds: int
+    ) -> None:
+        self.model, self.folder, self.options = model, folder, options
+        self.identity = {"model": model.config, "options": _identity(options), "clouds": clouds}
+        self.optimizer = torch.optim.AdamW(_decay_groups(model, options.weight_decay), lr=0.0)
+        self.step, self.seconds, self.lines = 0, 0.0, list[str]()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def out_of_time(self) -> bool:
+        limit = self.options.max_minutes
+        return limit is not None and self.seconds >= 60 * limit
+
+    def train_step(self, pos: torch.Tensor, batch: torch.Tensor, size: int, lr: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        generator = keyed_generator(self.options.seed, "mask", self.step)
+        # Drop-path draws from the global generator: seed it for this step and give it back after.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(keyed_seed(self.options.seed, "step", self.step))
+            with torch.autocast(pos.device.type, torch.bfloat16, enabled=self.options.bf16):
+                rebuilt = self.model.reconstruct(pos, batch, size, generator=generator)
+            loss = masked_chamfer(rebuilt)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def log(self, **values: float) -> None:
+        self.lines.append(json.dumps({"step": self.step, "seconds": self.seconds, **values}))
+        logger.info("%s", self.lines[-1])
+        with (self.folder / LOG).open("a") as file:
+            file.write(self.lines[-1] + "\n")
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "identity": self.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "lines": self.lines,
+        }
+        save_atomic(state, self.folder / CHECKPOINT)
+
+    def resume(self) -> None:
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            write_atomic(self.folder / LOG, lambda file: file.write_text(""))
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            raise CheckpointError(
+                f"Expected '{path}' to belong to this run, {self.identity} "
+                f"(got {state['identity']})"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds, self.lines = state["step"], state["seconds"], state["lines"]
+        # Lines of steps that the kill undid go away with them.
+        text = "".join(line + "\n" for line in self.lines)
+        write_atomic(self.folder / LOG, lambda file: file.write_text(text))
+        logger.info("resumed %s at step %d", path, self.step)
+
+
+def _identity(options: PretrainOptions) -> dict[str, Any]:
+    """The options that change weights: time limits and logging may differ between resumptions."""
+    values = asdict(options)
+    for name in ("max_minutes", "checkpoint_minutes", "log_every"):
+        values.pop(name)
+    return values
+
+
+def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only: biases, norms and tokens (one row) have none."""
+    decayed, plain = [], []
+    for parameter in model.parameters():
+        is_matrix = parameter.dim() > 1 and parameter.size(-2) > 1
+        (decayed if is_matrix else plain).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+
+
+__all__ = ["PretrainOptions", "PretrainReport", "masked_chamfer", "pretrain", "read_sizes"]

@@ -1,0 +1,167 @@
+"""From a word on the command line to data sets: the shorthands of ``--data``."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+from pyg_peft.datasets import NpzShapes, ProceduralShapes, SampleIds, ScanObjectNN, ShapeFolder
+from pyg_peft.datasets.folder_index import index_folder
+from pyg_peft.datasets.npz_file import read_npz
+from pyg_peft.datasets.npz_select import SPLITS, read_split
+
+SHORTHANDS = """\
+  FILE.npz               one file with all clouds (fields: see pyg_peft.datasets.NpzShapes)
+  FOLDER                 a folder per class, or train/ and test/ (val/) with a folder per class each
+  modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
+  shapenet:ROOT          PyG's ShapeNet-part, classified by category
+  scanobjectnn:ROOT      the authors' .h5 files
+  procedural:COUNT       labelled shapes made by this package
+  package.module.Class   a data set class of your own, with data_args {"train": {...}, ...}\
+"""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Data sets of one source, each with ``sample_id`` and labels.
+
+    Args:
+        train: training split.
+        val: validation split of the source, if it comes with one.
+        test: test split, if there is one.
+        class_names: names in label order, the same for all splits.
+    """
+
+    train: Any
+    val: Any
+    test: Any
+    class_names: tuple[str, ...]
+
+
+def open_source(spec: str, **options: Any) -> Splits:
+    """Open the data sets that ``spec`` names.
+
+    Args:
+        spec: one of the shorthands in :data:`SHORTHANDS`.
+        options: passed to the data set's constructor, for example ``fold=2`` of an ``.npz`` file;
+            for a class path one dictionary per split.
+
+    Raises:
+        ValueError: nothing is known by that name; the message lists the shorthands.
+    """
+    kind, _, rest = spec.partition(":")
+    if rest and kind in _OPENERS:
+        return _OPENERS[kind](rest, options)
+    path = Path(spec)
+    if path.suffix == ".npz":
+        return _open_npz(path, options)
+    if path.is_dir():
+        return _open_folder(path, options)
+    if "." in spec and "/" not in spec and not path.exists():
+        return _open_class(spec, options)
+    raise ValueError(f"Expected 'data' to be one of\n{SHORTHANDS}\n(got {spec!r})")
+
+
+def _open_npz(path: Path, options: Mapping[str, Any]) -> Splits:
+    if not path.exists():
+        raise ValueError(f"Expected 'data' to be a file that exists (got '{path}')")
+    settings: dict[str, Any] = {"normalize": False, **options}
+    codes = read_split(read_npz(path), options.get("fold"))
+    present = {name: bool((codes == code).any()) for name, code in SPLITS.items()}
+    if not present["train"]:
+        whole = NpzShapes(path, None, **settings)
+        return Splits(whole, None, None, whole.class_names)
+    sets = {name: NpzShapes(path, name, **settings) for name in SPLITS if present[name]}
+    return Splits(sets["train"], sets.get("val"), sets.get("test"), sets["train"].class_names)
+
+
+def _open_folder(path: Path, options: Mapping[str, Any]) -> Splits:
+    settings: dict[str, Any] = {"num_points": None, "normalize": False, **options}
+    present = index_folder(path, tuple(options.get("extensions", ()))).splits
+    if "train" not in present:
+        whole = ShapeFolder(path, **settings)
+        return Splits(whole, None, None, whole.class_names)
+    sets = {split: ShapeFolder(path, split, **settings) for split in present}
+    return Splits(sets["train"], sets.get("val"), sets.get("test"), sets["train"].class_names)
+
+
+def _open_modelnet(name: str) -> Callable[[str, Mapping[str, Any]], Splits]:
+    def opener(root: str, options: Mapping[str, Any]) -> Splits:
+        from torch_geometric.datasets import ModelNet
+
+        train = SampleIds(ModelNet(root, name, train=True, **options))
+        test = SampleIds(ModelNet(root, name, train=False, **options), train.class_names)
+        return Splits(train, None, test, train.class_names)
+
+    return opener
+
+
+def _open_shapenet(root: str, options: Mapping[str, Any]) -> Splits:
+    from torch_geometric.datasets import ShapeNet
+
+    sets = [
+        SampleIds(ShapeNet(root, split=split, transform=_CategoryAsLabel(), **options))
+        for split in ("train", "val", "test")
+    ]
+    return Splits(sets[0], sets[1], sets[2], sets[0].class_names)
+
+
+def _open_scanobjectnn(root: str, options: Mapping[str, Any]) -> Splits:
+    train = ScanObjectNN(root, split="train", **options)
+    test = ScanObjectNN(root, split="test", **options)
+    return Splits(train, None, test, tuple(train.class_names))
+
+
+def _open_procedural(count: str, options: Mapping[str, Any]) -> Splits:
+    size = int(count)
+    sets = [
+        ProceduralShapes(split, num_shapes=max(1, number), **options)
+        for split, number in (("train", size), ("val", size // 4), ("test", size // 4))
+    ]
+    return Splits(sets[0], sets[1], sets[2], sets[0].class_names)
+
+
+def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"Expected 'data' to name an importable class or one of\n{SHORTHANDS}\n"
+            f"(got {path!r}: {error})"
+        ) from error
+    unknown = sorted(set(options) - {"train", "val", "test"})
+    if unknown or "train" not in options:
+        raise ValueError(
+            "Expected 'data_args' of a class path to hold constructor arguments under 'train' and, "
+            f"if there are such splits, 'val' and 'test' (got {sorted(options)})"
+        )
+    train = SampleIds(kind(**options["train"]))
+    found = {
+        split: SampleIds(kind(**options[split]), train.class_names) if split in options else None
+        for split in ("val", "test")
+    }
+    return Splits(train, found["val"], found["test"], train.class_names)
+
+
+class _CategoryAsLabel(BaseTransform):
+    """ShapeNet's label for classification is its category; its ``y`` labels points."""
+
+    def forward(self, data: Data) -> Data:
+        data.y = data.category
+        return data
+
+
+_OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Splits]] = {
+    "modelnet10": _open_modelnet("10"),
+    "modelnet40": _open_modelnet("40"),
+    "shapenet": _open_shapenet,
+    "scanobjectnn": _open_scanobjectnn,
+    "procedural": _open_procedural,
+}
+
+__all__ = ["SHORTHANDS", "Splits", "open_source"]

@@ -1,0 +1,210 @@
+"""The adapters of one base: which exist, which runs, and what they own."""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from ..errors import PlacementError
+from .config import MethodConfig, Site
+from .placement import match_base, place, remove, site_tensors, slots
+from .slot import Component, Slot
+
+
+class AdapterSet:
+    """Adds, switches, pauses and removes adapters on a base, which stays frozen meanwhile.
+
+    Args:
+        base: Frozen from here on, until :meth:`clear`.
+
+    Attributes:
+        configs: Configuration by adapter name, in the order of adding.
+        active: Name of the adapter that runs, or ``None``.
+
+    Raises:
+        PlacementError: If ``base`` carries adapters already.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        if slots(base):
+            raise PlacementError(
+                "Expected a model without adapters (got one that carries some): "
+                "add to its PeftModel, or unload it first"
+            )
+        self.base = base
+        self.configs: dict[str, MethodConfig] = {}
+        self.active: str | None = None
+        self._resting: str | None = None
+        self._mode = base.training
+        self._sites: dict[str, list[Site]] = {}
+        self._owners: dict[str, list[nn.Module]] = {}
+        self._slots: list[Slot] = []
+        self._verified: set[str] = set()
+        self._modes = {path: module.training for path, module in base.named_modules()}
+        self._requires_grad = {name: p.requires_grad for name, p in base.named_parameters()}
+        base.requires_grad_(False)
+
+    def check_name(self, name: str) -> None:
+        """Raise unless ``name`` is free and can name a module."""
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
+            raise ValueError(
+                "Expected 'adapter_name' to be of letters, digits, '_' and '-', and no attribute "
+                f"of a module (got {name!r})"
+            )
+        if name in self.configs:
+            raise ValueError(f"Expected 'adapter_name' to be new (got {name!r}, which exists)")
+
+    def sites(self, name: str) -> list[Site]:
+        """Where an adapter sits.
+
+        Raises:
+            ValueError: If there is none of this name; those that exist are listed.
+        """
+        if name not in self._sites:
+            known = ", ".join(self._sites) or "none"
+            raise ValueError(f"Expected 'adapter_name' to be one of {known} (got {name!r})")
+        return self._sites[name]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Every tensor of an adapter by its key in a file."""
+        return site_tensors(self.sites(name))
+
+    def add(self, name: str, config: MethodConfig, sites: list[Site]) -> None:
+        """Place an adapter; it is not active yet."""
+        self._refuse_while_paused()
+        match_base(self.base, sites)
+        owners = config.trained_modules(self.base)
+        owners |= {s.path: self.base.get_submodule(s.path) for s in sites if s.trains_buffers}
+        place(self.base, name, sites)
+        self.configs[name] = config
+        self._sites[name] = sites
+        self._owners[name] = list(owners.values())
+        self._slots = list(slots(self.base).values())
+
+    def activate(self, name: str) -> None:
+        """Let one adapter run and train, and no other."""
+        self._refuse_while_paused()
+        self.sites(name)
+        self.active = name
+        for other in self._sites:
+            for tensor in self.tensors(other).values():
+                if isinstance(tensor, nn.Parameter):
+                    tensor.requires_grad_(other == name)
+        for slot in self._slots:
+            slot.active = name
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Within the context the base runs alone, in eval mode. Contexts may be nested."""
+        if self.active is None:
+            yield
+            return
+        self._resting, self.active = self.active, None
+        # What the adapter owns may be in training mode, where the base's statistics would move.
+        owners = self._owners[self._resting]
+        for module in owners:
+            module.training = False
+        for slot in self._slots:
+            slot.active = None
+        try:
+            yield
+        finally:
+            self.active, self._resting = self._resting, None
+            for module in owners:
+                module.training = self._mode
+            for slot in self._slots:
+                slot.active = self.active
+
+    def remove(self, name: str) -> None:
+        """Take an adapter off, and its slots where no other adapter uses them."""
+        self._refuse_while_paused()
+        self.sites(name)
+        remove(self.base, name)
+        del self._sites[name], self._owners[name], self.configs[name]
+        self._slots = list(slots(self.base).values())
+        self._verified.discard(name)
+        if self.active == name:
+            self.active = None
+
+    def clear(self) -> nn.Module:
+        """Take all adapters off and give the base back as it came, its modes included."""
+        for name in list(self._sites):
+            self.remove(name)
+        for name, parameter in self.base.named_parameters():
+            parameter.requires_grad_(self._requires_grad[name])
+        for path, module in self.base.named_modules():
+            module.training = self._modes[path]
+        return self.base
+
+    def merge(self, name: str) -> None:
+        """Fold an adapter into the base's weights.
+
+        Raises:
+            NotImplementedError: If a component is no change of a weight. Nothing has changed then.
+        """
+        for site in self.sites(name):
+            if type(site.component).merge is Component.merge:
+                raise NotImplementedError(
+                    f"{self.configs[name].method} cannot be merged: a "
+                    f"{type(site.component).__name__} (at {site.path!r}) is no change of a weight"
+                )
+        num_classes = self.configs[name].num_classes
+        if num_classes is not None:
+            # The base learns its new size; the tensors of the new head are overwritten below.
+            self.base.reset_head(num_classes)  # type: ignore[operator]
+        for site in self.sites(name):
+            site.component.merge(self.base.get_submodule(site.path))
+
+    def train(self, mode: bool) -> None:
+        """Set the mode of what the active adapter owns; everything frozen goes to eval mode."""
+        self._mode = mode
+        self.base.train(False)
+        name = self.active or self._resting
+        if mode and name is not None:
+            for site in self._sites[name]:
+                site.component.train()
+            for module in self._owners[name]:
+                module.training = self._resting is None
+
+    def release(self) -> None:
+        """Put the base's own tensors back after an interrupt, on which hooks do not run."""
+        for sites in self._sites.values():
+            for site in sites:
+                site.component.release(self.base.get_submodule(site.path))
+
+    def adapts(self, path: str) -> bool:
+        """Whether the active adapter sits at a module or below it."""
+        sites = self._sites.get(self.active, []) if self.active is not None else []
+        return any(f"{site.path}.".startswith(f"{path}.") for site in sites)
+
+    def _refuse_while_paused(self) -> None:
+        if self._resting is not None:
+            raise ValueError(
+                "Expected adapters to stay as they are within 'disable_adapter' "
+                f"(got a change while {self._resting!r} rests)"
+            )
+
+    def verify(self) -> None:
+        """Raise if a module of the active adapter was not called in a forward; asked once per
+        adapter.
+
+        Raises:
+            PlacementError: Naming the modules whose parents use their weights without calling them.
+        """
+        if self.active is None or self.active in self._verified:
+            return
+        silent = [
+            path
+            for path, slot in slots(self.base).items()
+            if self.active in slot.adapters and not slot.fired
+        ]
+        if silent:
+            raise PlacementError(
+                "Expected every adapted module to be called in a forward (got no call of "
+                f"{', '.join(silent)}): its parent reads its weights instead; choose other targets"
+            )
+        self._verified.add(self.active)
+
+
+__all__ = ["AdapterSet"]

@@ -1,0 +1,49 @@
+"""The README.md of an adapter folder."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(config: Mapping[str, Any]) -> str:
+    """Text of an adapter's README.md, from its configuration."""
+    method = config["method"]
+    counts = config.get("parameters", {})
+    lines = [
+        "---",
+        "library_name: pyg_peft",
+        "tags: [point-cloud, peft, pytorch-geometric]",
+        "---",
+        "",
+        f"# {method} adapter for {config['backbone']['class']}",
+        "",
+        "Made by `pyg_peft`. It holds every weight that was trained, the head among them; "
+        "the frozen base is not in it.",
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| trainable parameters | {counts.get('trainable', 0):,} |",
+        f"| of them in the head | {counts.get('head', 0):,} |",
+        f"| frozen parameters | {counts.get('frozen', 0):,} |",
+        f"| base fingerprint | `{config['base_fingerprint'][:16]}` |",
+        f"| memory bank | `{(config['memory_bank'] or 'none')[:16]}` |",
+        f"| classes | {', '.join(config['class_names'] or ['not named'])} |",
+        f"| preprocessing | {json.dumps(config.get('preprocessing'))} |",
+        "",
+        "```python",
+        "from pyg_peft import PeftModel",
+        "",
+        "model = PeftModel.from_pretrained(backbone, folder)",
+        "```",
+        "",
+        "Method:",
+        "",
+        "```json",
+        json.dumps(config["settings"], indent=2, sort_keys=True),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+__all__ = ["model_card"]

@@ -1,0 +1,218 @@
+"""What a method tells the engine: where its components sit, and what it keeps.
+
+A method is a frozen dataclass derived from :class:`MethodConfig`. It answers one question,
+:meth:`~MethodConfig.sites`; everything else (attaching, switching, saving) is the engine's and the
+same for all. Third parties write their own the same way and hand the class to
+``PeftModel.from_pretrained(..., configs=[MyConfig])``.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from ..errors import CheckpointError, PlacementError
+from ..nn import MemoryBank
+from ..trainable import match_modules
+from .slot import SLOT, Component
+from .trained_tensors import TrainedTensors
+
+
+@dataclass(frozen=True)
+class Site:
+    """One component at one module.
+
+    Attributes:
+        path: Path of the module in the base; ``""`` is the base itself.
+        name: Name of the component in the slot.
+        component: What sits there.
+    """
+
+    path: str
+    name: str
+    component: Component
+
+    @property
+    def trains_buffers(self) -> bool:
+        """Whether the adapter has its own running statistics here; the module then follows
+        ``train()``.
+        """
+        return isinstance(self.component, TrainedTensors) and bool(self.component._buffers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Settings that every method has.
+
+    Args:
+        modules_to_save: Whole paths (or globs) of modules that the adapter trains and keeps as its
+            own, all tensors and buffers of theirs included. By default the head.
+        num_classes: Classes of the adapter's own head; ``None`` keeps the base's number. Needs a
+            base with ``reset_head``.
+    """
+
+    method: ClassVar[str]
+    takes_memory_bank: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = True
+
+    modules_to_save: tuple[str, ...] = ("head",)
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.modules_to_save, str):
+            raise TypeError(
+                f"Expected 'modules_to_save' to be a tuple of paths (got {self.modules_to_save!r})"
+            )
+        object.__setattr__(self, "modules_to_save", tuple(self.modules_to_save))
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
+
+    def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
+        """Make the components and say where each sits; changes nothing of ``base``.
+
+        Args:
+            base: The model.
+            has_bank: Whether the adapter gets a memory bank; without one, nothing waits for its
+                answer.
+
+        Raises:
+            PlacementError: If the method does not fit this model.
+        """
+        raise NotImplementedError
+
+    def trained_modules(self, base: nn.Module) -> dict[str, nn.Module]:
+        """Modules that the adapter owns as a whole, by path: they follow ``train()``, the rest
+        stays in eval.
+        """
+        if not self.modules_to_save:
+            return {}
+        return {
+            _join(path, inner): module
+            for path, root in match_modules(base, self.modules_to_save).items()
+            for inner, module in root.named_modules()
+            if SLOT not in inner.split(".")
+        }
+
+    def saved_sites(self, base: nn.Module) -> list[Site]:
+        """The adapter's own copies of what ``modules_to_save`` matches."""
+        owner = base if self.num_classes is None else _with_head(base, self.num_classes)
+        return [
+            Site(path, "trained", trained)
+            for path, module in self.trained_modules(owner).items()
+            if (trained := _all_tensors(module)) is not None
+        ]
+
+    def replaced_paths(self, base: nn.Module) -> list[str]:
+        """Paths whose tensors in the base do not matter to the adapter, since it has its own."""
+        return list(match_modules(base, self.modules_to_save)) if self.modules_to_save else []
+
+    def head_paths(self, base: nn.Module) -> list[str]:
+        """Paths that count as head when parameters are counted."""
+        return self.replaced_paths(base)
+
+    def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
+        """Raise unless the method can use this bank on this base."""
+        if bank is not None and not self.takes_memory_bank:
+            raise ValueError(f"Expected no 'memory_bank' for the method {self.method} (got one)")
+
+    def resolve(self, base: nn.Module) -> Self:
+        """The same configuration with classes among ``target_modules`` written as paths, for its
+        file.
+        """
+        targets = getattr(self, "target_modules", None)
+        if targets is None or not any(isinstance(target, type) for target in targets):
+            return self
+        return dataclasses.replace(self, target_modules=tuple(match_modules(base, targets)))  # type: ignore[call-arg]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-able values."""
+        return {f.name: _plain(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Rebuild a configuration.
+
+        Raises:
+            CheckpointError: If a setting is unknown to this version; it is named.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(settings) - known):
+            raise CheckpointError(
+                f"Expected the settings of {cls.__name__} to be among {', '.join(sorted(known))} "
+                f"(got {', '.join(unknown)})"
+            )
+        lists_as_tuples: dict[str, Any] = {}
+        for name, value in settings.items():
+            lists_as_tuples[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**lists_as_tuples)
+
+
+def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer, of PyTorch and of PyG, by path."""
+    # Imported on use: building a configuration must not wait for all of PyG's layers.
+    from torch_geometric.nn import Linear as PyGLinear
+
+    return {
+        path: module
+        for path, module in base.named_modules()
+        if isinstance(module, (nn.Linear, PyGLinear)) and "peft" not in path.split(".")
+    }
+
+
+def output_channels(module: nn.Module, path: str) -> int:
+    """Width of what a module returns, told by its own attributes or by its last linear layer.
+
+    Raises:
+        PlacementError: If nothing tells it.
+    """
+    for name in ("out_features", "out_channels"):
+        width = getattr(module, name, None)
+        if isinstance(width, int) and width > 0:
+            return width
+    if inner := list(linear_layers(module).items()):
+        return output_channels(inner[-1][1], path)
+    raise PlacementError(
+        f"Expected {path!r} to tell the width of its output (got {type(module).__name__}, "
+        "which has no out_channels and holds no linear layer)"
+    )
+
+
+def _all_tensors(module: nn.Module) -> TrainedTensors | None:
+    parameters = [name for name, p in module._parameters.items() if p is not None]
+    buffers = [name for name, b in module._buffers.items() if b is not None]
+    return TrainedTensors(module, parameters, buffers) if parameters or buffers else None
+
+
+def _with_head(base: nn.Module, num_classes: int) -> nn.Module:
+    """The same modules with another head beside; ``base`` is not changed."""
+    if not hasattr(base, "reset_head"):
+        raise PlacementError(
+            f"Expected a base with 'reset_head' to give an adapter {num_classes} classes of its "
+            f"own (got {type(base).__name__})"
+        )
+    shadow = copy.copy(base)
+    shadow.__dict__ = dict(base.__dict__, _modules=dict(base._modules))
+    shadow.reset_head(num_classes)  # type: ignore[operator]
+    return shadow
+
+
+def _join(path: str, inner: str) -> str:
+    return f"{path}.{inner}" if path and inner else path or inner
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, tuple):
+        for item in value:
+            if isinstance(item, type):
+                raise TypeError(
+                    f"Expected '{name}' to hold paths when an adapter is saved (got the class "
+                    f"{item.__name__}; classes cannot be written to a file)"
+                )
+        return list(value)
+    return value
+
+
+__all__ = ["MethodConfig", "Site", "linear_layers", "output_channels"]

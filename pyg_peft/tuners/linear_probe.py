@@ -1,0 +1,70 @@
+"""Linear probe: one linear layer on frozen features."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..errors import PlacementError
+from ..trainable import match_modules
+from .calls import first_input
+from .config import MethodConfig, Site, linear_layers
+from .slot import Args, Component, Kwargs, check_site
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbeConfig(MethodConfig):
+    """A linear layer in the place of the head, on features that do not change.
+
+    ::
+
+        features ── head (frozen, ignored)
+               └─── BatchNorm (no weights) ── Linear ── logits
+
+    | placed at | component | trainable parameters |
+    | --- | --- | --- |
+    | the head | ``LinearProbe`` | classes · (C + 1) |
+
+    The batch norm scales the features, as is usual for probes of masked autoencoders; it has
+    running statistics, which are saved with the probe, and nothing to train. No identity at init:
+    the head is another one.
+
+    Args:
+        head: Path of the module whose input is probed; not a container.
+    """
+
+    method: ClassVar[str] = "linear_probe"
+    identity_at_init: ClassVar[bool] = False
+
+    modules_to_save: tuple[str, ...] = ()
+    head: str = "head"
+
+    def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
+        ((path, head),) = match_modules(base, [self.head]).items()
+        check_site(head, path)
+        layers: list[Any] = list(linear_layers(head).values())
+        if not layers:
+            raise PlacementError(
+                f"Expected {path!r} to hold a linear layer (got {type(head).__name__})"
+            )
+        num_classes = self.num_classes or layers[-1].weight.size(0)
+        probe = LinearProbe(layers[0].weight.size(1), num_classes)
+        return [Site(path, "probe", probe)]
+
+    def replaced_paths(self, base: nn.Module) -> list[str]:
+        return [self.head]
+
+
+class LinearProbe(Component):
+    """Answers in a head's place with a linear function of what the head was given."""
+
+    def __init__(self, in_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(in_channels, affine=False)
+        self.linear = nn.Linear(in_channels, num_classes)
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Tensor:
+        return self.linear(self.norm(first_input(args, kwargs)))
+
+
+__all__ = ["LinearProbe", "LinearProbeConfig"]

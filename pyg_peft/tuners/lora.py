@@ -1,0 +1,104 @@
+"""LoRA on linear layers."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..errors import PlacementError
+from ..nn import LowRankLinear
+from ..trainable import Target, match_modules
+from .calls import first_input
+from .config import MethodConfig, Site, linear_layers
+from .slot import Args, Component, Kwargs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig(MethodConfig):
+    r"""Low-rank changes beside linear layers, after `"LoRA" <https://arxiv.org/abs/2106.09685>`_.
+
+    ::
+
+        x ──┬── Linear (frozen) ──────────(+)── output
+            └── down [rank] ── up ── α/r ──┘
+
+    | placed at | component | trainable parameters |
+    | --- | --- | --- |
+    | each linear layer matched | :class:`~pyg_peft.nn.LowRankLinear` | rank · (in + out) |
+    | ``modules_to_save`` | own copy | all of them |
+
+    Identity at init. Can be merged: see :meth:`pyg_peft.model.PeftModel.merge_and_unload`.
+
+    Args:
+        rank: Width between the two matrices.
+        alpha: Numerator of the multiplier ``alpha / rank``; ``None`` means ``rank``.
+        dropout: Of the input, while training.
+        target_modules: Paths, globs, ``re:`` expressions or classes of linear layers of PyTorch or
+            PyG. ``None`` takes all linear layers in ``blocks`` where the model has such a child,
+            and otherwise all that the adapter does not own already.
+    """
+
+    method: ClassVar[str] = "lora"
+
+    rank: int = 8
+    alpha: float | None = None
+    dropout: float = 0.0
+    target_modules: tuple[Target, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1:
+            raise ValueError(f"Expected 'rank' to be positive (got {self.rank})")
+
+    def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
+        saved = self.trained_modules(base)
+        sites: list[Site] = []
+        for path, layer in self._targets(base).items():
+            if path in saved:
+                continue
+            weight = getattr(layer, "weight", None)
+            if path not in linear_layers(base) or weight is None or weight.dim() != 2:
+                raise PlacementError(
+                    f"Expected {path!r} to be an initialised linear layer "
+                    f"(got {type(layer).__name__})"
+                )
+            out_channels, in_channels = weight.shape
+            rank = min(self.rank, in_channels, out_channels)
+            update = LowRankLinear(
+                in_channels,
+                out_channels,
+                rank,
+                alpha=None if self.alpha is None else self.alpha * rank / self.rank,
+                dropout=self.dropout,
+            )
+            sites.append(Site(path, "lora", LowRankUpdate(update)))
+        if not sites:
+            raise PlacementError(
+                "Expected 'target_modules' to match a linear layer outside 'modules_to_save'"
+            )
+        return sites + self.saved_sites(base)
+
+    def _targets(self, base: nn.Module) -> dict[str, nn.Module]:
+        if self.target_modules is not None:
+            return match_modules(base, self.target_modules)
+        layers = linear_layers(base)
+        inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
+        return inside or layers
+
+
+class LowRankUpdate(Component):
+    """Adds the output of a :class:`~pyg_peft.nn.LowRankLinear` to that of the layer it sits at."""
+
+    def __init__(self, update: LowRankLinear) -> None:
+        super().__init__()
+        self.update = update
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        return output + self.update(first_input(args, kwargs))
+
+    def merge(self, module: nn.Module) -> None:
+        weight: Any = module.weight
+        weight.data.add_(self.update.delta_weight().detach().to(weight.dtype))
+
+
+__all__ = ["LoRAConfig", "LowRankUpdate"]

@@ -1,0 +1,51 @@
+"""The frozen half of a forward: what a memory bank is asked with, and its answer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..nn import MemoryBank
+
+
+def frozen_part(
+    base: nn.Module, call: Mapping[str, Any], *, keep_tokens: bool, make_query: bool
+) -> dict[str, Any]:
+    """Patches, tokens and query of a call to a token backbone whose adapters rest.
+
+    Args:
+        base: Offers ``make_patches``, ``embed`` and ``forward_query``.
+        call: Its arguments by name; ``patches`` and ``tokens`` are taken over if they are there.
+        keep_tokens: Whether tokens are handed on; not if an adapter changes them.
+        make_query: Whether the query is computed.
+    """
+    backbone: Any = base
+    patches, tokens = call.get("patches"), call.get("tokens")
+    if patches is None:
+        patches = backbone.make_patches(*(call.get(n) for n in ("pos", "batch", "batch_size", "x")))
+    if tokens is None:
+        tokens = backbone.embed(patches)
+    part = {"patches": patches, "tokens": tokens} if keep_tokens else {"patches": patches}
+    if make_query:
+        part["query"] = backbone.forward_query(patches, tokens=tokens)
+    return part
+
+
+def retrieve(
+    bank: MemoryBank, query: Tensor, top_k: int, *, sample_id: Tensor | None, training: bool
+) -> Tensor:
+    """The bank's answer; while training, a sample does not retrieve itself.
+
+    Raises:
+        ValueError: If ids are needed for that and there are none.
+    """
+    leaves_out = training and bank.sample_id is not None
+    if leaves_out and sample_id is None:
+        raise ValueError(
+            "Expected 'sample_id' while training with a memory bank, so that no sample "
+            "retrieves itself (got None)"
+        )
+    return bank(query, top_k, sample_id=sample_id if leaves_out else None)
+
+
+__all__ = ["frozen_part", "retrieve"]

@@ -1,0 +1,103 @@
+"""What an adapter's folder says besides its tensors, and how it is written."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..checkpoint import bank_name, fingerprint, to_json, write_adapter
+from ..nn import MemoryBank
+from ..trainable import ParameterCount
+from .card import model_card
+from .config import MethodConfig, Site
+from .placement import base_tensors, site_tensors
+
+
+def base_fingerprint(base: nn.Module, config: MethodConfig) -> str:
+    """SHA-256 of the base's tensors that an adapter builds on: all but those that it replaces, such
+    as the head.
+    """
+    return fingerprint(base_tensors(base, without=config.replaced_paths(base)))
+
+
+def count(base: nn.Module, config: MethodConfig, sites: Sequence[Site]) -> ParameterCount:
+    """Parameters that an adapter trains, those of its head among them, and those of the base."""
+    trained = {k: t for k, t in site_tensors(sites).items() if isinstance(t, nn.Parameter)}
+    heads = config.head_paths(base)
+    of_head = [t for k, t in trained.items() if any(f"{k}.".startswith(f"{p}.") for p in heads)]
+    frozen = base_tensors(base)
+    return ParameterCount(
+        trainable=sum(t.numel() for t in trained.values()),
+        head=sum(t.numel() for t in of_head),
+        frozen=sum(p.numel() for name, p in base.named_parameters() if name in frozen),
+    )
+
+
+def describe(
+    base: nn.Module,
+    config: MethodConfig,
+    sites: Sequence[Site],
+    *,
+    memory_bank: str | None,
+    class_names: Sequence[str] | None,
+    preprocessing: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The configuration that is written with an adapter; all that ``predict`` needs besides the
+    base's file.
+    """
+    counts = count(base, config, sites)
+    arguments = getattr(base, "config", None)
+    return {
+        "method": config.method,
+        "settings": config.to_dict(),
+        "backbone": {
+            "class": type(base).__name__,
+            "config": dict(arguments) if isinstance(arguments, Mapping) else None,
+        },
+        "base_fingerprint": base_fingerprint(base, config),
+        "memory_bank": memory_bank,
+        "class_names": None if class_names is None else list(class_names),
+        "preprocessing": None if preprocessing is None else dict(preprocessing),
+        "parameters": {
+            "trainable": counts.trainable,
+            "head": counts.head,
+            "frozen": counts.frozen,
+        },
+    }
+
+
+def save_adapter(
+    folder: str | Path,
+    base: nn.Module,
+    config: MethodConfig,
+    sites: Sequence[Site],
+    *,
+    bank: MemoryBank | None,
+    class_names: Sequence[str] | None,
+    preprocessing: Mapping[str, Any] | None,
+) -> None:
+    """Write an adapter and its bank.
+
+    Raises:
+        TypeError: If a setting is no JSON value; nothing is written then.
+    """
+    description = describe(
+        base,
+        config,
+        sites,
+        memory_bank=None if bank is None else bank.hash,
+        class_names=class_names,
+        preprocessing=preprocessing,
+    )
+    to_json(description)
+    folder = Path(folder)
+    if bank is not None:
+        # First, and under a name of its own: an adapter in the folder, old or new, never lacks its
+        # bank.
+        folder.mkdir(parents=True, exist_ok=True)
+        bank.save(folder / bank_name(bank.hash))
+    write_adapter(folder, site_tensors(sites), description, model_card(description))
+
+
+__all__ = ["base_fingerprint", "count", "describe", "save_adapter"]

@@ -1,0 +1,183 @@
+"""How a method is fastened to a model: a child module beside, and hooks that call it.
+
+An adapted module keeps its class, its name and its state-dict keys. It gets one child, the
+:class:`Slot`, named ``peft``, and hooks which hand each call to the slot's active adapter::
+
+    args ──before──▶ module.forward ──after──▶ output
+              │                         ▲
+              └── slot.adapters[active] ┘      (nothing happens while no adapter is active)
+
+The hooks are functions of this file and find the slot through the module they run on. So copies,
+pickles, activation checkpointing, DDP, FSDP and ``torch.compile(fullgraph=True)`` all see an
+ordinary module.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from ..errors import PlacementError
+
+SLOT = "peft"
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+class Component(nn.Module):
+    """What a slot holds: it may change a call's arguments, its output, or both."""
+
+    def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Return the arguments that ``module`` will run on."""
+        return args, kwargs
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        """Return what ``module``'s caller will see; ``args`` are those that ``module`` ran on."""
+        return output
+
+    def release(self, module: nn.Module) -> None:
+        """Undo what :meth:`before` did to ``module`` itself; runs even if the call raised."""
+
+    def merge(self, module: nn.Module) -> None:
+        """Fold the component into ``module``'s own tensors.
+
+        Raises:
+            NotImplementedError: If the component is not a linear change of a weight.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be merged into a weight")
+
+
+class Slot(nn.Module):
+    """The adapters that sit at one module, by name, at most one of them active.
+
+    Attributes:
+        adapters: Adapter name to the adapter's components at this module, in the order of their
+            calls.
+        active: Name of the adapter that runs here, or ``None``.
+        fired: Whether the hooks have run since the slot was made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.adapters = nn.ModuleDict()
+        self.active: str | None = None
+        self.fired = False
+
+    def components(self) -> list[Component]:
+        """The active adapter's components here; none if the slot rests."""
+        if self.active is None or self.active not in self.adapters:
+            return []
+        return list(self.adapters[self.active].values())  # type: ignore[operator]
+
+    def extra_repr(self) -> str:
+        return f"active={self.active!r}"
+
+
+class OutputAdapter(Component):
+    """Passes a module's output through a component, such as a bottleneck.
+
+    Args:
+        component: Maps features to features of the same shape.
+    """
+
+    def __init__(self, component: nn.Module) -> None:
+        super().__init__()
+        self.component = component
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        return self.component(output)
+
+
+def slot_of(module: nn.Module) -> Slot | None:
+    """The slot of a module, if it has one."""
+    slot = module._modules.get(SLOT)
+    return slot if isinstance(slot, Slot) else None
+
+
+def attach(
+    module: nn.Module, path: str, adapter_name: str, components: dict[str, Component]
+) -> None:
+    """Place an adapter's components at a module, which gets a slot and hooks if it has none.
+
+    Raises:
+        PlacementError: If the module is a container, whose children are run or iterated by others.
+    """
+    check_site(module, path)
+    adapter = nn.ModuleDict(components)  # may refuse a name, so before anything changes
+    slot = slot_of(module)
+    if slot is None:
+        slot = Slot()
+        slot.train(module.training)
+        module.add_module(SLOT, slot)
+        module.register_forward_pre_hook(_before, with_kwargs=True)
+        module.register_forward_hook(_release, with_kwargs=True, always_call=True, prepend=True)
+        module.register_forward_hook(_after, with_kwargs=True)
+    slot.adapters[adapter_name] = adapter
+
+
+def detach(module: nn.Module, adapter_name: str) -> None:
+    """Take an adapter away; the last one takes the slot and the hooks along."""
+    slot = slot_of(module)
+    if slot is None or adapter_name not in slot.adapters:
+        return
+    del slot.adapters[adapter_name]
+    if slot.active == adapter_name:
+        slot.active = None
+    if len(slot.adapters):
+        return
+    del module._modules[SLOT]
+    # By identity, not by handle: a handle does not survive deepcopy or pickle.
+    for hooks, companions in (
+        (module._forward_pre_hooks, [module._forward_pre_hooks_with_kwargs]),
+        (
+            module._forward_hooks,
+            [module._forward_hooks_with_kwargs, module._forward_hooks_always_called],
+        ),
+    ):
+        for key in [k for k, hook in hooks.items() if hook in (_before, _release, _after)]:
+            del hooks[key]
+            for companion in companions:
+                companion.pop(key, None)
+
+
+def check_site(module: nn.Module, path: str) -> None:
+    """Raise unless a slot can sit at ``module``."""
+    if isinstance(module, _CONTAINERS):
+        raise PlacementError(
+            f"Expected {path!r} to be a layer (got the container {type(module).__name__}, "
+            "whose children are run or iterated one by one; name those)"
+        )
+    if SLOT in module._modules and slot_of(module) is None:
+        raise PlacementError(f"Expected {path!r} to have no child {SLOT!r} of its own")
+
+
+def _before(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    slot: Slot = module._modules[SLOT]  # type: ignore[assignment]
+    if not slot.fired:
+        slot.fired = True
+    for component in slot.components():
+        args, kwargs = component.before(module, args, kwargs)
+    return args, kwargs
+
+
+def _release(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
+    for component in module._modules[SLOT].components():  # type: ignore[union-attr,operator]
+        component.release(module)
+
+
+def _after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+    for component in reversed(module._modules[SLOT].components()):  # type: ignore[union-attr,operator]
+        output = component.after(module, args, kwargs, output)
+    return output
+
+
+__all__ = [
+    "SLOT",
+    "Component",
+    "OutputAdapter",
+    "Slot",
+    "attach",
+    "check_site",
+    "detach",
+    "slot_of",
+]

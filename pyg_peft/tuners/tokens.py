@@ -1,0 +1,25 @@
+"""What the methods for token backbones need to know of one."""
+
+from torch import nn
+
+from ..errors import PlacementError
+
+
+def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
+    """Width of the tokens and the transformer blocks by path.
+
+    Raises:
+        PlacementError: If the model is no token backbone; the message says what was looked for.
+    """
+    blocks = getattr(base, "blocks", None)
+    embed_dim = getattr(base, "embed_dim", None)
+    if not isinstance(blocks, nn.ModuleList) or not isinstance(embed_dim, int) or not len(blocks):
+        raise PlacementError(
+            "Expected a token backbone with 'blocks' (a ModuleList) and 'embed_dim' "
+            f"(got {type(base).__name__} with the children "
+            f"{', '.join(name for name, _ in base.named_children()) or 'none'})"
+        )
+    return embed_dim, {f"blocks.{name}": block for name, block in blocks.named_children()}
+
+
+__all__ = ["token_blocks"]

@@ -1,0 +1,81 @@
+"""What an adapter trains of the base itself: its own copies, which take the originals' places."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import PlacementError
+from .slot import Args, Component, Kwargs
+
+
+class TrainedTensors(Component):
+    """An adapter's own version of some tensors of the module that it sits at.
+
+    During the module's forward they take the places of the originals, which are put back right
+    after it, also when it raises. At rest the base is therefore untouched: nothing has to be
+    switched, saved apart or undone.
+
+    Args:
+        owner: The module; its tensors are copied.
+        parameters: Names of its own parameters to train.
+        buffers: Names of its own buffers that move along (running statistics).
+
+    Raises:
+        PlacementError: If the owner has no parameter or buffer of a name.
+    """
+
+    def __init__(
+        self, owner: nn.Module, parameters: list[str], buffers: list[str] | None = None
+    ) -> None:
+        super().__init__()
+        for name in parameters:
+            original = owner._parameters.get(name)
+            if original is None:
+                raise PlacementError(
+                    f"Expected {type(owner).__name__} to have a parameter {name!r} "
+                    f"(got {', '.join(owner._parameters) or 'none'})"
+                )
+            self.register_parameter(name, nn.Parameter(original.detach().clone()))
+        for name in buffers or []:
+            original = owner._buffers.get(name)
+            if original is None:
+                raise PlacementError(
+                    f"Expected {type(owner).__name__} to have a buffer {name!r} "
+                    f"(got {', '.join(owner._buffers) or 'none'})"
+                )
+            self.register_buffer(name, original.detach().clone())
+        self._originals: dict[str, Tensor | None] = {}
+
+    def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        for own, place in self._places(module):
+            for name in own:
+                # After an interrupt (no Exception, so no release) the own tensor is still there.
+                if place[name] is not own[name]:
+                    self._originals[name] = place[name]
+                place[name] = own[name]
+        return args, kwargs
+
+    def release(self, module: nn.Module) -> None:
+        for own, place in self._places(module):
+            for name in own:
+                if name in self._originals:
+                    if place is module._buffers:
+                        # A module may assign a new tensor to its buffer instead of changing it.
+                        own[name] = place[name]
+                    place[name] = self._originals[name]
+        self._originals = {}
+
+    def merge(self, module: nn.Module) -> None:
+        for own, place in self._places(module):
+            for name, tensor in own.items():
+                merged = tensor.detach().clone()
+                place[name] = nn.Parameter(merged) if isinstance(tensor, nn.Parameter) else merged
+
+    def _places(self, module: nn.Module) -> list[tuple[Any, Any]]:
+        return [(self._parameters, module._parameters), (self._buffers, module._buffers)]
+
+    def extra_repr(self) -> str:
+        return ", ".join([*self._parameters, *self._buffers])
+
+
+__all__ = ["TrainedTensors"]

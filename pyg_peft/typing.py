@@ -1,0 +1,22 @@
+"""Names for the shapes that cross a public border, in one place.
+
+The aliases are checked by ``beartype`` under pytest and cost nothing elsewhere. The letters are the
+glossary's: ``N`` nodes, ``M`` other nodes that ask for neighbours among them, ``C`` channels,
+``E`` edges, ``B`` clouds, ``G`` tokens of a cloud.
+"""
+
+from typing import TypeAlias
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Features: TypeAlias = Float[Tensor, "N C"]
+Pos: TypeAlias = Float[Tensor, "N 3"]
+Batch: TypeAlias = Int[Tensor, " N"]
+Mask: TypeAlias = Bool[Tensor, "B G"]
+Query: TypeAlias = Float[Tensor, "M 3"]
+QueryBatch: TypeAlias = Int[Tensor, " M"]
+EdgeIndex: TypeAlias = Int[Tensor, "2 E"]
+Tokens: TypeAlias = Float[Tensor, "B G C"]
+
+__all__ = ["Batch", "EdgeIndex", "Features", "Mask", "Pos", "Query", "QueryBatch", "Tokens"]

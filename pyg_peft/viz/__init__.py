@@ -1,0 +1,7 @@
+"""Pictures of what training did, as matplotlib figures (extra ``viz``)."""
+
+from pyg_peft.viz.cloud import plot_patches
+from pyg_peft.viz.confusion import plot_confusion
+from pyg_peft.viz.curves import plot_curves
+
+__all__ = ["plot_confusion", "plot_curves", "plot_patches"]
