@@ -1,0 +1,83 @@
+"""Choosing a search library by hand."""
+
+import pytest
+import torch
+
+from pyg_peft.geometry import available_backends, knn, use_backend
+from pyg_peft.geometry.backends import chosen_backend
+
+POS = torch.zeros(1, 3)
+
+
+def test_nesting_restores_what_was_forced_before():
+    before = chosen_backend("knn", POS)
+    with use_backend("dense"):
+        with use_backend("scipy"):
+            assert chosen_backend("knn", POS) == "scipy"
+        assert chosen_backend("knn", POS) == "dense"
+    assert chosen_backend("knn", POS) == before
+
+
+def test_a_backend_leaves_tasks_alone_that_it_has_no_part_in():
+    fps = chosen_backend("fps", POS)
+    with use_backend("scipy"):
+        assert chosen_backend("fps", POS) == fps
+
+
+def test_an_error_restores_too():
+    before = chosen_backend("knn", POS)
+    with pytest.raises(RuntimeError), use_backend("dense"):
+        raise RuntimeError
+    assert chosen_backend("knn", POS) == before
+
+
+def test_features_go_to_the_dense_search():
+    assert chosen_backend("knn", torch.zeros(1, 64)) == "dense"
+    assert chosen_backend("fps", POS.double()) == "dense"
+
+
+def test_errors_name_the_argument():
+    with pytest.raises(ValueError, match=r"Expected 'name' to be one of .*\(got 'faiss'\)"):
+        use_backend("faiss").__enter__()
+    with pytest.raises(ValueError, match="Expected 'task'"):
+        available_backends("voxels")
+
+
+def test_a_missing_package_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
+    from pyg_peft.geometry import backends
+
+    monkeypatch.setattr(backends, "_is_installed", lambda package: package in ("torch", "scipy"))
+    assert available_backends() == ("dense", "scipy")
+    assert chosen_backend("fps", POS) == "dense"
+    with pytest.raises(ImportError, match="'fpsample' to be installed"):
+        use_backend("fpsample").__enter__()
+
+
+def test_threads_do_not_share_what_is_forced():
+    from threading import Thread
+
+    seen: list[str] = []
+    before = chosen_backend("knn", POS)
+    with use_backend("dense"):
+        thread = Thread(target=lambda: seen.append(chosen_backend("knn", POS)))
+        thread.start()
+        thread.join()
+    assert seen == [before]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_nothing(threads: int):
+    generator = torch.Generator().manual_seed(0)
+    pos = torch.randn(600, 3, generator=generator)
+    batch = torch.arange(6).repeat_interleave(100)
+    with use_backend("dense"):
+        expected = knn(pos, pos, 5, batch, batch)
+        alone = knn(pos, pos, 5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with use_backend("scipy"):
+            assert torch.equal(knn(pos, pos, 5, batch, batch), expected)
+            assert torch.equal(knn(pos, pos, 5), alone)
+    finally:
+        torch.set_num_threads(before)

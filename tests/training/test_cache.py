@@ -1,0 +1,114 @@
+from typing import Any
+
+import pytest
+import torch
+from torch_geometric.loader import DataLoader
+
+from pyg_peft import FullFineTuningConfig, LinearProbeConfig, MemoryBank, PointPEFTConfig
+from pyg_peft.backbones import PointMAE
+from pyg_peft.datasets import Augmented, ProceduralShapes, ScaleTranslate
+from pyg_peft.errors import CheckpointError
+from pyg_peft.model import PeftModel, get_peft_model
+from pyg_peft.training.cache import FeatureCache
+
+
+def tuned(seed: int = 0) -> tuple[PeftModel, Augmented]:
+    torch.manual_seed(seed)
+    base = PointMAE(12, embed_dim=24, depth=2, num_heads=3, num_centers=16, patch_size=8)
+    shapes = ProceduralShapes(num_shapes=12, num_points=64)
+    bank = MemoryBank.from_loader(base, DataLoader(shapes, batch_size=5))
+    model = get_peft_model(base, PointPEFTConfig(k=4, num_prompts=5), memory_bank=bank)
+    return model.eval(), Augmented(shapes, ScaleTranslate(), num_views=2)
+
+
+def batch(views: Augmented, rows: list[int]):
+    chosen: Any = views[rows]
+    return next(iter(DataLoader(chosen, batch_size=len(rows))))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_cached_and_uncached_logits_agree_to_the_bit(dtype):
+    model, views = tuned()
+    cache = FeatureCache(model)
+    with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+        for rows in ([0, 1, 2, 3], [3, 5, 1, 0], [5, 2, 3, 4]):  # second and third: some are known
+            data = batch(views, rows)
+            plain = model(data.x, data.pos, data.batch, data.num_graphs)
+            assert torch.equal(model(**cache(data)), plain)
+    assert len(cache) == 6
+
+
+def test_training_through_the_cache_takes_the_same_step():
+    gradients = []
+    for cached in (False, True):
+        model, views = tuned()
+        model.train()
+        data = batch(views, [0, 1, 2, 3])
+        call = FeatureCache(model)(data) if cached else {"pos": data.pos, "batch": data.batch}
+        torch.manual_seed(0)
+        model(sample_id=data.sample_id, **call).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert len(gradients[0]) > 0
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_views_have_entries_of_their_own():
+    model, views = tuned()
+    cache = FeatureCache(model)
+    first = cache(batch(views, [0, 1]))["tokens"]
+    views.set_epoch(1)
+    assert not torch.equal(cache(batch(views, [0, 1]))["tokens"], first)
+    views.set_epoch(2)
+    assert torch.equal(cache(batch(views, [0, 1]))["tokens"], first)
+    assert len(cache) == 4
+
+
+def test_ragged_clouds_keep_their_masks():
+    model, _ = tuned()
+    small: list[Any] = [ProceduralShapes(num_shapes=3, num_points=n)[n % 3] for n in (40, 5, 9)]
+    data = next(iter(DataLoader(small, batch_size=3)))
+    data.sample_id = torch.arange(3)
+    plain = model(pos=data.pos, batch=data.batch, batch_size=3)
+    assert torch.equal(model(**FeatureCache(model)(data)), plain)
+
+
+def test_files_are_whole_and_belong_to_one_base_and_transform(tmp_path):
+    model, views = tuned()
+    cache, path = FeatureCache(model, "a"), tmp_path / "features.safetensors"
+    data = batch(views, [0, 1, 2])
+    expected = model(**cache(data))
+    cache.save(path)
+    again = FeatureCache(model, "a")
+    again.load(path)
+    assert len(again) == 3
+    assert torch.equal(model(**again(data)), expected)
+    for other in (FeatureCache(model, "b"), FeatureCache(tuned(seed=1)[0], "a")):
+        with pytest.raises(CheckpointError, match="to hold features of"):
+            other.load(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        FeatureCache(model, "a").load(path)
+    path.write_bytes(content[:50])
+    with pytest.raises(CheckpointError, match="whole file"):
+        FeatureCache(model, "a").load(path)
+
+
+def test_methods_that_train_the_embedding_are_refused():
+    _, views = tuned()
+    base = PointMAE(12, embed_dim=24, depth=2, num_heads=3, num_centers=16, patch_size=8)
+    data = batch(views, [0, 1])
+    with pytest.raises(ValueError, match="leaves the patch embedding frozen"):
+        FeatureCache(get_peft_model(base, FullFineTuningConfig()))(data)
+
+
+def test_errors():
+    base = PointMAE(12, embed_dim=24, depth=2, num_heads=3, num_centers=16, patch_size=8)
+    cache = FeatureCache(get_peft_model(base, LinearProbeConfig()))
+    data = batch(tuned()[1], [0])
+    del data.sample_id
+    with pytest.raises(ValueError, match="'sample_id' to cache by"):
+        cache(data)
+    with pytest.raises(ValueError, match="entries to save"):
+        cache.save("nowhere")

@@ -1,0 +1,114 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pyg_peft.backbones import PointMAE, PointMAEPretraining
+from pyg_peft.errors import CheckpointError
+from pyg_peft.training.corpus import Corpus, ViewOptions
+from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain, read_sizes
+
+SIZES = {"embed_dim": 12, "depth": 2, "num_heads": 3, "num_centers": 6, "patch_size": 4}
+OPTIONS: dict[str, Any] = {
+    "epochs": 3,
+    "batch_size": 4,
+    "log_every": 1,
+    "checkpoint_minutes": 0.0,  # after every step
+    "views": ViewOptions(num_points=24),
+}
+
+
+# Not a fork: autograd refuses to run in one.
+KILLED = """
+import os, signal, sys
+import torch
+
+sys.path.insert(0, {here!r})
+import test_pretrain as test
+import pyg_peft.training.pretrain as module
+
+torch.set_num_threads(1)
+left, real = [4], module.save_atomic
+
+def die(*args):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*args)
+
+module.save_atomic = die
+options = test.PretrainOptions(**test.OPTIONS, bf16={bf16})
+module.pretrain(test.network(), test.corpus(), {folder!r}, options)
+"""
+
+
+def corpus() -> Corpus:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (30, 24, 40, 9, 33, 28, 30, 50, 31)
+    return Corpus(torch.randn(size, 3, generator=generator) for size in sizes)
+
+
+def network(**sizes: int) -> PointMAEPretraining:
+    torch.manual_seed(0)
+    # drop-path on: its draws must survive the kill too
+    return PointMAEPretraining(
+        **{**SIZES, **sizes}, decoder_depth=1, decoder_num_heads=3, drop_path=0.3
+    )
+
+
+def lines(folder) -> list[dict[str, float]]:
+    found = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in found]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_killed_and_resumed_equals_undisturbed(tmp_path, bf16):
+    options = PretrainOptions(**OPTIONS, bf16=bf16)
+    whole = network()
+    report = pretrain(whole, corpus(), tmp_path / "whole", options)
+    assert report.finished and report.total_steps == 6
+
+    killed = tmp_path / "killed"
+    # The fourth write of a checkpoint dies: three steps are safe, the fourth is lost.
+    script = KILLED.format(here=str(Path(__file__).parent), folder=str(killed), bf16=bf16)
+    child = subprocess.run([sys.executable, "-c", script], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert len(lines(killed)) == 4
+    resumed = network()
+    pretrain(resumed, corpus(), killed, options)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert lines(killed) == lines(tmp_path / "whole")
+
+
+def test_time_budget_stops_with_a_checkpoint_that_goes_on(tmp_path):
+    model = network()
+    report = pretrain(model, corpus(), tmp_path, PretrainOptions(**OPTIONS, max_minutes=0.0))
+    assert report.step == 0 and not report.finished
+    assert pretrain(model, corpus(), tmp_path, PretrainOptions(**OPTIONS)).finished
+
+
+def test_the_checkpoint_is_a_backbone(tmp_path):
+    model = network()
+    pretrain(model, corpus(), tmp_path, PretrainOptions(**OPTIONS))
+    sizes = read_sizes(tmp_path / CHECKPOINT)
+    assert sizes["num_centers"] == 6
+    keep = {key: sizes[key] for key in ("num_heads", "num_centers", "patch_size")}
+    backbone = PointMAE.from_checkpoint(tmp_path / CHECKPOINT, 5, **keep)
+    assert torch.equal(backbone.norm.weight, model.norm.weight)
+
+
+def test_another_run_in_the_folder_is_refused(tmp_path):
+    pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS))
+    with pytest.raises(CheckpointError, match="to belong to this run"):
+        pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS, lr=1.0))
+
+
+def test_too_few_clouds(tmp_path):
+    with pytest.raises(ValueError, match="'batch_size' to be at most the 9 clouds"):
+        pretrain(network(), corpus(), tmp_path, PretrainOptions(batch_size=10))

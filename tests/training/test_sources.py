@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from torch_geometric.datasets import ModelNet, ShapeNet
+
+from pyg_peft.cli import main
+from pyg_peft.datasets import NpzShapes
+from pyg_peft.training.sources import open_source
+
+OFF = "OFF\n4 4 0\n0 0 0\n{a} 0 0\n0 {b} 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"
+
+
+NAMES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table")
+
+
+def write_modelnet(root):
+    """A raw tree as ModelNet10 unpacks; PyG's own ``process()`` reads it."""
+    for width, name in enumerate((*NAMES, "toilet"), start=1):
+        for split, count in (("train", 3), ("test", 1)):
+            folder = root / "raw" / name / split
+            folder.mkdir(parents=True)
+            for number in range(count):
+                text = OFF.format(a=width, b=1 + number)
+                (folder / f"{name}_{number:04d}.off").write_text(text)
+    return root
+
+
+def write_shapenet(root):
+    """A raw tree as ShapeNet-part unpacks, with two categories."""
+    raw = root / "raw"
+    (raw / "train_test_split").mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    files: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for category, ids in ShapeNet.category_ids.items():
+        if category not in ("Airplane", "Bag"):
+            continue
+        (raw / ids).mkdir()
+        for split, count in (("train", 4), ("val", 2), ("test", 2)):
+            for number in range(count):
+                name = f"{split}{number}"
+                table = np.c_[generator.random((30, 6)), np.zeros(30)]
+                np.savetxt(raw / ids / f"{name}.txt", table)
+                files[split].append(f'"shape_data/{ids}/{name}"')
+    for split, names in files.items():
+        path = raw / "train_test_split" / f"shuffled_{split}_file_list.json"
+        path.write_text(f"[{', '.join(names)}]")
+    for ids in ShapeNet.category_ids.values():
+        (raw / ids).mkdir(exist_ok=True)
+    return root
+
+
+def small(data: str, output) -> list[str]:
+    sizes = '{"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 6, "patch_size": 4%s}'
+    channels = ', "in_channels": 3' if data.startswith("shapenet") else ""
+    return [
+        *("fit", "--data", data, "--output", str(output), "--backbone_args", sizes % channels),
+        *("--method_args", '{"k": 2, "num_prompts": 4}', "--preprocessing.num_points", "24"),
+        *("--batch_size", "4", "--val_fraction", "0.34", "--options.logger", "none"),
+        *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
+        *("--trainer.accelerator", "cpu"),
+    ]
+
+
+def test_modelnet_through_pyg(tmp_path):
+    spec = f"modelnet10:{write_modelnet(tmp_path / 'mn')}"
+    splits = open_source(spec)
+    assert isinstance(splits.train.dataset, ModelNet)
+    assert splits.class_names == (*NAMES, "toilet")
+    assert (len(splits.train), len(splits.test)) == (30, 10)
+    assert main(small(spec, tmp_path / "out")) == 0
+    assert main(["evaluate", str(tmp_path / "out")]) == 0
+
+
+def test_shapenet_through_pyg(tmp_path):
+    spec = f"shapenet:{write_shapenet(tmp_path / 'sn')}"
+    splits = open_source(spec, categories=["Airplane", "Bag"])
+    assert splits.class_names == ("Airplane", "Bag")
+    assert int(splits.train[0].y) in (0, 1) and splits.train[0].y.shape == (1,)
+    more = ["--data_args", '{"categories": ["Airplane", "Bag"]}']
+    assert main([*small(spec, tmp_path / "out"), *more]) == 0
+
+
+def test_folders_with_and_without_splits(tmp_path):
+    for name in ("a/1", "a/2", "b/1"):
+        for root in ("flat", "deep/train", "deep/test"):
+            path = tmp_path / root / f"{name}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, np.random.rand(20, 3))
+    flat, deep = open_source(str(tmp_path / "flat")), open_source(str(tmp_path / "deep"))
+    assert (len(flat.train), flat.test, flat.class_names) == (3, None, ("a", "b"))
+    assert (len(deep.train), len(deep.test)) == (3, 3)
+
+
+def test_npz_splits_and_folds(tmp_path):
+    clouds = [np.random.rand(5, 3) for _ in range(6)]
+    path = tmp_path / "set.npz"
+    NpzShapes.write(path, clouds, [0, 1] * 3, class_names=["a", "b"])
+    whole = open_source(str(path))
+    assert len(whole.train) == 6 and whole.test is None
+
+
+def test_a_class_of_ones_own():
+    spec = "pyg_peft.datasets.ProceduralShapes"
+    splits = open_source(spec, train={"num_shapes": 12}, test={"split": "test", "num_shapes": 12})
+    assert len(splits.train) == 12 and not torch.equal(splits.train[0].pos, splits.test[0].pos)
+    with pytest.raises(ValueError, match="'data_args' of a class path"):
+        open_source(spec, num_shapes=3)
+
+
+@pytest.mark.parametrize("spec", ["nowhere", "missing.npz", "no.such.Class", "pyg_peft.Nothing"])
+def test_unknown_sources_list_the_known(spec):
+    with pytest.raises(ValueError, match="Expected 'data'"):
+        open_source(spec)
