@@ -22,6 +22,7 @@ COMMANDS = {
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabelled clouds"),
     "demo": ("pyg_peft.cli.demo", "pre-train, tune, compare and predict, in minutes, on a CPU"),
 }
+EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +57,12 @@ def _run(name: str, arguments: list[str]) -> int:
             ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
             ArgumentParser,
         )
-    except ImportError as error:
-        raise MissingExtraError("jsonargparse", "train") from error
-    module = import_module(COMMANDS[name][0])
+
+        module = import_module(COMMANDS[name][0])
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise MissingExtraError(error.name, EXTRA[error.name]) from error
     parser = ArgumentParser(prog=f"pyg-peft {name}", description=module.__doc__)
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these options")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")

@@ -6,6 +6,8 @@ Users may ignore all of it for a loop of their own; ``examples/train_loop.py`` i
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from pyg_peft.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from pyg_peft.training.cache import FeatureCache
     from pyg_peft.training.corpus import Corpus, ViewOptions, open_corpus
@@ -42,7 +44,12 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'pyg_peft.training' has no attribute '{name}'")
-    value = getattr(import_module(f"pyg_peft.training.{_HOME[name]}"), name)
+    try:
+        value = getattr(import_module(f"pyg_peft.training.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("lightning", "torchmetrics"):
+            raise
+        raise MissingExtraError(error.name, "train") from error
     globals()[name] = value
     return value
 

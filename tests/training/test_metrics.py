@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-pytest.importorskip("torchmetrics")
+pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
 
 from pyg_peft.training.evaluation import Evaluation, check_precision
 from pyg_peft.training.metrics import MacroAccuracy, classification_metrics

@@ -61,12 +61,23 @@ def small(data: str, output) -> list[str]:
     ]
 
 
+@pytest.fixture
+def command_line() -> None:
+    for package in ("jsonargparse", "lightning", "torchmetrics"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
 def test_modelnet_through_pyg(tmp_path):
     spec = f"modelnet10:{write_modelnet(tmp_path / 'mn')}"
     splits = open_source(spec)
     assert isinstance(splits.train.dataset, ModelNet)
     assert splits.class_names == (*NAMES, "toilet")
     assert (len(splits.train), len(splits.test)) == (30, 10)
+
+
+@pytest.mark.usefixtures("command_line")
+def test_fit_and_evaluate_on_modelnet(tmp_path):
+    spec = f"modelnet10:{write_modelnet(tmp_path / 'mn')}"
     assert main(small(spec, tmp_path / "out")) == 0
     assert main(["evaluate", str(tmp_path / "out")]) == 0
 
@@ -76,6 +87,11 @@ def test_shapenet_through_pyg(tmp_path):
     splits = open_source(spec, categories=["Airplane", "Bag"])
     assert splits.class_names == ("Airplane", "Bag")
     assert int(splits.train[0].y) in (0, 1) and splits.train[0].y.shape == (1,)
+
+
+@pytest.mark.usefixtures("command_line")
+def test_fit_on_two_categories_of_shapenet(tmp_path):
+    spec = f"shapenet:{write_shapenet(tmp_path / 'sn')}"
     more = ["--data_args", '{"categories": ["Airplane", "Bag"]}']
     assert main([*small(spec, tmp_path / "out"), *more]) == 0
 

@@ -1,10 +1,14 @@
+import sys
+
 import pytest
 import torch
 
+from pyg_peft.errors import MissingExtraError
 from pyg_peft.viz import plot_confusion, plot_curves, plot_patches
 
 
 def test_pictures_are_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     figures = {
         "curves": plot_curves({"a": [0.1, 0.5], "b": [0.2]}, title="t"),
         "confusion": plot_confusion(torch.tensor([[3, 1], [0, 0]]), ["a", "b"], title="t"),
@@ -27,3 +31,9 @@ def test_errors():
         plot_confusion(torch.zeros(3, 3), ["a", "b"])
     with pytest.raises(ValueError, match="'center' to be"):
         plot_patches(torch.zeros(3, 3), torch.zeros(0, 3))
+
+
+def test_a_missing_extra_names_its_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"'matplotlib' .* pip install 'pyg-peft\[viz\]'"):
+        plot_curves({"a": [0.1, 0.5]})
