@@ -21,6 +21,8 @@ class ViewOptions:
 
     Args:
         num_points: points drawn without repetition; smaller clouds keep all of theirs.
+        turn_degrees: the turn about the vertical is uniform in plus or minus this angle; 180
+            forgets where the front is, 0 trusts a corpus whose shapes face the same way.
         tip_probability: how often a random quarter-turn puts another axis up. Corpora whose shapes
             stand on different axes need it; 0 trusts the corpus.
         tilt_degrees: standard deviation of a small tilt out of the horizontal.
@@ -29,6 +31,7 @@ class ViewOptions:
     """
 
     num_points: int = 1024
+    turn_degrees: float = 180.0
     tip_probability: float = 0.25
     tilt_degrees: float = 8.0
     scale_low: float = 2 / 3
@@ -38,6 +41,10 @@ class ViewOptions:
     def __post_init__(self) -> None:
         if self.num_points < 1:
             raise ValueError(f"Expected 'num_points' to be positive (got {self.num_points})")
+        if not 0.0 <= self.turn_degrees <= 180.0:
+            raise ValueError(
+                f"Expected 'turn_degrees' to lie in [0, 180] (got {self.turn_degrees})"
+            )
         if not 0.0 <= self.tip_probability <= 1.0:
             raise ValueError(
                 f"Expected 'tip_probability' to lie in [0, 1] (got {self.tip_probability})"
@@ -116,7 +123,7 @@ def open_corpus(specs: Sequence[str]) -> Corpus:
 def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> Tensor:
     """A random subset of ``pos``, tipped, turned about the vertical, tilted, scaled and shifted."""
     keep = torch.randperm(pos.size(0), generator=generator)[: views.num_points]
-    turn = _turn_about(2, 2 * math.pi * _uniform(generator))
+    turn = _turn_about(2, math.radians(views.turn_degrees) * (2 * _uniform(generator) - 1))
     if _uniform(generator) < views.tip_probability:
         axis = int(torch.randint(2, (1,), generator=generator))
         turn = turn @ _turn_about(axis, math.pi / 2 * float(1 + 2 * (_uniform(generator) < 0.5)))
