@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -153,7 +153,7 @@ def masked_chamfer(rebuilt: Reconstruction) -> torch.Tensor:
 
 
 @contextmanager
-def _precision(device: str, bf16: bool) -> Iterator[None]:
+def _precision(device: str, bf16: bool) -> Generator[None]:
     """Matrix products in bfloat16 where asked for, with the attention that is fast there.
 
     The fused attention of CPUs takes five times as long in bfloat16 as in float32 for the few
