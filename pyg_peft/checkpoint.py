@@ -1,40 +1,38 @@
 """The adapter file: one folder, complete, checked by hash, and never half written.
 
-::
-
-    adapter/
-      adapter_model.safetensors   every tensor of the adapter; its header holds the configuration
-      and a SHA-256 adapter_config.json         the same configuration, for people and other tools
-      to read memory_bank.HASH.safetensors  the bank that the adapter was trained with, if any
-      README.md                   a model card
+=====================================  =============================================================
+``adapter_model.safetensors``          every tensor; configuration and SHA-256 are in its header
+``adapter_config.json``                the same configuration, for people and other tools to read
+``memory_bank.HASH.safetensors``       the bank that the adapter was trained with, if any
+``README.md``                          a model card
+=====================================  =============================================================
 
 The header is what counts: a save that is killed between two files leaves a folder that still loads
 as a whole, because each file is written under a temporary name and moved, and the tensors never
-part from their configuration. This room knows no models: tensors and plain dictionaries go in and
-come out.
+part from their configuration. Two saves of the same adapter are equal to the byte. This room knows
+no models: tensors and plain dictionaries go in and come out.
 """
 
-import hashlib
 import json
 import math
-import os
-import tempfile
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from .errors import CheckpointError
+from .storage import remove_leftovers, sync_folder, write_atomic
+from .tensor_file import fingerprint, read_content, read_tensors, write_tensors
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CARD = "README.md"
 FORMAT = 1
+_KIND = "an adapter"
+_BANK = re.compile(r"memory_bank\.[0-9a-f]{16}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -65,42 +63,6 @@ def bank_name(digest: str) -> str:
     return f"memory_bank.{digest[:16]}.safetensors"
 
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values; the order of the mapping does not matter.
-
-    Example:
-        >>> import torch
-        >>> a = {"w": torch.zeros(2)}
-        >>> fingerprint(a) == fingerprint({"w": torch.zeros(2)})
-        True
-        >>> fingerprint(a) == fingerprint({"v": a["w"]})
-        False
-    """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{tensor.dtype}|{list(tensor.shape)}|".encode())
-        # Viewed as bytes, so that bfloat16, which numpy does not know, is hashed too.
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data))
-    return digest.hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name beside it, flush it to disk and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def write_adapter(
     folder: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], card: str
 ) -> None:
@@ -116,12 +78,11 @@ def write_adapter(
         TypeError: If the configuration is not JSON-able; nothing is written then.
     """
     folder = Path(folder)
-    text = to_json({"format": FORMAT, **config})
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    metadata = {"config": text, "sha256": _digest(text, contiguous)}
-    write_atomically(folder / WEIGHTS, save(contiguous, metadata))
-    write_atomically(folder / CONFIG, (text + "\n").encode())
-    write_atomically(folder / CARD, card.encode())
+    content = {"format": FORMAT, **config}
+    text = to_json(content) + "\n"
+    write_tensors(folder / WEIGHTS, _KIND, tensors, content)
+    write_atomic(folder / CONFIG, lambda path: path.write_bytes(text.encode()))
+    write_atomic(folder / CARD, lambda path: path.write_bytes(card.encode()))
 
 
 def read_adapter(folder: str | Path) -> AdapterFile:
@@ -134,27 +95,28 @@ def read_adapter(folder: str | Path) -> AdapterFile:
     path = Path(folder) / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"Expected an adapter folder with {WEIGHTS} in it (got '{folder}')")
+    return AdapterFile(*read_tensors(path, _KIND, FORMAT))
+
+
+def remove_unused(folder: str | Path) -> None:
+    """Remove the banks that no adapter file in the folder refers to, and what killed saves left.
+
+    Call it after a save, and only while nobody else saves into the folder. Copies of adapter files
+    under other names count; where a file cannot be read, all banks stay.
+    """
+    folder = Path(folder)
+    sync_folder(folder)  # The new state is on disk, its names too, before anything of the old goes.
+    for name in (WEIGHTS, CONFIG, CARD, "memory_bank.*.safetensors"):
+        remove_leftovers(folder, name)
+    banks = {path for path in folder.iterdir() if _BANK.fullmatch(path.name)}
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"Expected '{path}' to be a whole safetensors file ({what_is(path)}: {error})"
-        ) from error
-    if "config" not in metadata or "sha256" not in metadata:
-        raise CheckpointError(
-            f"Expected '{path}' to be written by pyg_peft (got a safetensors file of other origin)"
-        )
-    if _digest(metadata["config"], tensors) != metadata["sha256"]:
-        raise CheckpointError(f"Expected '{path}' to match its SHA-256 (got changed content)")
-    config = json.loads(metadata["config"])
-    if config["format"] > FORMAT:
-        raise CheckpointError(
-            f"Expected '{path}' to be of format {FORMAT} or earlier (got {config['format']}; "
-            "a newer pyg_peft reads it)"
-        )
-    return AdapterFile(config, tensors)
+        contents = [read_content(path) for path in {*folder.glob("*.safetensors")} - banks]
+    except CheckpointError:
+        return
+    used = {bank_name(found["memory_bank"]) for found in contents if found.get("memory_bank")}
+    for path in banks:
+        if path.name not in used:
+            path.unlink()
 
 
 def check_tensors(
@@ -179,17 +141,6 @@ def check_tensors(
         raise CheckpointError(f"Expected '{source}' to fit the model (got {shown})")
 
 
-def what_is(path: Path) -> str:
-    """Say in a few words what kind of file this looks like."""
-    with path.open("rb") as file:
-        head = file.read(8)
-    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        return "it is a pickle, which is never opened here"
-    if len(head) < 8:
-        return "it is truncated"
-    return "it is truncated or foreign"
-
-
 def _check_json(value: Any, path: str) -> None:
     """Tuples count as lists; keys that are no strings would come back as strings."""
     if isinstance(value, Mapping):
@@ -209,10 +160,6 @@ def _check_json(value: Any, path: str) -> None:
         raise TypeError(f"Expected '{path}' to be finite, so that it can be saved (got {value})")
 
 
-def _digest(config: str, tensors: Mapping[str, Tensor]) -> str:
-    return hashlib.sha256((config + fingerprint(tensors)).encode()).hexdigest()
-
-
 __all__ = [
     "CARD",
     "CONFIG",
@@ -222,8 +169,7 @@ __all__ = [
     "check_tensors",
     "fingerprint",
     "read_adapter",
+    "remove_unused",
     "to_json",
-    "what_is",
     "write_adapter",
-    "write_atomically",
 ]

@@ -18,7 +18,7 @@ ROOMS = {
     "tuners": 7,
     "model": 8,
 }
-FOUNDATIONS = {"typing", "errors"}
+FOUNDATIONS = {"typing", "errors", "storage", "tensor_file"}
 UNNUMBERED = {"training", "cli", "viz", "testing"}
 # What a numbered room may import when it is loaded; anything else only inside a function, on use.
 LIGHT = {"torch", "torch_geometric", "numpy", "safetensors", "tqdm", "jaxtyping", "pyg_peft"}

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from killing import killed_at
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,9 +27,9 @@ from pyg_peft.checkpoint import (
     read_adapter,
     to_json,
     write_adapter,
-    write_atomically,
 )
 from pyg_peft.errors import CheckpointError
+from pyg_peft.tensor_file import write_tensors
 
 CONFIG_VALUES: dict[str, Any] = {"method": "lora", "settings": {"rank": 2, "names": ["a", "é"]}}
 DTYPES = [
@@ -132,19 +133,6 @@ def test_what_is_no_json_writes_nothing(tmp_path: Path, value: dict[str, Any], p
 
 def test_tuples_are_lists_and_the_order_of_keys_does_not_matter():
     assert to_json({"b": (1, 2), "a": None}) == to_json({"a": None, "b": [1, 2]})
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and listing(tmp_path) == ["file"]
 
 
 # ---- killed in the middle ----------------------------------------------------------------------
@@ -254,17 +242,21 @@ def test_a_foreign_safetensors_file(tmp_path: Path):
 
 
 def test_tensors_exchanged_between_two_adapters(tmp_path: Path):
-    from safetensors import safe_open
-
     write_adapter(tmp_path, some_tensors(1), CONFIG_VALUES, "")
     with safe_open(tmp_path / WEIGHTS, "pt") as file:
         metadata = file.metadata()
     save_file(some_tensors(2), tmp_path / WEIGHTS, metadata)
     with pytest.raises(CheckpointError, match="to match its SHA-256"):
         read_adapter(tmp_path)
-    changed = {**metadata, "config": metadata["config"].replace("lora", "vera")}
+    changed = {name: text.replace("lora", "vera") for name, text in metadata.items()}
     save_file(some_tensors(1), tmp_path / WEIGHTS, changed)
     with pytest.raises(CheckpointError, match="to match its SHA-256"):
+        read_adapter(tmp_path)
+
+
+def test_another_kind_of_file(tmp_path: Path):
+    write_tensors(tmp_path / WEIGHTS, "a memory bank", some_tensors(), {"format": 1})
+    with pytest.raises(CheckpointError, match=r"to hold an adapter \(got a memory bank\)"):
         read_adapter(tmp_path)
 
 

@@ -13,7 +13,7 @@ from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import ScaleTranslate, UpRotate
-from pyg_peft.training.atomic import write_atomic
+from pyg_peft.storage import write_atomic
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.fitting import FitOptions, FitReport, fit
 from pyg_peft.training.preprocessing import Preprocessing

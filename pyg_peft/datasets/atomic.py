@@ -1,11 +1,12 @@
-"""Write a file whole or not at all."""
+"""Write an ``.npz`` file whole or not at all."""
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from pyg_peft.storage import write_atomic
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
@@ -23,21 +24,12 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) ->
     for name, array in arrays.items():
         if np.asarray(array).dtype == object:
             raise ValueError(f"Expected '{name}' to be an array of numbers or text (got objects)")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as stream:  # given a path, numpy would add an ending to it
             np.savez_compressed(stream, **dict(arrays))  # pyright: ignore[reportArgumentType]
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp keeps it private; give it the usual mode
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise
+
+    write_atomic(Path(path), write)
 
 
 __all__ = ["write_npz"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from pyg_peft.errors import CheckpointError
 from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bank_features import collect_features
-from pyg_peft.nn.bank_file import hash_tensors, read_bank, write_bank
+from pyg_peft.nn.bank_file import read_bank, write_bank
+from pyg_peft.tensor_file import fingerprint
 
 _TENSORS = ("keys", "values", "labels", "sample_id")
 
@@ -153,7 +154,7 @@ class MemoryBank(nn.Module):
     @property
     def hash(self) -> str:
         """SHA-256 of names, shapes, types and bytes of what the bank holds now."""
-        return hash_tensors(self._tensors())
+        return fingerprint(self._tensors())
 
     def __len__(self) -> int:
         return self.keys.size(0)

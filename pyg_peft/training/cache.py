@@ -1,26 +1,22 @@
 """Frozen features of a training run, computed once per sample and view."""
 
-import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_peft.checkpoint import fingerprint
 from pyg_peft.errors import CheckpointError
 from pyg_peft.geometry import Patches
 from pyg_peft.model import PeftModel
-from pyg_peft.training.atomic import write_atomic
+from pyg_peft.tensor_file import read_tensors, write_tensors
 from pyg_peft.tuners.saving import base_fingerprint
 
-_FORMAT = "pyg_peft.feature_cache"
+_KIND = "a cache of features"
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -152,13 +148,8 @@ class FeatureCache:
         queries = [entry.query for entry in entries if entry.query is not None]
         if queries:
             tensors["query"] = torch.stack(queries)
-        header = {
-            "format": _FORMAT,
-            "identity": json.dumps(self.identity, sort_keys=True),
-            "keys": json.dumps(keys),
-            "sha256": _digest(tensors),
-        }
-        write_atomic(path, lambda temporary: save_file(tensors, temporary, header))
+        content = {"format": _FORMAT, "identity": self.identity, "keys": keys}
+        write_tensors(path, _KIND, tensors, content)
 
     def load(self, path: str | Path) -> None:
         """Take over the entries of a file that :meth:`save` wrote.
@@ -166,33 +157,20 @@ class FeatureCache:
         Raises:
             CheckpointError: the file is damaged, foreign, or belongs to another base or transform.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, UnicodeDecodeError) as error:
+        content, tensors = read_tensors(path, _KIND, _FORMAT)
+        if content["identity"] != self.identity:
             raise CheckpointError(
-                f"Expected '{path}' to be a whole file of features ({error})"
-            ) from error
-        expected = json.dumps(self.identity, sort_keys=True)
-        if header.get("format") != _FORMAT or header.get("identity") != expected:
-            raise CheckpointError(
-                f"Expected '{path}' to hold features of {expected} (got {header.get('identity')})"
+                f"Expected '{path}' to hold features of {self.identity} "
+                f"(got {content['identity']})"
             )
-        if header.get("sha256") != _digest(tensors):
-            raise CheckpointError(f"Expected '{path}' to match its SHA-256 (got changed content)")
         query = tensors.get("query")
-        for row, (sample, view, kind) in enumerate(json.loads(header["keys"])):
+        for row, (sample, view, kind) in enumerate(content["keys"]):
             self.entries[(sample, view, kind)] = _Entry(
                 tensors["tokens"][row],
                 tensors["center"][row],
                 tensors["mask"][row],
                 None if query is None else query[row],
             )
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    return hashlib.sha256(fingerprint(tensors).encode()).hexdigest()
 
 
 __all__ = ["FeatureCache"]

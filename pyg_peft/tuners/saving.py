@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from ..checkpoint import bank_name, fingerprint, to_json, write_adapter
+from ..checkpoint import bank_name, fingerprint, remove_unused, to_json, write_adapter
 from ..nn import MemoryBank
+from ..storage import exclusive
 from ..trainable import ParameterCount
 from .card import model_card
 from .config import MethodConfig, Site
@@ -77,7 +78,7 @@ def save_adapter(
     class_names: Sequence[str] | None,
     preprocessing: Mapping[str, Any] | None,
 ) -> None:
-    """Write an adapter and its bank.
+    """Write an adapter and its bank, and then remove a bank that was only the older adapter's.
 
     Raises:
         TypeError: If a setting is no JSON value; nothing is written then.
@@ -92,12 +93,15 @@ def save_adapter(
     )
     to_json(description)
     folder = Path(folder)
-    if bank is not None:
-        # First, and under a name of its own: an adapter in the folder, old or new, never lacks its
-        # bank.
-        folder.mkdir(parents=True, exist_ok=True)
-        bank.save(folder / bank_name(bank.hash))
-    write_adapter(folder, site_tensors(sites), description, model_card(description))
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder) as alone:
+        if bank is not None:
+            # First, and under a name of its own: an adapter in the folder, old or new, never lacks
+            # its bank.
+            bank.save(folder / bank_name(bank.hash))
+        write_adapter(folder, site_tensors(sites), description, model_card(description))
+        if alone:
+            remove_unused(folder)
 
 
 __all__ = ["base_fingerprint", "count", "describe", "save_adapter"]

@@ -91,7 +91,7 @@ def test_files_are_whole_and_belong_to_one_base_and_transform(tmp_path):
     with pytest.raises(CheckpointError, match="SHA-256"):
         FeatureCache(model, "a").load(path)
     path.write_bytes(content[:50])
-    with pytest.raises(CheckpointError, match="whole file"):
+    with pytest.raises(CheckpointError, match="whole safetensors file"):
         FeatureCache(model, "a").load(path)
 
 

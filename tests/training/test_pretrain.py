@@ -33,7 +33,7 @@ import test_pretrain as test
 import pyg_peft.training.pretrain as module
 
 torch.set_num_threads(1)
-left, real = [4], module.save_atomic
+left, real = [5], module.write_atomic
 
 def die(*args):
     left[0] -= 1
@@ -41,7 +41,7 @@ def die(*args):
         os.kill(os.getpid(), signal.SIGKILL)
     real(*args)
 
-module.save_atomic = die
+module.write_atomic = die
 options = test.PretrainOptions(**test.OPTIONS, bf16={bf16})
 module.pretrain(test.network(), test.corpus(), {folder!r}, options)
 """
@@ -74,7 +74,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, bf16):
     assert report.finished and report.total_steps == 6
 
     killed = tmp_path / "killed"
-    # The fourth write of a checkpoint dies: three steps are safe, the fourth is lost.
+    # First the log is written. The fourth checkpoint dies: three steps are safe, the fourth is not.
     script = KILLED.format(here=str(Path(__file__).parent), folder=str(killed), bf16=bf16)
     child = subprocess.run([sys.executable, "-c", script], check=False)
     assert child.returncode == -signal.SIGKILL
