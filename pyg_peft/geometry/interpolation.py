@@ -48,7 +48,14 @@ def interpolation_weights(
     return weight / total[receiver]
 
 
-def interpolate(x: Tensor, edge_index: EdgeIndex, weight: Tensor, num_points: int) -> Tensor:
+def interpolate(
+    x: Tensor,
+    edge_index: EdgeIndex,
+    weight: Tensor,
+    num_points: int,
+    *,
+    ptr: Tensor | None = None,
+) -> Tensor:
     r"""Return :math:`\mathbf{y}_i = \sum_j w_{ji} \mathbf{x}_j` for ``num_points`` receivers.
 
     Args:
@@ -56,25 +63,54 @@ def interpolate(x: Tensor, edge_index: EdgeIndex, weight: Tensor, num_points: in
         edge_index: edges, row 0 a row of ``x``, row 1 a receiver.
         weight: weight of each edge; see :func:`interpolation_weights`.
         num_points: number of receivers. One without an edge gets zeros.
+        ptr: borders of the receivers' edges, from :func:`sort_by_receiver`; the edges are then
+            taken as sorted. A :class:`~pyg_peft.geometry.Structure` has them as ``interp_ptr``, so
+            that only the first of many layers pays for the order. Receivers beyond the last border
+            have no edge.
 
-    Shapes: x ``(N, C)``, edge_index ``(2, E)``, weight ``(E,)``; output ``(num_points, C)``.
+    Shapes: x ``(N, C)``, edge_index ``(2, E)``, weight ``(E,)``, ptr ``(M + 1,)`` with ``M`` at
+        most ``num_points``; output ``(num_points, C)``.
 
     Symmetries: equivariant to the order of points and of receivers. Differentiable in ``x`` and
         ``weight``.
+
+    Raises:
+        ValueError: if ``ptr`` has more receivers than ``num_points``.
 
     Example:
         >>> edge_index = torch.tensor([[0, 1], [0, 0]])
         >>> interpolate(torch.tensor([[1.0], [6.0]]), edge_index, torch.tensor([0.8, 0.2]), 1)
         tensor([[2.]])
     """
+    if ptr is None:
+        edge_index, weight, ptr = sort_by_receiver(edge_index, weight, num_points)
+    missing = num_points + 1 - ptr.size(0)
+    if missing < 0:
+        raise ValueError(
+            f"Expected 'num_points' to be at least {ptr.size(0) - 1} (got {num_points})"
+        )
     if not torch.compiler.is_compiling() and weight.numel() == 0:
         return x.new_zeros(num_points, x.size(1))
+    if missing > 0:
+        ptr = torch.cat([ptr, ptr[-1:].expand(missing)])
     # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
-    receiver, order = edge_index[1].sort(stable=True)
-    first = torch.searchsorted(receiver, torch.arange(num_points, device=x.device))
     return F.embedding_bag(
-        edge_index[0][order], x, first, mode="sum", per_sample_weights=weight[order].to(x.dtype)
+        edge_index[0],
+        x,
+        ptr,
+        mode="sum",
+        per_sample_weights=weight.to(x.dtype),
+        include_last_offset=True,
     )
 
 
-__all__ = ["interpolate", "interpolation_weights"]
+def sort_by_receiver(
+    edge_index: Tensor, weight: Tensor, num_points: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return edges and weights sorted by receiver, and the borders ``[num_points + 1]`` of each."""
+    receiver, order = edge_index[1].sort(stable=True)
+    ptr = torch.searchsorted(receiver, torch.arange(num_points + 1, device=receiver.device))
+    return torch.stack([edge_index[0][order], receiver]), weight[order], ptr
+
+
+__all__ = ["interpolate", "interpolation_weights", "sort_by_receiver"]

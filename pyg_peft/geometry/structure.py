@@ -1,13 +1,16 @@
 """Structure: all that a neighbourhood layer needs to know of positions, built once and shared."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from pyg_peft.errors import check_pos
-from pyg_peft.geometry.interpolation import interpolation_weights
+from pyg_peft.geometry.interpolation import interpolation_weights, sort_by_receiver
 from pyg_peft.geometry.layout import count_clouds, counts
 from pyg_peft.geometry.sampling import farthest_point_sample
 from pyg_peft.geometry.tables import neighbor_table, to_edges
@@ -18,20 +21,39 @@ from pyg_peft.typing import Batch, Pos
 class Structure:
     """Centres, the edges from members to centres, and the edges from centres back to points.
 
+    All that is shared by the layers that take it is worked out and checked here, once: a layer only
+    gathers and reduces.
+
     Args:
         center_index: rows of ``x`` that act as centres ``[S]``.
         edge_index: members to centres ``[2, E]``: row 0 a row of ``x``, row 1 the number of a
             centre, 0 to ``S - 1``, sorted by row 1.
         interp_index: centres to points ``[2, E']``: row 0 the number of a centre, row 1 a row of
-            ``x``, sorted by row 1.
+            ``x``. Kept sorted by row 1.
         interp_weight: weight of each edge back ``[E']``; sums to one per receiving row.
         degree: members of a centre if all have as many, so that a layer may reshape instead of pad.
         interp_degree: centres of a receiving row if all have as many.
+        max_degree: a number of members that no centre exceeds; counted by default.
+        num_rows: rows of ``x``; by default up to the last one that receives. Further rows receive
+            nothing.
+
+    Attributes:
+        interp_ptr: borders of each row's edges back ``[num_rows + 1]``, for
+            :func:`~pyg_peft.geometry.interpolate`.
+
+    Raises:
+        ValueError: if ``edge_index`` is not sorted by centre, names a centre that is not there, or
+            contradicts ``degree`` or ``max_degree``; if ``interp_index`` names a row beyond
+            ``num_rows``; or if ``interp_weight`` is no weight per edge. While a graph is compiled
+            values are not checked, and ``max_degree`` (or ``degree``) and ``num_rows`` must be
+            given.
 
     Example:
         >>> structure = build_structure(torch.eye(3), k=2, num_centers=1)
         >>> structure.edge_index.shape, structure.degree, structure.interp_degree
         (torch.Size([2, 2]), 2, 1)
+        >>> structure.interp_ptr
+        tensor([0, 1, 2, 3])
     """
 
     center_index: Tensor
@@ -40,8 +62,36 @@ class Structure:
     interp_weight: Tensor
     degree: int | None = None
     interp_degree: int | None = None
+    max_degree: int | None = None
+    num_rows: int | None = None
+    interp_ptr: Tensor = field(init=False)
 
-    def to_rows(self, rows: Tensor) -> "Structure":
+    def __post_init__(self) -> None:
+        num_rows, interp_index = self.num_rows, self.interp_index
+        if interp_index.size(1) != self.interp_weight.numel():
+            raise ValueError(
+                f"Expected 'interp_weight' to have {interp_index.size(1)} elements, one for each "
+                f"edge (got {self.interp_weight.numel()})"
+            )
+        max_degree = _checked_degree(
+            self.edge_index[1], self.center_index.numel(), self.degree, self.max_degree
+        )
+        if num_rows is None:
+            _refuse_compiling("num_rows")
+            num_rows = _last_row(interp_index) + 1
+        elif not torch.compiler.is_compiling() and _last_row(interp_index) >= num_rows:
+            raise ValueError(
+                f"Expected 'interp_index' to name rows below {num_rows} "
+                f"(got {_last_row(interp_index)})"
+            )
+        index, weight, ptr = sort_by_receiver(interp_index, self.interp_weight, num_rows)
+        object.__setattr__(self, "interp_index", index)
+        object.__setattr__(self, "interp_weight", weight)
+        object.__setattr__(self, "interp_ptr", ptr)
+        object.__setattr__(self, "max_degree", max_degree)
+        object.__setattr__(self, "num_rows", num_rows)
+
+    def to_rows(self, rows: Tensor, num_rows: int | None = None) -> "Structure":
         """Return the structure of another array, in which node ``n`` is row ``rows[n]``.
 
         For example the tokens of a backbone, where prompts and a summary token stand between
@@ -49,22 +99,48 @@ class Structure:
 
         Args:
             rows: rows of the other array ``[N]``.
+            num_rows: rows that the other array has; needed while a graph is compiled.
         """
         return replace(
             self,
             center_index=rows[self.center_index],
             edge_index=torch.stack([rows[self.edge_index[0]], self.edge_index[1]]),
             interp_index=torch.stack([self.interp_index[0], rows[self.interp_index[1]]]),
+            num_rows=num_rows,
         )
 
     def to(self, device: torch.device | str) -> "Structure":
         """Return a copy on another device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in values.items()}
-        return replace(self, **moved)
+        return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), self)
 
 
-torch.export.register_dataclass(Structure)
+_NAMES = [field.name for field in fields(Structure)]
+
+
+def _flatten(structure: Structure) -> tuple[list[Any], None]:
+    return [getattr(structure, name) for name in _NAMES], None
+
+
+def _flatten_with_keys(structure: Structure) -> tuple[list[tuple[Any, Any]], None]:
+    return [(pytree.GetAttrKey(name), getattr(structure, name)) for name in _NAMES], None
+
+
+def _unflatten(values: Iterable[Any], context: None) -> Structure:
+    """Put a structure together again as it was: nothing is checked or sorted a second time."""
+    structure = object.__new__(Structure)
+    for name, value in zip(_NAMES, values, strict=True):
+        object.__setattr__(structure, name, value)
+    return structure
+
+
+# As a tree, a structure may enter an exported graph, and pass the hooks of sharded training.
+pytree.register_pytree_node(
+    Structure,
+    _flatten,
+    _unflatten,
+    serialized_type_name="pyg_peft.geometry.Structure",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
 
 
 def build_structure(
@@ -136,6 +212,8 @@ def build_structure(
         interp_weight=weight,
         degree=_degree(members, batch is None),
         interp_degree=_degree(back, batch is None),
+        max_degree=members.size(1),
+        num_rows=pos.size(0),
     )
 
 
@@ -174,6 +252,48 @@ def _degree(table: Tensor, complete: bool) -> int | None:
     if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
         return table.size(1)
     return None
+
+
+def _checked_degree(
+    center: Tensor, num_centers: int, degree: int | None, max_degree: int | None
+) -> int:
+    """Check the centres of edges; return a number of members that no centre exceeds."""
+    if degree is not None and center.numel() != num_centers * degree:
+        raise ValueError(
+            f"Expected 'edge_index' to have {degree} edges at each of {num_centers} centres "
+            f"(got {center.numel()} edges in all)"
+        )
+    if torch.compiler.is_compiling():
+        if degree is None and max_degree is None:
+            _refuse_compiling("max_degree")
+        return cast(int, max_degree if degree is None else degree)
+    if bool((center[1:] < center[:-1]).any()):
+        raise ValueError("Expected 'edge_index' to be sorted by centre (got another order)")
+    if center.numel() > 0 and not 0 <= int(center[0]) <= int(center[-1]) < num_centers:
+        raise ValueError(
+            f"Expected 'edge_index' to name centres in [0, {num_centers}) "
+            f"(got {int(center[0])} to {int(center[-1])})"
+        )
+    count = center.bincount(minlength=num_centers)
+    most = int(count.max()) if num_centers > 0 else 0
+    if degree is not None and bool((count != degree).any()):
+        raise ValueError(
+            f"Expected 'edge_index' to have {degree} edges at each centre (got {most} at one)"
+        )
+    if max_degree is not None and most > max_degree:
+        raise ValueError(
+            f"Expected 'edge_index' to have at most {max_degree} edges at each centre (got {most})"
+        )
+    return most if max_degree is None else max_degree
+
+
+def _last_row(interp_index: Tensor) -> int:
+    return int(interp_index[1].max()) if interp_index.numel() > 0 else -1
+
+
+def _refuse_compiling(name: str) -> None:
+    if torch.compiler.is_compiling():
+        raise ValueError(f"Expected '{name}' to be given while a graph is compiled (got None)")
 
 
 def _check_sizes(

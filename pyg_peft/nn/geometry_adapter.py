@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import scatter, to_dense_batch
+from torch_geometric.utils import to_dense_batch
 
 from pyg_peft.errors import check_channels
 from pyg_peft.geometry import Structure, build_structure, interpolate
@@ -63,8 +63,8 @@ class GeometryAwareAdapter(MessagePassing):
 
     Raises:
         ValueError: a size out of range; a shared attention of another width; rows of another width;
-            neither ``pos`` nor ``structure``; a structure whose edges are not grouped by centre;
-            one centre in all while training, which batch norm cannot normalise.
+            neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one centre in
+            all while training, which batch norm cannot normalise.
 
     Differences:
         Centres come from a canonical start, not from row 0, and members of one cloud only (the
@@ -147,21 +147,27 @@ class GeometryAwareAdapter(MessagePassing):
         check_channels(x, self.channels)
         if structure is None:
             structure = self._build(x, pos, batch, batch_size)
-        _check_structure(structure)
-        num_centers = structure.center_index.numel()
-        # propagate_type: (qkv: Tensor, x: Tensor, degree: Optional[int])
+        num_centers, num_rows = structure.center_index.numel(), structure.interp_ptr.numel() - 1
+        if num_rows > x.size(0):
+            raise ValueError(
+                f"Expected 'x' to have at least {num_rows} rows, as 'structure' has "
+                f"(got {x.size(0)})"
+            )
+        # propagate_type: (qkv: Tensor, x: Tensor, degree: Optional[int], max_degree: int)
         z = self.propagate(
             structure.edge_index,
             size=(x.size(0), num_centers),
             qkv=self.attention.project(x),
             x=x,
             degree=structure.degree,
+            max_degree=structure.max_degree,
         )  # [S, C]
         z = F.gelu(self._normalize(z))
         z = z + self.center_scale * x.index_select(0, structure.center_index)
         # The gate meets the few centers, not the many rows that they are spread over.
         z = (self.gate * z).to(x.dtype)
-        h = interpolate(z, structure.interp_index, structure.interp_weight, x.size(0))  # [N, C]
+        back, weight, ptr = structure.interp_index, structure.interp_weight, structure.interp_ptr
+        h = interpolate(z, back, weight, x.size(0), ptr=ptr)  # [N, C]
         return self.bottleneck(x + h)
 
     def message(self, qkv_j: Tensor) -> Tensor:
@@ -176,13 +182,14 @@ class GeometryAwareAdapter(MessagePassing):
         x: Tensor,
         edge_index_j: Tensor,
         degree: Optional[int],  # noqa: UP045  PyG renders this annotation and knows no `|`
+        max_degree: int,
     ) -> Tensor:
         """A centre lets its members attend to each other and takes the largest of each channel."""
         if degree:  # neither unequal nor zero
             qkv = inputs.view(dim_size, degree, inputs.size(-1))
             member, mask = edge_index_j.view(dim_size, degree), None
         else:
-            size = self._max_degree(index, dim_size)
+            size = max(max_degree, 1)
             qkv, mask = to_dense_batch(inputs, index, 0.0, size, dim_size)
             member, _ = to_dense_batch(edge_index_j, index, 0, size, dim_size)
         change = self.attention.proj(self.attention.attend(qkv, mask))  # [S, K, C]
@@ -214,34 +221,6 @@ class GeometryAwareAdapter(MessagePassing):
                 "Expected at least 2 centres in a training batch, for batch norm (got 1)"
             )
         return self.norm(z)
-
-    def _max_degree(self, index: Tensor, num_centers: int) -> int:
-        degree = scatter(torch.ones_like(index), index, dim_size=num_centers, reduce="sum")
-        if torch.compiler.is_compiling():
-            # A graph cannot read the size from the data: pad to k, and fail loudly beyond it.
-            fits = (degree <= self.k).all()
-            torch.ops.aten._assert_async.msg(fits, "a centre has more than k members")
-            return self.k
-        return max(1, int(degree.max())) if num_centers > 0 else 1
-
-
-def _check_structure(structure: Structure) -> None:
-    num_centers, degree = structure.center_index.numel(), structure.degree
-    index = structure.edge_index[1]
-    if degree is not None and index.numel() != num_centers * degree:
-        raise ValueError(
-            f"Expected 'structure' to have {degree} edges at each of {num_centers} centres "
-            f"(got {index.numel()} edges in all)"
-        )
-    if torch.compiler.is_compiling():
-        return
-    if degree is not None:
-        center = torch.arange(num_centers, device=index.device)
-        grouped = torch.equal(index, center.repeat_interleave(degree))
-    else:
-        grouped = not bool((index[1:] < index[:-1]).any())
-    if not grouped:
-        raise ValueError("Expected 'structure' to have edges grouped by centre (got another order)")
 
 
 __all__ = ["GeometryAwareAdapter"]

@@ -105,7 +105,7 @@ class PromptGeometry(Component):
             max_num=num_nodes,
         )
         _promise_some(structure.center_index)
-        return structure.to_rows(rows)
+        return structure.to_rows(rows, num_clouds * (1 + num_nodes))
 
     def extra_repr(self) -> str:
         num_prompts = 0 if self.prompt_pos is None else self.prompt_pos.size(0)

@@ -40,8 +40,8 @@ CALLS: dict[str, Callable[[Tensor, Tensor | None, int], Any]] = {
 
 def tensors(result: Any) -> list[Tensor]:
     if isinstance(result, Structure):
-        weight = [result.interp_weight]
-        return [result.center_index, result.edge_index, result.interp_index, *weight]
+        back = [result.interp_index, result.interp_weight, result.interp_ptr]
+        return [result.center_index, result.edge_index, *back]
     if isinstance(result, Patches):
         assert result.features is not None
         index = [result.index, result.center_index]

@@ -77,3 +77,6 @@ def test_no_edges():
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match=r"'eps' to be > 0 \(got 0\)"):
         interpolation_weights(*problem(), eps=0)
+    borders = torch.tensor([0, 1, 2])
+    with pytest.raises(ValueError, match=r"'num_points' to be at least 2 \(got 1\)"):
+        interpolate(torch.ones(2, 4), torch.tensor([[0, 1]] * 2), torch.ones(2), 1, ptr=borders)

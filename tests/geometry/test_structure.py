@@ -1,6 +1,7 @@
 """Structure: centres, members, and the way back."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
-from pyg_peft.geometry import Structure, build_structure, interpolation_weights
+from pyg_peft.geometry import Structure, build_structure, interpolate, interpolation_weights
 
 LINE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [4, 0, 0]])
 
@@ -138,7 +139,78 @@ def test_is_a_pytree_and_moves_between_devices():
     copied = pytree.tree_map_only(torch.Tensor, torch.clone, structure)
     assert isinstance(copied, Structure)
     assert copied.degree == structure.degree
-    assert structure.to("meta").edge_index.device.type == "meta"
+    assert torch.equal(copied.interp_ptr, structure.interp_ptr)
+    shapes = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.shape, structure)
+    assert shapes.interp_ptr == (5,)
+    moved = structure.to("meta")
+    assert moved.edge_index.device.type == moved.interp_ptr.device.type == "meta"
+
+
+def test_what_layers_share_is_worked_out_once():
+    structure = Structure(
+        center_index=torch.tensor([0, 2]),
+        edge_index=torch.tensor([[0, 1, 2], [0, 0, 1]]),
+        interp_index=torch.tensor([[1, 0, 1], [3, 0, 0]]),
+        interp_weight=torch.tensor([1.0, 0.25, 0.75]),
+    )
+    assert structure.interp_index.tolist() == [[0, 1, 1], [0, 0, 3]]
+    assert structure.interp_weight.tolist() == [0.25, 0.75, 1.0]
+    assert structure.interp_ptr.tolist() == [0, 2, 2, 2, 3]
+    assert (structure.max_degree, structure.num_rows) == (2, 4)
+    z = torch.tensor([[4.0], [8.0]])
+    edges, weight, ptr = structure.interp_index, structure.interp_weight, structure.interp_ptr
+    out = interpolate(z, edges, weight, 6, ptr=ptr)
+    assert out.flatten().tolist() == [7.0, 0.0, 0.0, 8.0, 0.0, 0.0]
+    changed = replace(structure, interp_index=torch.tensor([[0, 0, 0], [2, 1, 0]]))
+    assert changed.interp_ptr.tolist() == [0, 1, 2, 3, 3]
+
+
+def test_interpolation_weights_keep_their_gradient_when_sorted():
+    weight = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    structure = replace(
+        build_structure(LINE.double(), k=2, num_centers=1),
+        interp_index=torch.tensor([[0, 0], [3, 1]]),
+        interp_weight=weight,
+    )
+    (gradient,) = torch.autograd.grad(structure.interp_weight[0], weight)
+    assert gradient.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"degree": 3}, r"to have 3 edges at each of 2 centres \(got 4 edges in all\)"),
+        ({"edge_index": torch.tensor([[0, 1, 2, 3], [1, 1, 0, 0]])}, "to be sorted by centre"),
+        (
+            {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 1, 2]])},
+            r"to name centres in \[0, 2\) \(got 0 to 2\)",
+        ),
+        (
+            {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]])},
+            r"to have 2 edges at each centre \(got 3 at one\)",
+        ),
+        (
+            {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]]), "degree": None},
+            r"to have at most 2 edges at each centre \(got 3\)",
+        ),
+        ({"interp_weight": torch.ones(3)}, r"'interp_weight' to have 4 elements.*\(got 3\)"),
+        ({"num_rows": 3}, r"'interp_index' to name rows below 3 \(got 3\)"),
+    ],
+)
+def test_a_contradiction_is_found_when_it_is_built(changes: dict[str, Any], message: str):
+    structure = build_structure(LINE, k=2, ratio=0.5, num_interp=1)
+    with pytest.raises(ValueError, match=message):
+        replace(structure, **changes)
+
+
+def test_a_compiled_graph_must_be_told_the_sizes(monkeypatch: pytest.MonkeyPatch):
+    structure = build_structure(LINE, k=2, ratio=0.5, num_interp=1)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    with pytest.raises(ValueError, match="'num_rows' to be given while a graph is compiled"):
+        structure.to_rows(torch.arange(4))
+    assert structure.to_rows(torch.arange(4), 6).interp_ptr.tolist() == [0, 1, 2, 3, 4, 4, 4]
+    with pytest.raises(ValueError, match="'max_degree' to be given while a graph is compiled"):
+        replace(structure, degree=None, max_degree=None)
 
 
 BASE: dict[str, Any] = {"pos": LINE}
