@@ -1,0 +1,97 @@
+"""From a slot of the plan to training, validation and test clouds."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from plan import Slot, Task
+from torch import Tensor
+
+from pyg_peft.datasets import (
+    FewShotSubset,
+    NpzShapes,
+    ScaleTranslate,
+    UpRotate,
+    few_shot_episode,
+    keyed_generator,
+    train_val_split,
+)
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.preprocessing import Preprocessing
+
+AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate}
+
+
+def open_case(folder: Path, task: Task, slot: Slot, training: dict[str, Any]) -> ShapeDataModule:
+    """The splits of one run; which clouds are in them depends on the task, seed and fold only."""
+    path = folder / task.file
+    options: dict[str, Any] = {"normalize": False, **task.options}
+    settings: dict[str, Any] = {
+        "preprocessing": Preprocessing(training["num_points"]),
+        "augmentation": AUGMENTATIONS[training["augmentation"]](),
+        "num_views": training["num_views"],
+        "batch_size": training["batch_size"],
+        "val_fraction": training["val_fraction"],
+        "seed": slot.seed,
+    }
+    if task.test_fraction is not None:
+        whole: Any = NpzShapes(path, None, **options)
+        rows = resample(whole.labels, task.test_fraction, training["val_fraction"], slot.seed)
+        train, val, test = (whole[part] for part in rows)
+        return ShapeDataModule(train, val, test, class_names=whole.class_names, **settings)
+    fold = {} if slot.fold is None else {"fold": slot.fold}
+    train: Any = NpzShapes(path, "train", **fold, **options)
+    test: Any = NpzShapes(path, "test", **fold, **options)
+    if task.ways is not None:
+        return ShapeDataModule(*episode(train, test, task, slot.seed), **settings)
+    if task.per_class is not None:
+        train = train[first_of_each(train.labels, task.per_class)]
+    groups = None
+    if task.group_field is not None:
+        names = train.field(task.group_field).tolist()
+        number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        groups = torch.tensor([number[name] for name in names])
+    return ShapeDataModule(
+        train, None, test, class_names=train.class_names, groups=groups, **settings
+    )
+
+
+def first_of_each(labels: Tensor, per_class: int) -> Tensor:
+    """A fixed draw of ``per_class`` rows a class, the same for every seed."""
+    rows: list[Tensor] = []
+    for label in labels.unique().tolist():
+        own = (labels == label).nonzero().flatten()
+        generator = keyed_generator("benchmark subset", label)
+        rows.append(own[torch.randperm(len(own), generator=generator)[:per_class]])
+    return torch.cat(rows).sort().values
+
+
+def resample(
+    labels: Tensor, test_fraction: float, val_fraction: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Training, validation and test rows of resampling ``seed``.
+
+    The validation rows are the same for every seed, so what chose the learning rate is in no test.
+    """
+    rest, val = train_val_split(labels, val_fraction, 0)
+    share = test_fraction * len(labels) / len(rest)
+    train, test = train_val_split(labels[rest], share, 1 + seed)
+    return rest[train], val, rest[test]
+
+
+def episode(train: Any, test: Any, task: Task, seed: int) -> tuple[Any, Any, Any]:
+    """Support and validation queries from the training split, test queries from the test split."""
+    if task.ways is None or task.shots is None:
+        raise ValueError("Expected 'ways' and 'shots' to be given (got None)")
+    sizes = {"num_ways": task.ways, "num_shots": task.shots, "num_queries": task.queries}
+    drawn = few_shot_episode(train.labels, **sizes, episode=seed)
+    queries: list[Tensor] = []
+    for label in drawn.classes:
+        own = (test.labels == label).nonzero().flatten()
+        generator = keyed_generator("benchmark queries", seed, label)
+        queries.append(own[torch.randperm(len(own), generator=generator)[: task.queries]])
+    return (
+        FewShotSubset(train, drawn.support, drawn.classes),
+        FewShotSubset(train, drawn.query, drawn.classes),
+        FewShotSubset(test, torch.cat(queries), drawn.classes),
+    )

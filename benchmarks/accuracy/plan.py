@@ -1,0 +1,190 @@
+"""What is to be measured: a committed plan, and the rows that follow from it in order."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pyg_peft.backbones.pretrained import POINT_MAE_FILES
+from pyg_peft.tuners import METHODS
+
+TRAINING = {"batch_size", "num_views", "num_points", "val_fraction", "augmentation"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of the library with settings; ``weights`` of its own, or the plan's."""
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    bank: bool = True
+    weights: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A data set and how it is split, repeated and trained on; see the plan for the keys."""
+
+    file: str
+    epochs: int
+    seeds: int
+    main_seeds: int = 0  # repetitions of methods that are not main
+    only_main: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    per_class: int | None = None
+    folds: tuple[int, ...] = ()
+    test_fraction: float | None = None
+    group_field: str | None = None
+    ways: int | None = None
+    shots: int | None = None
+    queries: int = 20
+    rates_of: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One number of the table before its learning rate is known."""
+
+    task: str
+    method: str
+    seed: int
+    fold: int | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training run, one file of results."""
+
+    slot: Slot
+    lr: float
+
+    @property
+    def file(self) -> str:
+        fold = "" if self.slot.fold is None else f"_fold{self.slot.fold}"
+        return f"{self.slot.task}/{self.slot.method}/seed{self.slot.seed}{fold}_lr{self.lr:g}.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan; ``rows_of`` says which runs a slot needs once others are known."""
+
+    data: Path
+    weights: str
+    sizes: Mapping[str, Any]
+    rates: tuple[float, ...]
+    training: Mapping[str, Any]
+    methods: Mapping[str, Method]
+    main: tuple[str, ...]
+    tasks: Mapping[str, Task]
+
+    def slots(self) -> list[Slot]:
+        """Everything, main methods and the first three seeds first, then by task and seed."""
+        ordered: list[tuple[tuple[int, ...], Slot]] = []
+        names = [*self.main, *(name for name in self.methods if name not in self.main)]
+        for number, (task_name, task) in enumerate(self.tasks.items()):
+            for place, name in enumerate(names):
+                is_main = name in self.main
+                if task.only_main and not is_main:
+                    continue
+                for seed in range(task.seeds if is_main else task.main_seeds or task.seeds):
+                    tier = 2 if seed >= 3 else 0 if is_main else 1
+                    for fold in task.folds or (None,):
+                        slot = Slot(task_name, name, seed, fold)
+                        ordered.append(((tier, number, seed, place), slot))
+        return [slot for _, slot in sorted(ordered, key=lambda entry: entry[0])]
+
+    def search(self, slot: Slot) -> list[Row]:
+        """The rows that choose the slot's learning rate: seed 0 of the same method and fold."""
+        task = self.tasks[slot.task].rates_of or slot.task
+        origin = Slot(task, slot.method, 0, slot.fold)
+        return [Row(origin, lr) for lr in self.rates]
+
+    def config(self, row: Row) -> dict[str, Any]:
+        """All that decides a row's numbers, as JSON-able values."""
+        task, method = self.tasks[row.slot.task], self.methods[row.slot.method]
+        weights = method.weights or self.weights
+        split = {k: v for k, v in vars(task).items() if k in _SPLITTING and v not in (None, (), {})}
+        return {
+            "task": row.slot.task,
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in split.items()},
+            "method": method.method,
+            "settings": dict(method.settings),
+            "bank": method.bank and METHODS[method.method].takes_memory_bank,
+            "weights": weights,
+            "weights_hash": weights_hash(weights, self.sizes),
+            "training": {**self.training, **task.training},
+            "epochs": task.epochs,
+            "lr": row.lr,
+            "seed": row.slot.seed,
+            "fold": row.slot.fold,
+        }
+
+
+_SPLITTING = {
+    *("file", "options", "per_class", "test_fraction", "group_field", "ways", "shots", "queries"),
+}
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ValueError: a key is unknown, or a name is none of a method or a task.
+    """
+    content = yaml.safe_load(path.read_text())
+    methods = {name: Method(name) for name in METHODS}
+    methods |= {name: Method(**values) for name, values in content.get("variants", {}).items()}
+    tasks: dict[str, Task] = {}
+    for name, values in content["sets"].items():
+        tasks[name] = Task(**{**values, "folds": tuple(values.get("folds", ()))})
+    plan = Plan(
+        data=(path.parent / content["data"]).resolve(),
+        weights=content["weights"],
+        sizes=content["sizes"],
+        rates=tuple(float(rate) for rate in content["rates"]),
+        training=content["training"],
+        methods=methods,
+        main=tuple(content["main"]),
+        tasks=tasks,
+    )
+    for where in (plan.training, *(task.training for task in tasks.values())):
+        if strange := sorted(set(where) - TRAINING):
+            raise ValueError(f"Expected 'training' to have keys of {TRAINING} (got {strange})")
+    known = {"main": methods, "rates_of": tasks, "method": METHODS}
+    named = [("main", name) for name in plan.main]
+    named += [("rates_of", task.rates_of) for task in tasks.values() if task.rates_of]
+    named += [("method", method.method) for method in methods.values()]
+    for key, name in named:
+        if name not in known[key]:
+            raise ValueError(f"Expected '{key}' to be one of {', '.join(known[key])} (got {name})")
+    return plan
+
+
+def weights_hash(weights: str, sizes: Mapping[str, Any]) -> str:
+    """What the base weights are, without reading their tensors."""
+    if weights == "random":
+        return str(sorted(sizes.items()))
+    if weights in POINT_MAE_FILES:
+        return POINT_MAE_FILES[weights].sha256
+    path = Path(weights)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "not here"
+
+
+def choose(slots: list[Slot], rows: str) -> Iterator[Slot]:
+    """Those of ``slots`` that a filter like ``sydney:lora,psb`` names; all if it is empty."""
+    wanted = [entry.split(":") for entry in rows.split(",") if entry]
+    tasks, methods = {slot.task for slot in slots}, {slot.method for slot in slots}
+    for task, *method in wanted:
+        if task not in tasks or len(method) > 1 or not set(method) <= methods:
+            raise ValueError(
+                f"Expected 'rows' to name sets and methods as SET or SET:METHOD, of "
+                f"{', '.join(sorted(tasks))} and {', '.join(sorted(methods))} "
+                f"(got {':'.join([task, *method])})"
+            )
+    for slot in slots:
+        if not wanted or any([slot.task] == w or [slot.task, slot.method] == w for w in wanted):
+            yield slot

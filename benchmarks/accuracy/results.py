@@ -1,0 +1,80 @@
+"""The finished rows, one JSON file each; those of another configuration than the plan's are stale."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from plan import Plan, Row, Slot
+
+
+class Results:
+    """What is finished in ``folder`` under ``plan``."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.stale: list[Row] = []
+        self._found: dict[Row, dict[str, Any]] = {}
+        for slot in plan.slots():
+            for lr in plan.rates:
+                self.read(Row(slot, lr))
+
+    def read(self, row: Row) -> None:
+        """Look at the row's file, if there is one."""
+        path = self.folder / row.file
+        if not path.is_file():
+            return
+        record = json.loads(path.read_text())
+        if record["config"] == self.plan.config(row):
+            self._found[row] = record
+        else:
+            self.stale.append(row)
+
+    def __contains__(self, row: Row) -> bool:
+        return row in self._found
+
+    def __getitem__(self, row: Row) -> dict[str, Any]:
+        return self._found[row]
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._found.values())
+
+    def chosen(self, slot: Slot) -> Row | None:
+        """The slot's row with the rate that was best on validation; ``None`` before it is known.
+
+        Equal accuracies are decided by the validation loss. Test numbers are not looked at.
+        """
+        search = self.plan.search(slot)
+        if not all(row in self for row in search):
+            return None
+        best = max(search, key=lambda row: _on_validation(self[row]))
+        return Row(slot, best.lr)
+
+    def wanted(self, slot: Slot) -> list[Row]:
+        """The rows that the slot still needs, as far as that can be told."""
+        search = self.plan.search(slot)
+        if search[0].slot == slot:
+            rows = search
+        else:
+            chosen = self.chosen(slot)
+            rows = [] if chosen is None else [chosen]
+        return [row for row in rows if row not in self]
+
+    def record(self, slot: Slot) -> dict[str, Any] | None:
+        """The finished row of a slot at its chosen rate."""
+        row = self.chosen(slot)
+        return None if row is None or row not in self else self[row]
+
+
+def _on_validation(record: Mapping[str, Any]) -> tuple[float, float]:
+    return record["val"]["accuracy"], -record["val"]["loss"]
+
+
+def as_text(record: Mapping[str, Any]) -> str:
+    """JSON with one line a key."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"

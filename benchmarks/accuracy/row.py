@@ -1,0 +1,177 @@
+"""One row: a training run from the plan's weights to the numbers that the table needs."""
+
+import multiprocessing
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from cases import open_case
+from plan import Plan, Row
+from torch_geometric.data import Batch
+
+from pyg_peft.checkpoint import fingerprint
+from pyg_peft.cli.method import make_model
+from pyg_peft.cli.weights import open_backbone
+from pyg_peft.model import PeftModel
+from pyg_peft.nn import MemoryBank
+from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.evaluation import Evaluation, predict_probabilities
+from pyg_peft.training.fitting import FitOptions, fit
+
+PACKAGES = ("pyg_peft", "torch", "torch_geometric", "lightning", "numpy")
+TRAINER = {
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "accelerator": "cpu",
+    "barebones": False,
+}
+
+
+def run_row(plan: Plan, row: Row) -> dict[str, Any]:
+    """Train, choose the epoch on validation, test it, and measure what it costs."""
+    torch.set_num_threads(1)
+    started, config = time.monotonic(), plan.config(row)
+    data = open_case(plan.data, plan.tasks[row.slot.task], row.slot, config["training"])
+    sizes = dict(plan.sizes) if config["weights"] == "random" else {}
+    base = open_backbone(config["weights"], data.num_classes, sizes, row.slot.seed)
+    bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
+    model = make_model(base, config["method"], config["settings"], bank, row.slot.seed)
+    caches = can_cache(model, data)
+    cost = measure_cost(model, data, caches) if row.slot.seed == 0 else None
+    body = {k: t for k, t in base.state_dict().items() if _is_body(k)}
+    with tempfile.TemporaryDirectory() as scratch:
+        report = fit(
+            model,
+            data,
+            scratch,
+            options=FitOptions(lr=row.lr, cache=caches, logger="none"),
+            trainer={**TRAINER, "max_epochs": config["epochs"]},
+        )
+        files = {path.name: path.stat().st_size for path in Path(scratch).glob("*.safetensors")}
+    if report.test is None or data.test_set is None:
+        raise ValueError("Expected the case to have a test split (got none)")
+    counts = model.count_parameters()
+    curve = report.curves["val_accuracy"]
+    return {
+        "config": config,
+        "clouds": {
+            "train": len(data.train_set),
+            "val": len(data.val_set),
+            "test": len(data.test_set),
+        },
+        "classes": list(data.class_names),
+        "epoch": report.epoch,
+        "val": {**_numbers(report.val), "loss": report.curves["val_loss"][report.epoch]},
+        "test": _numbers(report.test),
+        "val_curve": [round(value, 4) for value in curve],
+        "batch_of_one": compare_batch_of_one(model, data),
+        "parameters": {
+            "trainable": counts.trainable,
+            "without_head": counts.without_head,
+            "frozen": counts.frozen,
+        },
+        "adapter_bytes": files.pop("adapter_model.safetensors"),
+        "bank_bytes": sum(files.values()),
+        "step": cost,
+        "seconds": round(time.monotonic() - started, 1),
+        "base_fingerprint": fingerprint(body),
+        "machine": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def can_cache(model: PeftModel, data: ShapeDataModule) -> bool:
+    """Whether the method leaves the patch embedding alone, so that its tokens can be kept."""
+    batch = Batch.from_data_list([data.val_set[0]])
+    return "tokens" in model.precompute(pos=batch.pos, batch=batch.batch)
+
+
+def measure_cost(model: PeftModel, data: ShapeDataModule, caches: bool) -> dict[str, Any]:
+    """CPU seconds and peak memory of a training step, in a process of its own that then ends."""
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe(duplex=False)
+    child = context.Process(target=_step, args=(writer, model, data, caches))
+    child.start()
+    writer.close()
+    try:
+        return reader.recv()
+    except EOFError as error:
+        raise RuntimeError("Expected the measured steps to end (their process died)") from error
+    finally:
+        child.join()
+
+
+def _step(writer: Any, model: PeftModel, data: ShapeDataModule, caches: bool) -> None:
+    batch: Any = next(iter(data.train_dataloader()))
+    call: dict[str, Any] = {"pos": batch.pos, "batch": batch.batch}
+    if caches:
+        call = model.precompute(**call)
+    trained = [parameter for _, parameter in trainable_parameters(model)]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
+    before, times = _resident("VmRSS"), []
+    for _ in range(5):
+        begun = time.process_time()
+        model.train()
+        optimizer.zero_grad()
+        F.cross_entropy(model(**call, sample_id=batch.sample_id), batch.y).backward()
+        optimizer.step()
+        times.append(time.process_time() - begun)
+    writer.send(
+        {
+            "clouds": int(batch.num_graphs),
+            "cpu_seconds": round(sorted(times)[len(times) // 2], 4),
+            "peak_megabytes": round(_resident("VmHWM") - before, 1),
+            "cached": caches,
+        }
+    )
+
+
+@torch.no_grad()
+def compare_batch_of_one(
+    model: PeftModel, data: ShapeDataModule, count: int = 64
+) -> dict[str, Any]:
+    """Probabilities of test clouds one by one against those in the batches of the evaluation."""
+    test: Any = data.test_set
+    every = max(1, len(test) // count)
+    together = [p for _, p in predict_probabilities(model, data.test_dataloader())]
+    batched = torch.cat(together)[::every][:count]
+    alone = [Batch.from_data_list([test[n * every]]) for n in range(len(batched))]
+    single = torch.cat([p for _, p in predict_probabilities(model, alone)])
+    return {
+        "clouds": len(batched),
+        "other_classes": int((single.argmax(dim=1) != batched.argmax(dim=1)).sum()),
+        "largest_difference": float((single - batched).abs().max()),
+    }
+
+
+def _numbers(found: Evaluation) -> dict[str, Any]:
+    return {
+        "accuracy": round(found.accuracy, 6),
+        "macro_accuracy": round(found.macro_accuracy, 6),
+        "confusion": found.confusion.tolist(),
+    }
+
+
+def _is_body(key: str) -> bool:
+    parts = key.split(".")
+    return "peft" not in parts and parts[0] != "head"
+
+
+def _resident(key: str) -> float:
+    """``VmRSS`` or its peak ``VmHWM`` in MB, as the kernel accounts it."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"Expected {key} in /proc/self/status (got none)")

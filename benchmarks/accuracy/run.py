@@ -1,0 +1,126 @@
+"""Fill the accuracy table row by row, in as many sittings as it takes.
+
+    python benchmarks/accuracy/run.py --max_minutes 30
+    python benchmarks/accuracy/run.py --rows modelnet10_50:point_peft,sydney --workers 2
+    python benchmarks/accuracy/run.py --list
+
+Rows that exist are skipped; each row is one file, written whole at its end. Important rows come
+first. A learning rate is chosen once all rates of the grid have run with seed 0, on validation
+clouds only; the other seeds take the chosen one. Every row runs in a process of its own.
+"""
+
+import argparse
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from plan import Plan, Row, choose, load_plan
+from results import Results, as_text
+from row import run_row
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument(
+        "--rows", default="", help="SET or SET:METHOD, comma separated; all if empty"
+    )
+    parser.add_argument("--max_minutes", type=float, default=30, help="start no row after that")
+    parser.add_argument("--max_rows", type=int, default=None)
+    parser.add_argument("--workers", type=int, default=1, help="rows at once, one thread each")
+    parser.add_argument("--list", action="store_true", help="show what is done and what is next")
+    options = parser.parse_args()
+    plan = load_plan(options.plan)
+    results = Results(options.results, plan)
+    slots = list(choose(plan.slots(), options.rows))
+    if options.list:
+        show(results, slots)
+        return 0
+    quiet()
+    end, failed, running = time.monotonic() + 60 * options.max_minutes, set[Row](), dict[Any, Row]()
+    started = 0
+    while True:
+        busy = failed | set(running.values())
+        todo = (row for slot in slots for row in results.wanted(slot) if row not in busy)
+        row = next(todo, None)
+        may_start = time.monotonic() < end and started != options.max_rows
+        if row is not None and may_start and len(running) < options.workers:
+            running[start(plan, row, options.results)] = row
+            started += 1
+            continue
+        if not running:
+            break
+        multiprocessing.connection.wait([child.sentinel for child in running])
+        for child in [child for child in running if not child.is_alive()]:
+            child.join()
+            row = running.pop(child)
+            results.read(row)
+            if row not in results:
+                failed.add(row)
+                say(f"{row.file}: failed (exit code {child.exitcode})")
+                continue
+            found = results[row]
+            say(
+                f"{row.file}: validation {100 * found['val']['accuracy']:.2f} %, "
+                f"{found['seconds']:.0f} s"
+            )
+    left = sum(len(results.wanted(slot)) for slot in slots)
+    say(f"{len(results)} rows are there, at least {left} to do, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+def start(plan: Plan, row: Row, folder: Path) -> Any:
+    """A process that runs the row and writes its file."""
+    child = multiprocessing.get_context("fork").Process(target=work, args=(plan, row, folder))
+    child.start()
+    return child
+
+
+def work(plan: Plan, row: Row, folder: Path) -> None:
+    try:
+        text = as_text(run_row(plan, row))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    path = folder / row.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".tmp")
+    whole.write_text(text)
+    os.replace(whole, path)
+
+
+def show(results: Results, slots: list[Any]) -> None:
+    for row in results.stale:
+        say(f"stale    {row.file}")
+    for slot in slots:
+        for row in results.wanted(slot):
+            say(f"to do    {row.file}")
+        if not results.wanted(slot) and results.chosen(slot) is None:
+            say(f"waits    {slot}")
+    say(f"{len(results)} rows are there")
+
+
+def quiet() -> None:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
