@@ -25,6 +25,7 @@ from pyg_peft.checkpoint import (
     check_tensors,
     fingerprint,
     read_adapter,
+    remove_unused,
     to_json,
     write_adapter,
 )
@@ -158,6 +159,60 @@ def test_killed_while_saving(tmp_path: Path, step: str, call: int, version: int)
     assert torch.equal(file.tensors["w"], torch.full((1000,), float(version)))
     save(3)
     assert read_adapter(tmp_path).config["version"] == 3
+
+
+# ---- nothing is left over --------------------------------------------------------------------
+
+
+def a_bank(folder: Path, number: int) -> tuple[str, str]:
+    """Hash and name of a file that is called as a bank is."""
+    digest = f"{number:064x}"[::-1]
+    (folder / bank_name(digest)).write_text("a bank")
+    return digest, bank_name(digest)
+
+
+def test_banks_that_nothing_refers_to_are_removed(tmp_path: Path):
+    (first, one), (second, two), (_, three) = (a_bank(tmp_path, number) for number in (1, 2, 3))
+    write_adapter(tmp_path, some_tensors(), {"memory_bank": second}, "")
+    (tmp_path / WEIGHTS).rename(tmp_path / "best.safetensors")  # a copy that somebody keeps
+    write_adapter(tmp_path, some_tensors(), {"memory_bank": first}, "")
+    save_file({"w": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    kept = [CARD, CONFIG, WEIGHTS, "best.safetensors", "foreign.safetensors"]
+    remove_unused(tmp_path)
+    assert listing(tmp_path) == sorted([*kept, one, two]) and three not in listing(tmp_path)
+    (tmp_path / "best.safetensors").write_bytes(b"damaged")
+    write_adapter(tmp_path, some_tensors(), {"memory_bank": None}, "")
+    remove_unused(tmp_path)
+    assert listing(tmp_path) == sorted([*kept, one, two]), "a file that cannot be read may need it"
+    (tmp_path / "best.safetensors").unlink()
+    remove_unused(tmp_path)
+    assert listing(tmp_path) == [CARD, CONFIG, WEIGHTS, "foreign.safetensors"]
+
+
+def test_only_files_of_our_names_are_removed(tmp_path: Path):
+    mine = [".notes.abcdefgh.tmp", "memory_bank.0123.safetensors", "memory_bank.safetensors"]
+    for name in mine:
+        save_file({"w": torch.zeros(2)}, tmp_path / name)
+    leftovers = [f".{name}.abcdefg_.tmp" for name in (WEIGHTS, CONFIG, CARD, bank_name("0" * 64))]
+    for name in leftovers:
+        (tmp_path / name).touch()
+    write_adapter(tmp_path, some_tensors(), CONFIG_VALUES, "")
+    remove_unused(tmp_path)
+    assert listing(tmp_path) == sorted([*mine, CARD, CONFIG, WEIGHTS])
+
+
+def test_two_saves_are_equal_to_the_byte(tmp_path: Path):
+    tensors, config = some_tensors(), {**CONFIG_VALUES, **{f"k{n}": n for n in range(20)}}
+    first: dict[str, bytes] = {}
+    for number in range(8):
+        folder = tmp_path / str(number)
+        write_adapter(folder, tensors, config, "# card")
+        found = {path.name: path.read_bytes() for path in folder.iterdir()}
+        first = first or found
+        assert found == first
+        # The order of what is handed in does not matter either.
+        tensors = dict(reversed(tensors.items()))
+        config = dict(reversed(config.items()))
 
 
 # ---- damaged and foreign files -----------------------------------------------------------------

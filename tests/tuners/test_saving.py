@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,12 +20,7 @@ from pyg_peft.checkpoint import CARD, CONFIG, WEIGHTS, bank_name, read_adapter, 
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.nn import Bottleneck, MemoryBank
-from pyg_peft.tuners import (
-    MethodConfig,
-    OutputAdapter,
-    PointPEFTConfig,
-    Site,
-)
+from pyg_peft.tuners import MethodConfig, OutputAdapter, PointPEFTConfig, Site, saving
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 MANIFEST = Path(__file__).parent / "adapter_keys.json"
@@ -242,17 +238,56 @@ def test_a_bank_is_shared_and_checked(tmp_path: Path):
         PeftModel.from_pretrained(tiny_base(), tmp_path / "without", memory_bank=bank)
 
 
-@pytest.mark.parametrize(("step", "call"), [("fsync", 1), ("replace", 1), ("replace", 2)])
+KILLS = [
+    *[("fsync", 1), ("replace", 1), ("replace", 2), ("replace", 3), ("replace", 4)],
+    *[("fsync", 5), ("unlink", 1)],  # all is written: the folder is flushed, the old bank goes
+]
+
+
+@pytest.mark.parametrize(("step", "call"), KILLS)
 def test_killed_while_saving_with_another_bank(tmp_path: Path, step: str, call: int):
     old, new = trained(WITH_BANK), WITH_BANK.attach(tiny_base())
     old.save_pretrained(tmp_path)
     new.memory_banks["default"] = tiny_bank(6)
     assert killed_at(os, step, call, lambda: new.save_pretrained(tmp_path))
     loaded = PeftModel.from_pretrained(tiny_base(), tmp_path)
-    assert torch.equal(logits(loaded), logits(old))
+    is_new = (step, call) in KILLS[3:]
+    assert torch.equal(logits(loaded), logits(new.eval() if is_new else old))
     new.save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(tiny_base(), tmp_path)
     assert torch.equal(logits(loaded), logits(new.eval()))
+    assert new.memory_bank is not None
+    expected = [CARD, CONFIG, WEIGHTS, bank_name(new.memory_bank.hash)]
+    assert sorted(os.listdir(tmp_path)) == sorted(expected), "nothing old is left, nothing half"
+
+
+def test_an_adapter_without_a_bank_takes_the_place_of_one_with(tmp_path: Path):
+    trained(WITH_BANK).save_pretrained(tmp_path)
+    assert len(os.listdir(tmp_path)) == 4
+    Way("lora").attach(tiny_base()).save_pretrained(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([CARD, CONFIG, WEIGHTS])
+
+
+def test_nothing_is_removed_where_a_folder_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    @contextmanager
+    def unlocked(folder: Path) -> Generator[bool]:
+        yield False
+
+    trained(WITH_BANK).save_pretrained(tmp_path)
+    monkeypatch.setattr(saving, "exclusive", unlocked)
+    Way("lora").attach(tiny_base()).save_pretrained(tmp_path)
+    assert len(os.listdir(tmp_path)) == 4
+
+
+@every_way
+def test_two_saves_are_equal_to_the_byte(way: Way, tmp_path: Path):
+    model = way.awake()
+    for name in ("a", "b"):
+        model.save_pretrained(tmp_path / name, class_names=["u", "v", "w", "x"])
+    files = [{path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in "ab"]
+    assert files[0] == files[1] and len(files[0]) == 3 + way.has_bank
 
 
 def test_what_is_no_json_writes_nothing(tmp_path: Path):
