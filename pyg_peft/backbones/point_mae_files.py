@@ -51,7 +51,8 @@ def classifier_weights(
     elif num_classes is None:
         raise ValueError("Expected 'num_classes' to be given for weights without a head (got None)")
     else:
-        fresh += ["cls_token", "cls_pos", "head."]
+        fresh += [name for name in ("cls_token", "cls_pos") if name not in state]
+        fresh.append("head.")
     if "patch_embed.feature_stem.weight" not in state:
         fresh += ["patch_embed.feature_stem."]
     sizes = {

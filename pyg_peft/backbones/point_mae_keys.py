@@ -9,28 +9,28 @@ from pyg_peft.backbones.state_files import State, strip_prefix
 from pyg_peft.errors import CheckpointError
 
 _BLOCK = r"(\d+\.(?:norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(?:weight|bias))"
-_NORM = r"((?:weight|bias|running_mean|running_var|num_batches_tracked))"
+NORM = r"((?:weight|bias|running_mean|running_var|num_batches_tracked))"
 # Names of Point-MAE as published, and ours. The joint layer `second_conv.0` is split elsewhere.
 _POINT_MAE_KEYS = (
     (r"encoder\.first_conv\.0\.(weight|bias)", r"patch_embed.stem.\1"),
-    (rf"encoder\.first_conv\.1\.{_NORM}", r"patch_embed.norm1.\1"),
+    (rf"encoder\.first_conv\.1\.{NORM}", r"patch_embed.norm1.\1"),
     (r"encoder\.first_conv\.3\.(weight|bias)", r"patch_embed.lift.\1"),
     (r"encoder\.second_conv\.0\.bias", r"patch_embed.local_proj.bias"),
-    (rf"encoder\.second_conv\.1\.{_NORM}", r"patch_embed.norm2.\1"),
+    (rf"encoder\.second_conv\.1\.{NORM}", r"patch_embed.norm2.\1"),
     (r"encoder\.second_conv\.3\.(weight|bias)", r"patch_embed.proj.\1"),
     (r"(pos_embed\.[02]\.(?:weight|bias))", r"\1"),
     (r"(cls_token|cls_pos)", r"\1"),
     (rf"blocks\.blocks\.{_BLOCK}", r"blocks.\1"),
     (r"(norm\.(?:weight|bias))", r"\1"),
     (r"cls_head_finetune\.([048]\.(?:weight|bias))", r"head.layers.\1"),
-    (rf"cls_head_finetune\.([15])\.{_NORM}", r"head.layers.\1.\2"),
+    (rf"cls_head_finetune\.([15])\.{NORM}", r"head.layers.\1.\2"),
     # our own names, as in a state dict of PointMAE
     (r"(patch_embed\.(?:stem|lift|local_proj|proj)\.(?:weight|bias))", r"\1"),
     (r"(patch_embed\.(?:global_proj|feature_stem)\.weight)", r"\1"),
-    (rf"(patch_embed\.norm[12])\.{_NORM}", r"\1.\2"),
+    (rf"(patch_embed\.norm[12])\.{NORM}", r"\1.\2"),
     (rf"blocks\.{_BLOCK}", r"blocks.\1"),
     (r"(head\.layers\.[048]\.(?:weight|bias))", r"\1"),
-    (rf"(head\.layers\.[15])\.{_NORM}", r"\1.\2"),
+    (rf"(head\.layers\.[15])\.{NORM}", r"\1.\2"),
 )
 # The part of a pre-training file that a classifier has no use for.
 _DECODER_KEYS = (
@@ -44,6 +44,8 @@ _DECODER_KEYS = (
     (r"(decoder\.pos_embed\.[02]\.(?:weight|bias))", r"\1"),
     (rf"decoder\.blocks\.{_BLOCK}", r"decoder.blocks.\1"),
     (r"(decoder\.(?:norm|reconstruction)\.(?:weight|bias))", r"\1"),
+    # the perceptron of PointMAECompletion
+    (r"(completion\.[024]\.(?:weight|bias))", r"\1"),
 )
 
 
@@ -71,11 +73,11 @@ def map_point_mae_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
         >>> list(mapped), list(leftovers)
         (['blocks.0.norm1.bias'], ['prompt_cor'])
     """
-    mapped, leftovers = _rename(strip_prefix(state, "MAE_encoder."), _POINT_MAE_KEYS)
+    mapped, leftovers = rename_keys(strip_prefix(state, "MAE_encoder."), _POINT_MAE_KEYS)
     joint = leftovers.get("encoder.second_conv.0.weight")
     if joint is not None and joint.dim() in (2, 3) and joint.size(1) % 2 == 0:
         del leftovers["encoder.second_conv.0.weight"]
-        on_max, on_point = _squeeze_conv(joint).chunk(2, dim=1)  # the maximum comes first
+        on_max, on_point = squeeze_conv(joint).chunk(2, dim=1)  # the maximum comes first
         mapped["patch_embed.global_proj.weight"] = on_max
         mapped["patch_embed.local_proj.weight"] = on_point
     return mapped, leftovers
@@ -90,10 +92,21 @@ def map_point_mae_decoder_keys(state: Mapping[str, Tensor]) -> tuple[State, Stat
     Returns:
         The tensors under our names, and the leftovers under the names they came with.
     """
-    return _rename(state, _DECODER_KEYS)
+    return rename_keys(state, _DECODER_KEYS)
 
 
-def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> tuple[State, State]:
+def rename_keys(
+    state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]
+) -> tuple[State, State]:
+    """Rename what a rule matches; also return the leftovers.
+
+    Args:
+        state: names and tensors.
+        rules: a pattern that must match a whole name, and the new one; the first match counts.
+
+    Raises:
+        CheckpointError: if two tensors get the same name.
+    """
     mapped: State = {}
     leftovers: State = {}
     for key, value in state.items():
@@ -105,14 +118,14 @@ def _rename(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> 
                     raise CheckpointError(
                         f"Expected 'source' to hold '{name}' once (got '{key}' as a second one)"
                     )
-                mapped[name] = _squeeze_conv(value)
+                mapped[name] = squeeze_conv(value)
                 break
         else:
             leftovers[key] = value
     return mapped, leftovers
 
 
-def _squeeze_conv(weight: Tensor) -> Tensor:
+def squeeze_conv(weight: Tensor) -> Tensor:
     """The matrix of a convolution of width one; anything else as it is.
 
     The tokens ``[1, 1, C]`` have three dimensions too, and stay.
@@ -122,4 +135,10 @@ def _squeeze_conv(weight: Tensor) -> Tensor:
     return weight
 
 
-__all__ = ["map_point_mae_decoder_keys", "map_point_mae_keys"]
+__all__ = [
+    "NORM",
+    "map_point_mae_decoder_keys",
+    "map_point_mae_keys",
+    "rename_keys",
+    "squeeze_conv",
+]

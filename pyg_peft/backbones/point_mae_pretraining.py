@@ -200,31 +200,39 @@ class PointMAEPretraining(nn.Module):
         Raises:
             ValueError: if neither ``pos`` nor ``patches`` is given, or ``mask`` has another shape.
         """
-        if patches is None:
-            if pos is None:
-                raise ValueError("Expected 'pos' or 'patches' to be given (got neither)")
-            patches = build_patches(
-                pos,
-                batch,
-                num_centers=self.num_centers,
-                patch_size=self.patch_size,
-                batch_size=batch_size,
-            )
+        patches = self.make_patches(pos, batch, batch_size) if patches is None else patches
         if mask is None:
             mask = draw_mask(patches, self.mask_ratio, generator)
+        return self.rebuild(patches, mask)
+
+    def make_patches(
+        self, pos: Pos | None, batch: Batch | None = None, batch_size: int | None = None
+    ) -> Patches:
+        """Cut the clouds into patches; an error says so if there is no ``pos``."""
+        if pos is None:
+            raise ValueError("Expected 'pos' or 'patches' to be given (got neither)")
+        sizes = {"num_centers": self.num_centers, "patch_size": self.patch_size}
+        return build_patches(pos, batch, batch_size=batch_size, **sizes)
+
+    def rebuild(self, patches: Patches, mask: Mask) -> Reconstruction:
+        """Hide the patches in ``mask [B, G]`` and predict their points."""
         visible, masked, both = split_patches(patches, mask)
         points = self.decoder(self.forward_encoder(visible), both)
         return Reconstruction(points, masked, visible)
 
     def loss(self, result: Reconstruction) -> Tensor:
-        """Chamfer distance of all rebuilt patches to the true ones; zero if none was hidden."""
-        rebuilt, true = result.points.flatten(0, 1), result.masked.points.flatten(0, 1)
+        """Chamfer distance of all rebuilt patches to the true ones; zero if none was hidden.
+
+        It is computed in the precision of the positions, whatever that of the features is.
+        """
+        true = result.masked.points.flatten(0, 1)
+        rebuilt = result.points.to(true.dtype).flatten(0, 1)
         if result.masked.mask is not None:
             keep = result.masked.mask.flatten()
             rebuilt, true = rebuilt[keep], true[keep]
         if rebuilt.size(0) == 0:
             return rebuilt.sum()  # keeps the graph, so that every parameter has a gradient
-        return chamfer_distance(rebuilt, true.to(rebuilt.dtype))
+        return chamfer_distance(rebuilt, true)
 
     def forward(
         self,

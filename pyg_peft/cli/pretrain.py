@@ -1,14 +1,15 @@
-"""Pre-train a Point-MAE by masking, on unlabelled clouds.
+"""Pre-train a Point-MAE on unlabelled clouds: rebuild hidden patches and draw the whole shape.
 
 The run can be killed at any moment: the same command goes on where the last checkpoint was.
 """
 
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from pyg_peft.backbones import PointMAEPretraining
+from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
 from pyg_peft.cli.say import say
 from pyg_peft.training.corpus import open_corpus
 from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
+# What there is to learn. "masked" is Point-MAE's own task; "completion" adds the whole shape.
+TASKS: dict[str, type[PointMAEPretraining]] = {
+    "completion": PointMAECompletion,
+    "masked": PointMAEPretraining,
+}
+
+
 def add_arguments(parser: "ArgumentParser") -> None:
     """Options from :func:`run` and from the constructor of the model."""
-    parser.add_class_arguments(PointMAEPretraining, "model", instantiate=False)
+    parser.add_class_arguments(PointMAECompletion, "model", instantiate=False)
     parser.add_function_arguments(run, skip={"model"})
 
 
@@ -28,23 +36,31 @@ def run(
     data: list[str],
     output: str,
     options: PretrainOptions,
+    task: str = "completion",
     threads: int | None = None,
 ) -> None:
     """Pre-train.
 
     Args:
         model: sizes of the model.
-        data: what to learn from: FILE.npz (labels are not read), FOLDER of shape files, or
-            procedural:COUNT; give a list to join several.
+        data: what to learn from: FILE.npz (labels are not read), FOLDER of shape files (its
+            training split, if it has splits), or procedural:COUNT; give a list to join several.
         output: folder of the checkpoint and the log.
         options: length, learning rate, views and the seed.
+        task: "completion", or "masked" for Point-MAE's own, which has no use for the model's
+            num_cloud_points and completion_weight.
         threads: threads of torch; a resumed run needs the same number to give the same bits.
     """
+    if task not in TASKS:
+        raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
+    sizes = dict(vars(model))
+    if task == "masked":
+        sizes = {k: v for k, v in sizes.items() if k in signature(PointMAEPretraining).parameters}
     if threads is not None:
         torch.set_num_threads(threads)
     corpus = open_corpus(data)
     torch.manual_seed(options.seed)
-    network = PointMAEPretraining(**vars(model))
+    network = TASKS[task](**sizes)
     say(f"{len(corpus):,} clouds, {sum(p.numel() for p in network.parameters()):,} parameters")
     report = pretrain(network, corpus, output, options)
     say(

@@ -14,10 +14,9 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining, Reconstruction
+from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
-from pyg_peft.geometry import chamfer_distance
 from pyg_peft.storage import write_atomic
 from pyg_peft.training.corpus import Corpus, ViewOptions
 from pyg_peft.training.schedule import warmup_cosine
@@ -142,16 +141,6 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
     return dict(identity["model"]) if isinstance(identity, dict) else {}
 
 
-def masked_chamfer(rebuilt: Reconstruction) -> torch.Tensor:
-    """The loss of the pre-training model in the precision of positions."""
-    true = rebuilt.masked.points.flatten(0, 1)
-    points = rebuilt.points.to(true.dtype).flatten(0, 1)
-    if rebuilt.masked.mask is not None:
-        keep = rebuilt.masked.mask.flatten()
-        points, true = points[keep], true[keep]
-    return chamfer_distance(points, true)
-
-
 @contextmanager
 def _precision(device: str, bf16: bool) -> Generator[None]:
     """Matrix products in bfloat16 where asked for, with the attention that is fast there.
@@ -174,7 +163,12 @@ class _Run:
         self, model: PointMAEPretraining, folder: Path, options: PretrainOptions, *, clouds: int
     ) -> None:
         self.model, self.folder, self.options = model, folder, options
-        self.identity = {"model": model.config, "options": _identity(options), "clouds": clouds}
+        self.identity = {
+            "class": type(model).__name__,
+            "model": model.config,
+            "options": _identity(options),
+            "clouds": clouds,
+        }
         self.optimizer = torch.optim.AdamW(_decay_groups(model, options.weight_decay), lr=0.0)
         self.step, self.seconds, self.lines = 0, 0.0, list[str]()
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +186,7 @@ class _Run:
             torch.manual_seed(keyed_seed(self.options.seed, "step", self.step))
             with _precision(pos.device.type, self.options.bf16):
                 rebuilt = self.model.reconstruct(pos, batch, size, generator=generator)
-            loss = masked_chamfer(rebuilt)
+            loss = self.model.loss(rebuilt)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
@@ -257,4 +251,4 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-__all__ = ["PretrainOptions", "PretrainReport", "masked_chamfer", "pretrain", "read_sizes"]
+__all__ = ["PretrainOptions", "PretrainReport", "pretrain", "read_sizes"]
