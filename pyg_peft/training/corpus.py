@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_peft.datasets import NpzShapes, ProceduralStream
+from pyg_peft.datasets import Normalize, NpzShapes, ProceduralStream, ShapeFolder
+from pyg_peft.datasets.files import FILE_TYPES
+from pyg_peft.datasets.folder_cache import load_folder
+from pyg_peft.datasets.folder_index import FolderIndex, index_folder
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.errors import check_pos
 
@@ -98,11 +101,13 @@ def open_corpus(specs: Sequence[str]) -> Corpus:
     """Join the clouds that ``specs`` name.
 
     Args:
-        specs: each ``FILE.npz``, a folder of shape files, or ``procedural:COUNT``, the first
-            shapes of :class:`~pyg_peft.datasets.ProceduralStream`.
+        specs: each ``FILE.npz`` (all its labelled clouds), a folder of shape files, or
+            ``procedural:COUNT``, the first shapes of :class:`~pyg_peft.datasets.ProceduralStream`.
+            Of a folder with splits the training split is read, so that nothing is learned from
+            shapes that are to test it; any other folder is read with all that is below it.
 
     Raises:
-        ValueError: a name is none of these.
+        ValueError: a name is none of these; a folder holds no shapes, or ones that cannot be read.
     """
     clouds: list[Tensor] = []
     for spec in specs:
@@ -113,11 +118,37 @@ def open_corpus(specs: Sequence[str]) -> Corpus:
         elif Path(spec).suffix == ".npz" and Path(spec).is_file():
             dataset: Any = NpzShapes(spec)
             clouds += [_pos(dataset[number]) for number in range(len(dataset))]
+        elif Path(spec).is_dir():
+            clouds += _folder_clouds(Path(spec))
         else:
             raise ValueError(
-                f"Expected 'data' to be a FILE.npz that exists or procedural:COUNT (got {spec!r})"
+                "Expected 'data' to be a FILE.npz or a FOLDER that exists, or procedural:COUNT "
+                f"(got {spec!r})"
             )
     return Corpus(clouds)
+
+
+def _folder_clouds(root: Path) -> list[Tensor]:
+    """Normalised shapes of a folder; read once, then from the folder's cache."""
+    loose = [p for p in root.iterdir() if p.is_file() and p.suffix.lower() in FILE_TYPES]
+    if not any(not path.name.startswith(".") for path in loose):
+        splits = index_folder(root).splits
+        shapes: Any = ShapeFolder(root, "train" if "train" in splits else None, num_points=None)
+        return [_pos(shapes[number]) for number in range(len(shapes))]
+    # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
+    paths = [path.relative_to(root) for path in sorted(root.rglob("*"))]
+    names = tuple(
+        path.as_posix()
+        for path in paths
+        if path.suffix.lower() in FILE_TYPES and not any(s.startswith(".") for s in path.parts)
+    )
+    index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
+    # Part of the cache's key: a data set of labelled shapes must not find these.
+    options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}
+    options |= {"drop_invalid": False, "seed": 0, "labels": False}
+    file = load_folder(index, options, None)
+    points = [torch.from_numpy(file.points("xyz", row).copy()) for row in range(len(names))]
+    return [_pos(Normalize()(Data(pos=pos))) for pos in points]
 
 
 def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> Tensor:
