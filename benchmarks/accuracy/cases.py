@@ -83,8 +83,13 @@ def episode(train: Any, test: Any, task: Task, seed: int) -> tuple[Any, Any, Any
     """Support and validation queries from the training split, test queries from the test split."""
     if task.ways is None or task.shots is None:
         raise ValueError("Expected 'ways' and 'shots' to be given (got None)")
-    sizes = {"num_ways": task.ways, "num_shots": task.shots, "num_queries": task.queries}
-    drawn = few_shot_episode(train.labels, **sizes, episode=seed)
+    drawn = few_shot_episode(
+        train.labels,
+        num_ways=task.ways,
+        num_shots=task.shots,
+        num_queries=task.queries,
+        episode=seed,
+    )
     queries: list[Tensor] = []
     for label in drawn.classes:
         own = (test.labels == label).nonzero().flatten()

@@ -1,45 +1,58 @@
-"""Linear probe of a pre-trained Point-MAE on ModelNet10, everything chosen on a validation split.
+"""Linear probes of frozen Point-MAE features on ModelNet10, everything chosen on validation.
 
-    python benchmarks/accuracy/linear_probe.py --backbone runs/pretrain_trial/checkpoint.pth
+    python benchmarks/accuracy/linear_probe.py --backbone random --seed 0
+    python benchmarks/accuracy/linear_probe.py --backbone point-mae-tiny
 
-Frozen features: the summary token, the maximum and the mean of the normalised patch tokens. A
-linear layer with a penalty on its weights is fitted to them by L-BFGS; the penalty is the one that
-is best on a validation split of the training set. The test split is looked at once, at the end.
+Two kinds of features: ``head``, what the model's own head is given (the summary token beside the
+maximum of the normalised patch tokens), and ``all``, with their mean and the bank's query besides.
+A linear layer with a penalty on its weights is fitted by L-BFGS to a few training shapes a class,
+to more, and to all of them. The penalty is the one that is best on a validation split of the
+training set, the same for all of these. The test split is looked at once, with that penalty.
 """
 
 import argparse
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
+from cases import first_of_each
+from finished import as_text
+from plan import load_plan, weights_hash
 from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_peft.backbones import PointMAE
+from pyg_peft.cli.weights import open_backbone
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
 
-PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+HERE = Path(__file__).resolve().parent
+PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+PER_CLASS = (5, 10, 20, 50, None)
 
 
 @torch.no_grad()
-def extract(model: PointMAE, loader) -> tuple[Tensor, Tensor]:
+def extract(model: PointMAE, loader) -> tuple[dict[str, Tensor], Tensor]:
+    """Features of each kind ``[N, C]`` and labels ``[N]``."""
     model.eval()
     features, labels = [], []
     for data in loader:
         patches = model.make_patches(data.pos, data.batch, data.num_graphs)
-        x = model.forward_features(patches)
-        tokens = x[:, 1:]
-        parts = [x[:, 0], tokens.amax(dim=1), tokens.mean(dim=1), model.forward_query(patches)]
-        features.append(torch.cat(parts, dim=-1))
+        embedded = model.embed(patches)
+        x = model.forward_features(patches, tokens=embedded)
+        tokens, query = x[:, 1:], model.forward_query(patches, tokens=embedded)
+        features.append(torch.cat([x[:, 0], tokens.amax(dim=1), tokens.mean(dim=1), query], dim=-1))
         labels.append(data.y)
-    return torch.cat(features), torch.cat(labels)
+    everything = torch.cat(features)
+    return {"head": everything[:, : 2 * model.embed_dim], "all": everything}, torch.cat(labels)
 
 
 def fit(x: Tensor, y: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
     weight = torch.zeros(x.size(1), num_classes, requires_grad=True)
     bias = torch.zeros(num_classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
@@ -55,50 +68,69 @@ def accuracy(x: Tensor, y: Tensor, model: tuple[Tensor, Tensor]) -> float:
     return float(((x @ model[0] + model[1]).argmax(dim=1) == y).double().mean())
 
 
+def probe(sets: dict[str, tuple[Tensor, Tensor]], num_classes: int) -> dict[str, Any]:
+    """Fit on ``train``, choose the penalty on ``val``, look at ``test`` once."""
+    mean, std = sets["train"][0].mean(dim=0), sets["train"][0].std(dim=0) + 1e-6
+    scaled = {name: ((x - mean) / std, y) for name, (x, y) in sets.items()}
+    probes = {penalty: fit(*scaled["train"], num_classes, penalty) for penalty in PENALTIES}
+    scores = {penalty: accuracy(*scaled["val"], probes[penalty]) for penalty in PENALTIES}
+    best = max(PENALTIES, key=lambda penalty: scores[penalty])
+    return {
+        "train_clouds": len(scaled["train"][1]),
+        "penalty": best,
+        "val": round(scores[best], 4),
+        "test": round(accuracy(*scaled["test"], probes[best]), 4),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default=None, help="checkpoint; leave out for random weights")
-    parser.add_argument("--data", default="../shared/data/modelnet10/modelnet10.npz")
-    parser.add_argument("--num_centers", type=int, default=32)
+    parser.add_argument("--backbone", default="random", help="random, a shipped name, or a file")
+    parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml", help="sizes, data")
+    parser.add_argument("--file", default="modelnet10/modelnet10.npz")
     parser.add_argument("--num_points", type=int, default=1024)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=None, help="clouds per class, for a look")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="of random weights and of the split")
+    parser.add_argument("--output", type=Path, default=None, help="by default below results/")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    started = time.time()
+    torch.set_num_threads(1)
+    started, plan = time.monotonic(), load_plan(args.plan)
     data = ShapeDataModule.from_source(
-        args.data, data_args={}, preprocessing=Preprocessing(args.num_points), seed=args.seed
+        str(plan.data / args.file),
+        data_args={},
+        preprocessing=Preprocessing(args.num_points),
+        seed=args.seed,
     )
-    if args.backbone is None:
-        model = PointMAE(data.num_classes, 192, 6, 6, args.num_centers, 32)
-    else:
-        model = PointMAE.from_checkpoint(
-            args.backbone, data.num_classes, num_heads=6, num_centers=args.num_centers
-        )
-    loaders = {"val": data.val_dataloader(), "test": data.test_dataloader()}
-    train = data.bank_dataloader()  # training samples without augmentation
-    x, y = extract(model, train)
-    mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
-    x = (x - mean) / std
-    held_out = {name: extract(model, loader) for name, loader in loaders.items()}
-    held_out = {name: ((a - mean) / std, b) for name, (a, b) in held_out.items()}
-    scores = {}
-    for penalty in PENALTIES:
-        scores[penalty] = accuracy(*held_out["val"], fit(x, y, data.num_classes, penalty))
-    best = max(scores, key=lambda penalty: scores[penalty])
-    probe = fit(x, y, data.num_classes, best)
-    result = {
-        "backbone": args.backbone,
-        "val": scores,
-        "penalty": best,
-        "val_accuracy": scores[best],
-        "test_accuracy": accuracy(*held_out["test"], probe),
-        "test_clouds": len(held_out["test"][1]),
-        "seconds": time.time() - started,
+    sizes = dict(plan.sizes) if args.backbone == "random" else {}
+    model = open_backbone(args.backbone, data.num_classes, sizes, args.seed)
+    loaders = {  # training clouds without augmentation
+        "train": data.bank_dataloader(),
+        "val": data.val_dataloader(),
+        "test": data.test_dataloader(),
     }
-    print(json.dumps(result, indent=2))
+    found = {name: extract(model, loader) for name, loader in loaders.items()}
+    labels = {name: y for name, (_, y) in found.items()}
+    probes: dict[str, dict[str, Any]] = {"head": {}, "all": {}}
+    for kind, results in probes.items():
+        for number in PER_CLASS:
+            rows = slice(None) if number is None else first_of_each(labels["train"], number)
+            sets = {name: (x[kind], y) for name, (x, y) in found.items()}
+            sets["train"] = (sets["train"][0][rows], labels["train"][rows])
+            results["all" if number is None else str(number)] = probe(sets, data.num_classes)
+    record = {
+        "backbone": args.backbone,
+        "weights_hash": weights_hash(args.backbone, plan.sizes),
+        "file": args.file,
+        "seed": args.seed,
+        "clouds": {name: len(y) for name, y in labels.items()},
+        "probes": probes,
+        "penalties": list(PENALTIES),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    name = f"{Path(args.backbone).stem}_seed{args.seed}.json"
+    output = args.output or HERE / "results" / "linear_probe" / name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(as_text(record))
+    print(json.dumps(probes, indent=1))
 
 
 if __name__ == "__main__":

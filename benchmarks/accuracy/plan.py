@@ -140,7 +140,8 @@ def load_plan(path: Path) -> Plan:
     methods |= {name: Method(**values) for name, values in content.get("variants", {}).items()}
     tasks: dict[str, Task] = {}
     for name, values in content["sets"].items():
-        tasks[name] = Task(**{**values, "folds": tuple(values.get("folds", ()))})
+        settings: dict[str, Any] = {**values, "folds": tuple(values.get("folds", ()))}
+        tasks[name] = Task(**settings)
     plan = Plan(
         data=(path.parent / content["data"]).resolve(),
         weights=content["weights"],
@@ -154,7 +155,7 @@ def load_plan(path: Path) -> Plan:
     for where in (plan.training, *(task.training for task in tasks.values())):
         if strange := sorted(set(where) - TRAINING):
             raise ValueError(f"Expected 'training' to have keys of {TRAINING} (got {strange})")
-    known = {"main": methods, "rates_of": tasks, "method": METHODS}
+    known: dict[str, Mapping[str, Any]] = {"main": methods, "rates_of": tasks, "method": METHODS}
     named = [("main", name) for name in plan.main]
     named += [("rates_of", task.rates_of) for task in tasks.values() if task.rates_of]
     named += [("method", method.method) for method in methods.values()]

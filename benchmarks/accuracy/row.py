@@ -94,7 +94,7 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
 
 def can_cache(model: PeftModel, data: ShapeDataModule) -> bool:
     """Whether the method leaves the patch embedding alone, so that its tokens can be kept."""
-    batch = Batch.from_data_list([data.val_set[0]])
+    batch: Any = _batch_of(data.val_set[0])
     return "tokens" in model.precompute(pos=batch.pos, batch=batch.batch)
 
 
@@ -147,13 +147,17 @@ def compare_batch_of_one(
     every = max(1, len(test) // count)
     together = [p for _, p in predict_probabilities(model, data.test_dataloader())]
     batched = torch.cat(together)[::every][:count]
-    alone = [Batch.from_data_list([test[n * every]]) for n in range(len(batched))]
+    alone = [_batch_of(test[n * every]) for n in range(len(batched))]
     single = torch.cat([p for _, p in predict_probabilities(model, alone)])
     return {
         "clouds": len(batched),
         "other_classes": int((single.argmax(dim=1) != batched.argmax(dim=1)).sum()),
         "largest_difference": float((single - batched).abs().max()),
     }
+
+
+def _batch_of(cloud: Any) -> Any:
+    return Batch.from_data_list([cloud])
 
 
 def _numbers(found: Evaluation) -> dict[str, Any]:

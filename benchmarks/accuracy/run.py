@@ -21,8 +21,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from finished import Results, as_text
 from plan import Plan, Row, choose, load_plan
-from results import Results, as_text
 from row import run_row
 
 HERE = Path(__file__).resolve().parent
@@ -34,9 +34,7 @@ def main() -> int:
     )
     parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml")
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument(
-        "--rows", default="", help="SET or SET:METHOD, comma separated; all if empty"
-    )
+    parser.add_argument("--rows", default="", help="SET or SET:METHOD, comma separated")
     parser.add_argument("--max_minutes", type=float, default=30, help="start no row after that")
     parser.add_argument("--max_rows", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1, help="rows at once, one thread each")

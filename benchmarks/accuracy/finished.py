@@ -1,4 +1,4 @@
-"""The finished rows, one JSON file each; those of another configuration than the plan's are stale."""
+"""The finished rows, one JSON file each; rows of another configuration are stale."""
 
 import json
 from collections.abc import Iterator, Mapping

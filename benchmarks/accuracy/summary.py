@@ -1,0 +1,103 @@
+"""Means, spreads and paired differences of finished rows."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from finished import Results
+from plan import Plan, Slot
+
+Confusion = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method on one set.
+
+    Args:
+        overall: test accuracy by seed, over all folds together.
+        macro: mean of the classes' accuracies by seed.
+        records: the rows, for what does not depend on the seed.
+    """
+
+    overall: dict[int, float]
+    macro: dict[int, float]
+    records: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired comparison: the mean over the seeds that both have, and its standard error.
+
+    ``corrected`` is the error for resamplings whose training sets overlap (Nadeau and Bengio
+    2003); the plain one is too small for these.
+    """
+
+    mean: float
+    error: float
+    corrected: float
+    count: int
+
+
+def summarise(results: Results, plan: Plan, task: str, method: str) -> Summary | None:
+    """All seeds of which every fold is finished; ``None`` without any."""
+    by_seed: dict[int, list[dict[str, Any] | None]] = {}
+    for slot in plan.slots():
+        if (slot.task, slot.method) == (task, method):
+            by_seed.setdefault(slot.seed, []).append(results.record(slot))
+    whole: dict[int, list[dict[str, Any]]] = {}
+    for seed, found in by_seed.items():
+        present = [record for record in found if record is not None]
+        if len(present) == len(found):
+            whole[seed] = present
+    if not whole:
+        return None
+    scores = {seed: accuracies(add(records)) for seed, records in sorted(whole.items())}
+    return Summary(
+        {seed: overall for seed, (overall, _) in scores.items()},
+        {seed: macro for seed, (_, macro) in scores.items()},
+        [record for records in whole.values() for record in records],
+    )
+
+
+def missing(results: Results, plan: Plan) -> list[Slot]:
+    """Slots of the plan without a finished row at their chosen rate."""
+    return [slot for slot in plan.slots() if results.record(slot) is None]
+
+
+def add(records: Sequence[dict[str, Any]]) -> Confusion:
+    """The confusion of several folds together."""
+    tables = [record["test"]["confusion"] for record in records]
+    return [[sum(cell) for cell in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
+
+
+def accuracies(confusion: Confusion) -> tuple[float, float]:
+    """Overall accuracy, and the mean over the classes that occur."""
+    right = [row[number] for number, row in enumerate(confusion)]
+    support = [sum(row) for row in confusion]
+    shares = [hits / size for hits, size in zip(right, support, strict=True) if size]
+    return sum(right) / sum(support), sum(shares) / len(shares)
+
+
+def compare(one: Summary, other: Summary) -> Difference | None:
+    """``one`` less ``other``, seed by seed; ``None`` if they share fewer than two seeds."""
+    shared = sorted(one.overall.keys() & other.overall.keys())
+    if len(shared) < 2:
+        return None
+    gaps = [one.overall[seed] - other.overall[seed] for seed in shared]
+    spread = statistics.stdev(gaps)
+    clouds = one.records[0]["clouds"]
+    ratio = clouds["test"] / (clouds["train"] + clouds["val"])
+    return Difference(
+        statistics.mean(gaps),
+        spread / math.sqrt(len(gaps)),
+        spread * math.sqrt(1 / len(gaps) + ratio),
+        len(gaps),
+    )
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and standard deviation if there are two values."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None

@@ -1,0 +1,158 @@
+"""The accuracy table: its plan, what it chooses, what it computes, and the page that it writes."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("yaml", reason="yaml is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks" / "accuracy"
+MODULES = ("plan", "finished", "summary", "sections", "table")
+PLAN = """
+data: {data}
+weights: random
+sizes: {{embed_dim: 24, depth: 2, num_heads: 3, num_centers: 8, patch_size: 8}}
+rates: [1.0e-3, 3.0e-3]
+training: {{batch_size: 16, num_views: 2, num_points: 64, val_fraction: 0.2, augmentation: rotate}}
+main: [full_fine_tuning, linear_probe, point_peft]
+sets:
+  small: {{file: tiny/tiny_modelnet10.npz, per_class: 4, seeds: 5, main_seeds: 2, epochs: 1}}
+  folded: {{file: some.npz, folds: [0, 1], seeds: 2, epochs: 1, only_main: true}}
+"""
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch):
+    """The scripts' modules, imported as they import each other, and forgotten afterwards."""
+    monkeypatch.syspath_prepend(FOLDER)
+    yield {name: importlib.import_module(name) for name in MODULES}
+    for name in MODULES:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def plan(modules: dict[str, Any], tmp_path: Path) -> Any:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN.format(data=ROOT.parent / "shared" / "data"))
+    return modules["plan"].load_plan(path)
+
+
+def write(plan: Any, row: Any, folder: Path, val: float, test: int) -> None:
+    """A finished row with a validation accuracy and ``test`` of 10 right in either class."""
+    record = {
+        "config": plan.config(row),
+        "clouds": {"train": 30, "val": 10, "test": 20},
+        "classes": ["a", "b"],
+        "val": {"accuracy": val, "macro_accuracy": val, "loss": 1.0},
+        "test": {"confusion": [[test, 10 - test], [0, 10]]},
+        "batch_of_one": {"clouds": 4, "other_classes": 0, "largest_difference": 1e-7},
+        "parameters": {"trainable": 9, "without_head": 5, "frozen": 7},
+        "adapter_bytes": 2048,
+        "bank_bytes": 0,
+        "step": None,
+    }
+    path = folder / row.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def test_the_page_is_what_the_results_say(modules: dict[str, Any]):
+    table, plan = modules["table"], modules["plan"].load_plan(FOLDER / "plan.yaml")
+    results = modules["finished"].Results(FOLDER / "results", plan)
+    page = table.PAGE.read_text()
+    written = table.replace(page, table.generate(results, plan))
+    # What is missing also depends on the methods that the library has meanwhile.
+    page, written = (text.partition("## Missing")[0] for text in (page, written))
+    assert page == written, "run python benchmarks/accuracy/table.py"
+    assert not results.stale, "rows of another configuration than the plan's are committed"
+    for task in table.collect(results, plan):
+        assert (table.PAGE.parent / table.FIGURES / f"accuracy_{task}.png").is_file()
+
+
+def test_every_method_is_planned_and_main_ones_come_first(modules: dict[str, Any], plan: Any):
+    from pyg_peft.tuners import METHODS
+
+    slots = plan.slots()
+    assert {slot.method for slot in slots if slot.task == "small"} == set(METHODS)
+    assert {slot.method for slot in slots if slot.task == "folded"} == set(plan.main)
+    assert len(slots) == len(set(slots))
+    first = slots[: 3 * (3 + 2 * 2)]
+    assert all(slot.method in plan.main for slot in first)
+    chosen = list(modules["plan"].choose(slots, "small:point_peft,folded"))
+    assert len(chosen) == 5 + 3 * 2 * 2
+    with pytest.raises(ValueError, match=r"Expected 'rows' .* \(got nothing\)"):
+        list(modules["plan"].choose(slots, "nothing"))
+
+
+def test_the_rate_is_chosen_on_validation(modules: dict[str, Any], plan: Any, tmp_path: Path):
+    Results, Slot, Row = (
+        modules["finished"].Results,
+        modules["plan"].Slot,
+        modules["plan"].Row,
+    )
+    first, second = (Slot("folded", "point_peft", seed, 1) for seed in (0, 1))
+    assert Results(tmp_path, plan).wanted(first) == [Row(first, 1e-3), Row(first, 3e-3)]
+    assert Results(tmp_path, plan).wanted(second) == []
+    write(plan, Row(first, 1e-3), tmp_path, val=0.6, test=1)
+    write(plan, Row(first, 3e-3), tmp_path, val=0.5, test=9)
+    results = Results(tmp_path, plan)
+    assert results.wanted(first) == []
+    assert results.wanted(second) == [Row(second, 1e-3)]
+    assert results.record(first)["test"]["confusion"][0] == [1, 9]
+    path = tmp_path / Row(first, 1e-3).file
+    record = json.loads(path.read_text())
+    record["config"]["epochs"] = 7
+    path.write_text(json.dumps(record))
+    assert Results(tmp_path, plan).stale == [Row(first, 1e-3)]
+    assert Results(tmp_path, plan).record(first) is None
+
+
+def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
+    Slot, Row, summary = modules["plan"].Slot, modules["plan"].Row, modules["summary"]
+    right = {"full_fine_tuning": [(4, 6), (8, 8)], "point_peft": [(6, 8), (8, 10)]}
+    for method, seeds in right.items():
+        for seed, folds in enumerate(seeds):
+            for fold, hits in enumerate(folds):
+                for lr in plan.rates:
+                    row = Row(Slot("folded", method, seed, fold), lr)
+                    write(plan, row, tmp_path, val=lr, test=hits)
+    results = modules["finished"].Results(tmp_path, plan)
+    full, peft = (summary.summarise(results, plan, "folded", name) for name in right)
+    assert full.overall == pytest.approx({0: 0.75, 1: 0.9})
+    assert peft.overall == pytest.approx({0: 0.85, 1: 0.95})
+    gap = summary.compare(peft, full)
+    assert (gap.mean, gap.error, gap.count) == pytest.approx((0.075, 0.025, 2))
+    assert gap.corrected == pytest.approx(0.025 * 2**0.5 * (0.5 + 20 / 40) ** 0.5)
+    text = modules["table"].generate(results, plan)
+    assert "| folded | 82.5 ± 10.6 | 90.0 ± 7.1 |" not in text  # not one of the claim's sets
+    assert "| full_fine_tuning | 9 | 5 | 100.0 | 2 | 0 | 82.5 ± 10.6 |" in text
+    assert "+7.5 ± 2.5" in text and "linear_probe (4)" in text
+
+
+def test_one_row_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    command = [sys.executable, str(FOLDER / "run.py"), "--plan", str(tmp_path / "plan.yaml")]
+    command += ["--results", str(tmp_path / "results"), "--rows", "small:point_peft"]
+    command += ["--max_rows", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "results").rglob("*.json")
+    record = json.loads(path.read_text())
+    assert record["clouds"] == {"train": 30, "val": 10, "test": 100}
+    assert sum(map(sum, record["test"]["confusion"])) == 100
+    assert record["batch_of_one"]["other_classes"] == 0
+    assert record["batch_of_one"]["largest_difference"] < 1e-5
+    assert record["bank_bytes"] > 0 and record["step"]["cached"]
+    assert 0 < record["parameters"]["without_head"] < record["parameters"]["trainable"]
+    listed = subprocess.run(
+        [*command, "--list"], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert "1 rows are there" in listed.stdout and path.name not in listed.stdout
