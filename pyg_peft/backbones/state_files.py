@@ -20,7 +20,7 @@ from pyg_peft.errors import CheckpointError
 State = dict[str, Tensor]
 
 # Folders inside a file that hold the weights, in the order in which they are looked for.
-_WRAPPERS = ("base_model", "state_dict", "model")
+_WRAPPERS = ("base_model", "state_dict", "model_state_dict", "model")
 # Prefixes that training wrappers leave on every key.
 _WRAPPER_PREFIXES = ("module.", "base_model.")
 
@@ -30,8 +30,8 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
 
     Files are ``.pth`` or ``.pt`` (read with ``weights_only=True``: no code of theirs runs),
     ``.safetensors``, or ``.npz``. A dictionary that holds the weights under ``base_model``,
-    ``state_dict`` or ``model`` beside an optimizer and the like is unwrapped; prefixes that
-    training wrappers put on every key (``module.``, ``base_model.``) are removed.
+    ``state_dict``, ``model_state_dict`` or ``model`` beside an optimizer and the like is unwrapped;
+    prefixes that training wrappers put on every key (``module.``, ``base_model.``) are removed.
 
     Args:
         source: path of the file, or a mapping from names to tensors or arrays.

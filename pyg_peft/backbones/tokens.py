@@ -40,13 +40,18 @@ def prepend(token: Tensor, x: Tensor) -> Tensor:
     return torch.cat([token.expand(x.size(0), -1, -1).to(x.dtype), x], dim=1)
 
 
-def add_position(x: Tokens, code: Float[Tensor, "B L C"]) -> Tokens:
-    """Add position codes; tokens that a block has set behind the first one carry none."""
+def add_position(x: Tokens, code: Float[Tensor, "B L C"], num_prefix: int = 1) -> Tokens:
+    """Add position codes; tokens that a block has set behind the first ones carry none.
+
+    Args:
+        x: tokens ``[B, L + extra, C]``.
+        code: of the first ``num_prefix`` tokens and of the patches.
+        num_prefix: tokens of the model itself in front of the patches.
+    """
     extra = x.size(1) - code.size(1)
     if extra:
-        code = torch.cat(
-            [code[:, :1], code.new_zeros(code.size(0), extra, code.size(2)), code[:, 1:]], dim=1
-        )
+        none = code.new_zeros(code.size(0), extra, code.size(2))
+        code = torch.cat([code[:, :num_prefix], none, code[:, num_prefix:]], dim=1)
     return x + code
 
 

@@ -191,7 +191,9 @@ class PointPEFTConfig(MethodConfig):
         if self.train_biases:
             norm = base.get_submodule("norm")
             sites.append(Site("norm", "trained", TrainedTensors(norm, ["weight", "bias"])))
-            sites.append(Site("", "trained", TrainedTensors(base, ["cls_token", "cls_pos"])))
+            own = [name for name in ("cls_token", "cls_pos") if name in base._parameters]
+            if own:
+                sites.append(Site("", "trained", TrainedTensors(base, own)))
         return sites + self.saved_sites(base)
 
 

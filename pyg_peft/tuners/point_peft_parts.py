@@ -11,6 +11,7 @@ from ..geometry.layout import to_flat
 from ..nn import GeometryAwareAdapter, PointPriorPrompt, PromptTokens
 from .calls import by_name
 from .slot import Args, Component, Kwargs
+from .token_order import insert_prompts, num_prefix_tokens, remove_prompts
 
 
 class TokenStructures(NamedTuple):
@@ -60,16 +61,17 @@ class PromptGeometry(Component):
                 call.get("pos"), call.get("batch"), call.get("batch_size"), call.get("x")
             )
         if call.get("structure") is None:
-            call["structure"] = self.structures(call["patches"])
+            call["structure"] = self.structures(call["patches"], num_prefix_tokens(module))
         return (), call
 
-    def structures(self, patches: Patches) -> TokenStructures:
+    def structures(self, patches: Patches, num_prefix: int = 1) -> TokenStructures:
         """Neighbourhoods of a batch of patches, with and without the prompts among them.
 
         Both have as many second-level centers: a share of the patches, whatever the prompts add.
+        Their rows are those of token arrays with ``num_prefix`` tokens in front of these nodes.
         """
         num_centers = math.ceil(self.ratio * patches.num_centers)
-        plain = self._structure(patches.center, patches.mask, None, num_centers)
+        plain = self._structure(patches.center, patches.mask, None, num_centers, num_prefix)
         if self.prompt_pos is None:
             return TokenStructures(None, plain)
         center, mask = patches.center, patches.mask
@@ -78,20 +80,26 @@ class PromptGeometry(Component):
         if mask is not None:
             mask = torch.cat([mask.new_ones(num_clouds, num_prompts), mask], dim=1)
         receives = torch.arange(num_prompts + center.size(1), device=center.device) >= num_prompts
+        nodes = torch.cat([prompts, center], dim=1)
         return TokenStructures(
-            self._structure(torch.cat([prompts, center], dim=1), mask, receives, num_centers),
-            plain,
+            self._structure(nodes, mask, receives, num_centers, num_prefix), plain
         )
 
     def _structure(
-        self, pos: Tensor, mask: Tensor | None, receives: Tensor | None, num_centers: int
+        self,
+        pos: Tensor,
+        mask: Tensor | None,
+        receives: Tensor | None,
+        num_centers: int,
+        num_prefix: int,
     ) -> Structure:
         num_clouds, num_nodes = pos.shape[:2]
         flat, batch = to_flat(pos, mask)
         _promise_some(flat)
-        # The token arrays have the cls token in front of each cloud's nodes.
-        rows = torch.arange(num_clouds * (1 + num_nodes), device=pos.device)
-        rows, _ = to_flat(rows.view(num_clouds, -1)[:, 1:], mask)
+        # The token arrays may have a cls token in front of each cloud's nodes.
+        num_tokens = num_prefix + num_nodes
+        rows = torch.arange(num_clouds * num_tokens, device=pos.device)
+        rows, _ = to_flat(rows.view(num_clouds, num_tokens)[:, num_prefix:], mask)
         if receives is not None:
             receives, _ = to_flat(receives.expand(num_clouds, -1), mask)
         structure = build_structure(
@@ -105,7 +113,7 @@ class PromptGeometry(Component):
             max_num=num_nodes,
         )
         _promise_some(structure.center_index)
-        return structure.to_rows(rows, num_clouds * (1 + num_nodes))
+        return structure.to_rows(rows, num_clouds * num_tokens)
 
     def extra_repr(self) -> str:
         num_prompts = 0 if self.prompt_pos is None else self.prompt_pos.size(0)
@@ -122,7 +130,7 @@ def _promise_some(rows: Tensor) -> None:
 
 
 class PromptInput(Component):
-    """At a block's input: sets the prompts between the cls token and the patches."""
+    """At a block's input: sets the prompts between the cls token, if any, and the patches."""
 
     def __init__(self, prompt: PointPriorPrompt | PromptTokens) -> None:
         super().__init__()
@@ -140,11 +148,10 @@ class PromptInput(Component):
                 "This adapter was made with a memory bank, and its block got no answer of it: "
                 "call the PeftModel, which queries the bank, not the model inside"
             )
-        x = torch.cat([x[:, :1], prompts.to(x.dtype), x[:, 1:]], dim=1)
-        return (x, *rest), kwargs
+        return (insert_prompts(x, prompts, kwargs), *rest), kwargs
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        return torch.cat([output[:, :1], output[:, 1 + self.prompt.num_prompts :]], dim=1)
+        return remove_prompts(output, self.prompt.num_prompts, kwargs)
 
 
 class GeometryBlock(Component):

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import nn
 
 from ..nn import PromptTokens
 from .config import MethodConfig, Site
 from .slot import Args, Component, Kwargs
+from .token_order import insert_prompts, remove_prompts
 from .tokens import token_blocks
 
 
@@ -66,7 +66,7 @@ class VPTConfig(MethodConfig):
 
 
 class PromptInsertion(Component):
-    """Sets prompts between the first token and the others."""
+    """Sets prompts right in front of the patches."""
 
     def __init__(self, prompts: PromptTokens) -> None:
         super().__init__()
@@ -74,8 +74,7 @@ class PromptInsertion(Component):
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         x, *rest = args
-        prompts = self.prompts(x.size(0)).to(x.dtype)
-        return (torch.cat([x[:, :1], prompts, x[:, 1:]], dim=1), *rest), kwargs
+        return (insert_prompts(x, self.prompts(x.size(0)), kwargs), *rest), kwargs
 
 
 class PromptRemoval(Component):
@@ -86,7 +85,7 @@ class PromptRemoval(Component):
         self.num_prompts = num_prompts
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        return torch.cat([output[:, :1], output[:, 1 + self.num_prompts :]], dim=1)
+        return remove_prompts(output, self.num_prompts, kwargs)
 
 
 __all__ = ["PromptInsertion", "PromptRemoval", "VPTConfig"]
