@@ -1,4 +1,4 @@
-"""Files of named tensors (``.pth``, ``.safetensors``, ``.npz``), read without running code."""
+"""Files of named tensors (``.pth``, ``.t7``, ``.safetensors``, ``.npz``), whose code never runs."""
 
 import pickle
 import zipfile
@@ -28,8 +28,8 @@ _WRAPPER_PREFIXES = ("module.", "base_model.")
 def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
     """Read named tensors from a file, or take them from a mapping.
 
-    Files are ``.pth`` or ``.pt`` (read with ``weights_only=True``: no code of theirs runs),
-    ``.safetensors``, or ``.npz``. A dictionary that holds the weights under ``base_model``,
+    Files are ``.pth``, ``.pt`` or ``.t7`` (read with ``weights_only=True``: no code of theirs
+    runs), ``.safetensors``, or ``.npz``. A dictionary that holds the weights under ``base_model``,
     ``state_dict``, ``model_state_dict`` or ``model`` beside an optimizer and the like is unwrapped;
     prefixes that training wrappers put on every key (``module.``, ``base_model.``) are removed.
 
@@ -96,7 +96,7 @@ def _read_file(path: Path) -> Any:
         raise FileNotFoundError(f"Expected 'source' to be a file (got '{path}')")
     try:
         match path.suffix:
-            case ".pth" | ".pt":
+            case ".pth" | ".pt" | ".t7":
                 with _numpy_scalars_allowed():
                     return torch.load(path, map_location="cpu", weights_only=True)
             case ".safetensors":
@@ -107,7 +107,7 @@ def _read_file(path: Path) -> Any:
                     return {key: archive[key] for key in archive.files}
             case _:
                 raise CheckpointError(
-                    "Expected 'source' to end in .pth, .pt, .safetensors or .npz "
+                    "Expected 'source' to end in .pth, .pt, .t7, .safetensors or .npz "
                     f"(got '{path.name}')"
                 )
     except CheckpointError:

@@ -1,0 +1,84 @@
+"""What every backbone on flat clouds does first: check its input, in one place."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyg_peft.errors import check_batch, check_channels, check_pos
+from pyg_peft.geometry.layout import count_clouds
+
+
+class FlatClouds(NamedTuple):
+    """A checked batch in the flat layout.
+
+    Args:
+        x: features ``[N, in_channels]``, or ``None`` for ``in_channels=0``.
+        pos: positions ``[N, 3]``.
+        batch: sorted cloud ids ``[N]``, present also for a single cloud.
+        batch_size: number of clouds ``B``, empty ones included.
+    """
+
+    x: Tensor | None
+    pos: Tensor
+    batch: Tensor
+    batch_size: int
+
+    @property
+    def points(self) -> Tensor:
+        """Positions beside the features, ``[N, 3 + in_channels]``."""
+        return self.pos if self.x is None else torch.cat([self.pos, self.x], dim=1)
+
+
+def flat_input(
+    x: Tensor | None,
+    pos: Tensor | None,
+    batch: Tensor | None,
+    batch_size: int | None,
+    *,
+    in_channels: int,
+    like: Tensor,
+) -> FlatClouds:
+    """Check a call's arguments, and bring them to the precision of the weights.
+
+    Args:
+        x: features, or ``None``.
+        pos: positions.
+        batch: sorted cloud ids; ``None`` for one cloud.
+        batch_size: number of clouds, if trailing ones may be empty.
+        in_channels: channels that ``x`` must have; 0 if there must be none.
+        like: a weight, whose precision and device are the model's.
+
+    Raises:
+        TypeError: if positions or ids are of the wrong type.
+        ValueError: if something is missing, of another shape, not finite, not sorted, or on another
+            device than the weights.
+    """
+    if pos is None:
+        raise ValueError("Expected 'pos' to be given (got None)")
+    if pos.device != like.device:
+        raise ValueError(
+            f"Expected 'pos' to be on the device of the weights, {like.device} (got {pos.device})"
+        )
+    check_pos(pos)
+    check_batch(batch, pos.size(0), batch_size, device=pos.device)
+    if x is None:
+        if in_channels:
+            raise ValueError(f"Expected 'x' to have {in_channels} channels (got None)")
+    else:
+        if in_channels == 0:
+            raise ValueError(
+                "Expected 'x' to be None for a backbone with in_channels=0 "
+                f"(got {x.size(-1)} channels)"
+            )
+        check_channels(x, in_channels)
+        if x.dim() != 2 or x.size(0) != pos.size(0):
+            raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {list(x.shape)})")
+        x = x.to(like.dtype)
+    size = count_clouds(batch, batch_size)
+    if batch is None:
+        batch = torch.zeros(pos.size(0), dtype=torch.long, device=pos.device)
+    return FlatClouds(x, pos.to(like.dtype), batch.long(), size)
+
+
+__all__ = ["FlatClouds", "flat_input"]

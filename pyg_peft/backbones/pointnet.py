@@ -1,0 +1,186 @@
+"""PointNet as a classifier: layers that all points share, a maximum, a head on top."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_input import FlatClouds, flat_input
+from pyg_peft.backbones.own_files import own_weights
+from pyg_peft.backbones.point_level import PointLevel
+from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
+from pyg_peft.backbones.segment_max import segment_max
+from pyg_peft.backbones.shared_mlp import scoring_mlp
+from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.weights import load_checked
+from pyg_peft.typing import Batch, Pos
+
+
+class PointNet(nn.Module):
+    """The PointNet classifier, after `"PointNet: Deep Learning on Point Sets for 3D Classification
+    and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
+
+    Args:
+        num_classes: number of scores.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: widths of the shared layers of both levels.
+        head_channels: hidden widths of the head.
+        transforms: align coordinates and the first level's features by T-Nets. Without them this is
+            the paper's PointNet (vanilla).
+        head_dropout: after the last hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
+
+    Symmetries:
+        Permutation invariant; batch invariant in evaluation. Not translation or rotation invariant.
+
+    Raises:
+        ValueError: if sizes are not positive, or ``x`` has other channels.
+
+    Differences:
+        The loss is the caller's: the paper adds
+        :func:`~pyg_peft.backbones.orthogonality_penalty`. The feature of an empty cloud is zero.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointNet
+        >>> model = PointNet(num_classes=4).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64, 64), (64, 128, 1024)),
+        head_channels: Sequence[int] = (512, 256),
+        transforms: bool = True,
+        head_dropout: float = 0.3,
+    ) -> None:
+        check_positive(num_classes=num_classes)
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = tuple(tuple(level) for level in channels)
+        self.head_channels = tuple(head_channels)
+        self.transforms = transforms
+        self.head_dropout = head_dropout
+        self.embed_dim = self.channels[-1][-1]
+        self.levels = pointnet_levels(in_channels, self.channels, transforms)
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        All sizes are read off the weights. From a file of :class:`PointNetSegmentation` the head
+        stays fresh.
+
+        Args:
+            source: a ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping;
+                with this library's keys or those of learning3d's PointNet classifier.
+            num_classes: needed if the file has no head; otherwise it must agree with it.
+            **sizes: ``head_dropout``, and ``head_channels`` for a fresh head.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__, rename=map_pointnet_keys)
+        read: dict[str, Any] = {
+            "num_classes": weights.num_classes,
+            "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
+            "channels": weights.channels("levels", "mlp"),
+            "transforms": weights.has("levels.0.input_transform."),
+            **weights.head_channels(),
+        }
+        model = cls(**{**read, **sizes})
+        load_checked(model, weights.state, fresh=weights.fresh)
+        return model
+
+    def reset_parameters(self) -> None:
+        for part in (*self.levels, self.head):
+            part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; ``PointNet(**model.config)`` has the same shapes."""
+        return {name: getattr(self, name) for name in signature(PointNet).parameters}
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        check_positive(num_classes=num_classes)
+        head = scoring_mlp(
+            self.embed_dim,
+            *self.head_channels,
+            num_classes,
+            dropout=0.0,
+            last_dropout=self.head_dropout,
+        )
+        self.head = head.to(next(self.levels.parameters())).train(self.training)
+        self.num_classes = num_classes
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """The maximum over each cloud's points, ``[B, embed_dim]``; zero for an empty cloud."""
+        like = next(self.levels.parameters())
+        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        _, x = run_levels(self.levels, clouds)
+        return segment_max(x, clouds.batch, clouds.batch_size)
+
+    def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
+        """Scores ``[B, num_classes]`` from :meth:`forward_features`."""
+        return self.head(x)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+def pointnet_levels(
+    in_channels: int, channels: Sequence[Sequence[int]], transforms: bool
+) -> nn.ModuleList:
+    """The two levels of PointNet, with their T-Nets around the first."""
+    if len(channels) != 2:
+        raise ValueError(f"Expected 'channels' to name two levels (got {len(channels)})")
+    if in_channels < 0:
+        raise ValueError(f"Expected 'in_channels' to be at least 0 (got {in_channels})")
+    first, second = channels
+    return nn.ModuleList(
+        [
+            PointLevel(3 + in_channels, first, aligns_pos=transforms, aligns_features=transforms),
+            PointLevel(first[-1], second),
+        ]
+    )
+
+
+def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> tuple[Tensor, Tensor]:
+    """The points' features after the first level, and after the last."""
+    local = levels[0](clouds.points, clouds.pos, clouds.batch, clouds.batch_size)
+    return local, levels[1](local, clouds.pos, clouds.batch, clouds.batch_size)
+
+
+__all__ = ["PointNet"]

@@ -1,0 +1,171 @@
+"""PointNet for segmentation: each point's own feature beside that of its cloud."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.own_files import own_weights
+from pyg_peft.backbones.point_level import PointLevel
+from pyg_peft.backbones.pointnet import pointnet_levels, run_levels
+from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
+from pyg_peft.backbones.segment_max import segment_max
+from pyg_peft.backbones.shared_mlp import scoring_mlp
+from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.weights import load_checked
+from pyg_peft.typing import Batch, Pos
+
+
+class PointNetSegmentation(nn.Module):
+    """The PointNet segmentation network, after `"PointNet: Deep Learning on Point Sets for 3D
+    Classification and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
+
+    The levels are those of :class:`PointNet`; its files load here. The maximum over the cloud is
+    put beside each point's feature after the first level.
+
+    Args:
+        num_classes: number of scores of a point.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: widths of the shared layers of both levels.
+        decoder_channels: widths of the layers on local and global feature.
+        head_channels: hidden widths of the head.
+        transforms: align coordinates and the first level's features by T-Nets.
+        head_dropout: after the last hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
+
+    Symmetries:
+        Permutation equivariant; batch invariant in evaluation. Not translation or rotation
+        invariant.
+
+    Raises:
+        ValueError: if sizes are not positive, or ``x`` has other channels.
+
+    Differences:
+        The network of figure 2; the larger one that the paper's supplement trains on ShapeNet parts
+        also sees the object's category.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointNetSegmentation
+        >>> model = PointNetSegmentation(num_classes=5).eval()
+        >>> model(pos=torch.randn(90, 3), batch=torch.arange(3).repeat_interleave(30)).shape
+        torch.Size([90, 5])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64, 64), (64, 128, 1024)),
+        decoder_channels: Sequence[int] = (512, 256, 128),
+        head_channels: Sequence[int] = (128,),
+        transforms: bool = True,
+        head_dropout: float = 0.0,
+    ) -> None:
+        check_positive(num_classes=num_classes)
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = tuple(tuple(level) for level in channels)
+        self.decoder_channels = tuple(decoder_channels)
+        self.head_channels = tuple(head_channels)
+        self.transforms = transforms
+        self.head_dropout = head_dropout
+        self.embed_dim = self.decoder_channels[-1]
+        self.levels = pointnet_levels(in_channels, self.channels, transforms)
+        both = self.channels[0][-1] + self.channels[1][-1]
+        self.decoder = nn.ModuleList([PointLevel(both, self.decoder_channels)])
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        All sizes are read off the weights. From a classifier's file decoder and head stay fresh.
+
+        Args:
+            source: as in :meth:`PointNet.from_checkpoint`.
+            num_classes: needed if the file has no head for points; otherwise it must agree with it.
+            **sizes: ``head_dropout``; ``decoder_channels`` and ``head_channels`` where fresh.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(
+            source, num_classes, name=cls.__name__, segments=True, rename=map_pointnet_keys
+        )
+        read: dict[str, Any] = {
+            "num_classes": weights.num_classes,
+            "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
+            "channels": weights.channels("levels", "mlp"),
+            "transforms": weights.has("levels.0.input_transform."),
+            **weights.head_channels(),
+        }
+        if weights.has("decoder."):
+            read["decoder_channels"] = weights.channels("decoder", "mlp")[0]
+        model = cls(**{**read, **sizes})
+        load_checked(model, weights.state, fresh=weights.fresh)
+        return model
+
+    def reset_parameters(self) -> None:
+        for part in (*self.levels, *self.decoder, self.head):
+            part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {name: getattr(self, name) for name in signature(PointNetSegmentation).parameters}
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        check_positive(num_classes=num_classes)
+        widths = (self.embed_dim, *self.head_channels, num_classes)
+        head = scoring_mlp(*widths, dropout=self.head_dropout)
+        self.head = head.to(next(self.levels.parameters())).train(self.training)
+        self.num_classes = num_classes
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "N C"]:
+        """A feature of each point, ``[N, embed_dim]``."""
+        like = next(self.levels.parameters())
+        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        local, x = run_levels(self.levels, clouds)
+        of_cloud = segment_max(x, clouds.batch, clouds.batch_size)
+        x = torch.cat([local, of_cloud[clouds.batch]], dim=1)
+        return self.decoder[0](x, clouds.pos, clouds.batch, clouds.batch_size)
+
+    def forward_head(self, x: Float[Tensor, "N C"]) -> Tensor:
+        """Scores ``[N, num_classes]`` from :meth:`forward_features`."""
+        return self.head(x)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+__all__ = ["PointNetSegmentation"]

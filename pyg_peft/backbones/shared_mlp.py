@@ -1,0 +1,56 @@
+"""The linear layers that all points of a cloud share, as PyG's ``MLP``."""
+
+from typing import Any
+
+from torch_geometric.nn import MLP
+
+
+def shared_mlp(*channels: int, slope: float = 0.0, bias: bool = True) -> MLP:
+    """Linear layer, batch norm and activation for each pair of widths.
+
+    Args:
+        *channels: widths, the input's first.
+        slope: slope of the activation below zero; 0 for ReLU.
+        bias: whether the linear layers have one.
+
+    Example:
+        >>> shared_mlp(3, 64, 128)
+        MLP(3, 64, 128)
+    """
+    return MLP(list(channels), bias=bias, plain_last=False, **_activation(slope))
+
+
+def scoring_mlp(
+    *channels: int,
+    dropout: float,
+    last_dropout: float | None = None,
+    slope: float = 0.0,
+    first_bias: bool = True,
+) -> MLP:
+    """A head: as :func:`shared_mlp` with dropout, and a plain linear layer at its end.
+
+    Args:
+        *channels: widths, the input's first and the number of classes last.
+        dropout: after each hidden layer.
+        last_dropout: after the last hidden layer, in place of ``dropout``.
+        slope: slope of the activation below zero; 0 for ReLU.
+        first_bias: whether the first linear layer has a bias.
+
+    Example:
+        >>> scoring_mlp(1024, 512, 256, 40, dropout=0.5)
+        MLP(1024, 512, 256, 40)
+    """
+    rates = [dropout] * (len(channels) - 2)
+    if rates and last_dropout is not None:
+        rates[-1] = last_dropout
+    bias = [first_bias, *[True] * (len(channels) - 2)]
+    return MLP(list(channels), dropout=[*rates, 0.0], bias=bias, **_activation(slope))
+
+
+def _activation(slope: float) -> dict[str, Any]:
+    if slope:
+        return {"act": "leaky_relu", "act_kwargs": {"negative_slope": slope}}
+    return {"act": "relu"}
+
+
+__all__ = ["scoring_mlp", "shared_mlp"]

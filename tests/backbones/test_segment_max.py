@@ -1,0 +1,43 @@
+"""The maximum of groups: PyG's values, whatever the order, and a gradient that ties share."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch_geometric.nn import PointNetConv
+from torch_geometric.utils import scatter
+
+from pyg_peft.backbones.segment_max import SegmentMax, segment_max
+
+
+@given(
+    index=st.lists(st.integers(0, 5), max_size=20),
+    is_sorted=st.booleans(),
+    needs_grad=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_values_are_those_of_scatter(index, is_sorted, needs_grad, seed):
+    groups = torch.tensor(sorted(index) if is_sorted else index, dtype=torch.long)
+    x = torch.randn(len(index), 3, generator=torch.Generator().manual_seed(seed))
+    out = segment_max(x.requires_grad_(needs_grad), groups, 7)
+    assert torch.equal(out, scatter(x, groups, 0, 7, reduce="max"))
+    if needs_grad and index:
+        ours = torch.autograd.grad(out.sum(), x, retain_graph=True)[0]
+        theirs = torch.autograd.grad(scatter(x, groups, 0, 7, reduce="max").sum(), x)[0]
+        assert torch.equal(ours, theirs)
+
+
+def test_equal_maxima_share_the_gradient():
+    x = torch.tensor([[2.0], [2.0], [1.0]], requires_grad=True)
+    segment_max(x, torch.zeros(3, dtype=torch.long), 1).sum().backward()
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_pygs_layers_take_it_as_their_aggregation(needs_grad):
+    pos = torch.randn(6, 3, requires_grad=needs_grad)
+    edge_index = torch.tensor([[3, 1, 5, 0], [2, 0, 2, 4]])
+    ours = PointNetConv(add_self_loops=False, aggr=SegmentMax())(None, pos, edge_index)
+    theirs = PointNetConv(add_self_loops=False)(None, pos, edge_index)
+    assert torch.equal(ours, theirs)

@@ -1,0 +1,56 @@
+"""Small versions of the backbones on flat clouds, and how a test calls them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.backbones import PointNet, PointNetSegmentation
+from pyg_peft.testing import Clouds, randomize_
+
+CHANNELS, CLASSES = 2, 4
+POINTNET = {"channels": ((4, 6), (6, 8, 10)), "head_channels": (7, 5)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backbone in a size that is quick to test.
+
+    Args:
+        model: its class.
+        told: arguments that ``from_checkpoint`` reads off the weights.
+        untold: those that it cannot.
+        segments: whether the output has a row per point.
+        cancelled: endings of names of parameters without any influence.
+    """
+
+    model: Any
+    told: dict[str, Any]
+    untold: dict[str, Any] = field(default_factory=dict)
+    segments: bool = False
+    cancelled: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> Any:
+        return "point" if self.segments else "cloud"
+
+    def make(self, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: Any) -> Any:
+        """A model that is awake, in eval mode, the same for the same seed."""
+        sizes = {"in_channels": CHANNELS, **self.told, **self.untold, **changes}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = self.model(sizes.pop("num_classes", CLASSES), **sizes)
+        return randomize_(model, torch.Generator().manual_seed(seed)).eval().to(dtype)
+
+    def call(self, model: nn.Module, clouds: Clouds) -> Tensor:
+        return model(clouds.x, clouds.pos, clouds.batch, batch_size=clouds.batch_size)
+
+
+CASES = {
+    "PointNet": Case(PointNet, POINTNET, {"head_dropout": 0.0}),
+    "PointNet vanilla": Case(PointNet, {**POINTNET, "transforms": False}, {"head_dropout": 0.0}),
+    "PointNetSegmentation": Case(
+        PointNetSegmentation, {**POINTNET, "decoder_channels": (9, 8)}, segments=True
+    ),
+}
