@@ -13,6 +13,7 @@ from .trainable import ParameterCount, count_parameters
 from .tuners import METHODS, MethodConfig
 from .tuners.adapter_set import AdapterSet
 from .tuners.calls import by_name
+from .tuners.dry_run import output_widths, try_out
 from .tuners.loading import fill, load_adapter
 from .tuners.query import frozen_part, retrieve
 from .tuners.saving import count, save_adapter
@@ -24,6 +25,7 @@ def get_peft_model(
     adapter_name: str = "default",
     *,
     memory_bank: MemoryBank | None = None,
+    example: Any = None,
 ) -> "PeftModel":
     """Freeze ``base`` and put a method on it.
 
@@ -32,6 +34,9 @@ def get_peft_model(
         config: The method and its settings.
         adapter_name: Name of the adapter, which becomes the active one.
         memory_bank: For methods that retrieve from one.
+        example: An input for a dry run: one argument, a tuple of arguments or a mapping of named
+            ones. It initialises lazy layers, measures widths, and raises what the first forward
+            would: modules that are never called, layers without geometry.
 
     Raises:
         PlacementError: If the method does not fit the model, or the model already carries adapters.
@@ -46,7 +51,7 @@ def get_peft_model(
     """
     model = PeftModel(base)
     try:
-        model.add_adapter(adapter_name, config, memory_bank=memory_bank)
+        model.add_adapter(adapter_name, config, memory_bank=memory_bank, example=example)
     except BaseException:
         model.unload()
         raise
@@ -100,9 +105,20 @@ class PeftModel(nn.Module):
         return self._bank(self._adapters.active)
 
     def add_adapter(
-        self, adapter_name: str, config: MethodConfig, *, memory_bank: MemoryBank | None = None
+        self,
+        adapter_name: str,
+        config: MethodConfig,
+        *,
+        memory_bank: MemoryBank | None = None,
+        example: Any = None,
     ) -> None:
         """Attach one more adapter and make it the active one.
+
+        Args:
+            adapter_name: Its name.
+            config: The method and its settings.
+            memory_bank: For methods that retrieve from one.
+            example: An input for a dry run, see :func:`get_peft_model`.
 
         Raises:
             ValueError: If the name is taken or no identifier, or the bank does not fit.
@@ -111,12 +127,21 @@ class PeftModel(nn.Module):
         """
         self._adapters.check_name(adapter_name)
         config.check_bank(self.base, memory_bank)
-        config = config.resolve(self.base)
+        with self.disable_adapter():
+            config = config.resolve(self.base, output_widths(self.base, example))
         sites = config.sites(self.base, has_bank=memory_bank is not None)
+        before = self.active_adapter
         self._adapters.add(adapter_name, config, sites)
         if memory_bank is not None:
             self.memory_banks[adapter_name] = memory_bank
         self.set_adapter(adapter_name)
+        try:
+            try_out(self, example)
+        except BaseException:
+            self._remove(adapter_name)
+            if before is not None:
+                self.set_adapter(before)
+            raise
 
     def set_adapter(self, adapter_name: str) -> None:
         """Make an adapter the active one: it runs, and it is what trains."""
@@ -139,9 +164,7 @@ class PeftModel(nn.Module):
                 f"Expected 'adapter_name' to be an inactive adapter (got the active "
                 f"{adapter_name!r}): call set_adapter with another one first, or unload"
             )
-        self._adapters.remove(adapter_name)
-        if adapter_name in self.memory_banks:
-            del self.memory_banks[adapter_name]
+        self._remove(adapter_name)
 
     def unload(self) -> nn.Module:
         """Take all adapters off and give the base back as it came."""
@@ -179,13 +202,15 @@ class PeftModel(nn.Module):
                 so that a sample does not retrieve itself.
             **kwargs: As the base's.
         """
+        bank = self.memory_bank
+        if bank is None and query is None and kwargs.get("tokens") is None:
+            return self._run(args, kwargs)
         call = dict(by_name(self.base, args, kwargs))
         if call.get("tokens") is not None and self._adapters.adapts("patch_embed"):
             raise ValueError(
                 "Expected 'tokens' to be None, since the adapter changes the embedding that makes "
                 "them (got a tensor)"
             )
-        bank = self.memory_bank
         if bank is not None:
             if query is None:
                 call.update(self.precompute(**call))
@@ -196,8 +221,11 @@ class PeftModel(nn.Module):
             )
         elif query is not None:
             raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
+        return self._run((), call)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            output = self.base(**call)
+            output = self.base(*args, **kwargs)
         except BaseException:
             self._adapters.release()
             raise
@@ -332,6 +360,11 @@ class PeftModel(nn.Module):
         fill(self._adapters.sites(self.active_adapter), tensors, "tensors")
 
     # ---- private ----------------------------------------------------------------------------
+
+    def _remove(self, name: str) -> None:
+        self._adapters.remove(name)
+        if name in self.memory_banks:
+            del self.memory_banks[name]
 
     def _bank(self, name: str | None) -> MemoryBank | None:
         bank = self.memory_banks[name] if name is not None and name in self.memory_banks else None

@@ -116,7 +116,7 @@ def match_modules(
         ignore: Subtrees under a child of this name are not searched.
 
     Returns:
-        Path to module, in the model's own order.
+        Path to module, in the model's own order; of a module with several paths the first.
 
     Raises:
         PlacementError: If a target matches nothing; the message lists the nearest paths.
@@ -127,16 +127,23 @@ def match_modules(
         >>> list(match_modules(net, ["d*"])), list(match_modules(net, [nn.Linear]))
         (['down'], ['down', 'up'])
     """
+    # A module that two parents share has a path from each.
     modules = {
-        path: module for path, module in root.named_modules() if ignore not in path.split(".")
+        path: module
+        for path, module in root.named_modules(remove_duplicate=False)
+        if ignore not in path.split(".")
     }
-    found: set[str] = set()
+    found: set[int] = set()
     for target in targets:
-        hits = {path for path, module in modules.items() if _matches(path, module, target)}
+        hits = {id(module) for path, module in modules.items() if _matches(path, module, target)}
         if not hits:
             raise PlacementError(_nothing_matched(target, modules))
         found |= hits
-    return {path: module for path, module in modules.items() if path in found}
+    return {
+        path: module
+        for path, module in root.named_modules()
+        if id(module) in found and ignore not in path.split(".")
+    }
 
 
 def _matches(path: str, module: nn.Module, target: Target) -> bool:

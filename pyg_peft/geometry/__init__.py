@@ -6,6 +6,11 @@ from pyg_peft.geometry.chamfer import (
     chamfer_distance_l1,
     nearest_squared_distances,
 )
+from pyg_peft.geometry.edge_structure import (
+    BipartiteStructure,
+    bipartite_structure,
+    edge_structure,
+)
 from pyg_peft.geometry.interpolation import interpolate, interpolation_weights
 from pyg_peft.geometry.layout import counts, offsets, to_dense, to_flat
 from pyg_peft.geometry.neighbors import ball_query, knn, knn_graph
@@ -15,17 +20,20 @@ from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
 from pyg_peft.geometry.structure import Structure, build_structure
 
 __all__ = [
+    "BipartiteStructure",
     "Patches",
     "PygOps",
     "Structure",
     "authors_convention",
     "available_backends",
     "ball_query",
+    "bipartite_structure",
     "build_patches",
     "build_structure",
     "chamfer_distance",
     "chamfer_distance_l1",
     "counts",
+    "edge_structure",
     "enable_pyg_ops",
     "farthest_point_sample",
     "interpolate",

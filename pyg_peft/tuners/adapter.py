@@ -1,13 +1,15 @@
 """Plain bottleneck adapters."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import nn
 
 from ..nn import Bottleneck
 from ..trainable import Target, match_modules
-from .config import MethodConfig, Site, output_channels
+from .config import MethodConfig, Site
+from .layers import output_channels
 from .slot import OutputAdapter, check_site
 
 
@@ -34,6 +36,8 @@ class AdapterConfig(MethodConfig):
         dropout: Inside the bottleneck, while training.
         target_modules: Layers whose output is adapted; by default the attention and the MLP of
             every block.
+        channels: Width of a layer's output by path, where its last linear layer does not tell it;
+            measured if ``get_peft_model`` is handed an ``example``.
     """
 
     method: ClassVar[str] = "adapter"
@@ -42,6 +46,7 @@ class AdapterConfig(MethodConfig):
     scale: float = 1.0
     dropout: float = 0.0
     target_modules: tuple[Target, ...] = ("blocks.*.attn", "blocks.*.mlp")
+    channels: Mapping[str, int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +65,7 @@ class AdapterConfig(MethodConfig):
                 "adapter",
                 OutputAdapter(
                     Bottleneck(
-                        output_channels(layer, path),
+                        output_channels(layer, path, self.channels),
                         self.bottleneck_channels,
                         scale=self.scale,
                         dropout=self.dropout,

@@ -6,10 +6,9 @@ from typing import ClassVar
 from torch import nn
 
 from ..errors import PlacementError
+from ..trainable import Target, match_modules
+from .biases import bias_sites
 from .config import MethodConfig, Site
-from .trained_tensors import TrainedTensors
-
-_BIASES = ("bias", "in_proj_bias")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,23 +24,34 @@ class BitFitConfig(MethodConfig):
     | every module with a bias | own bias | its length |
     | ``modules_to_save`` | own copy | all of them |
 
-    Identity at init. Batch norms keep their frozen statistics.
+    Identity at init. Batch norms keep their frozen statistics. ``out_proj`` of
+    ``nn.MultiheadAttention``, which is never called, has its bias replaced in the call of the
+    attention.
+
+    Args:
+        exclude_modules: Paths, globs, ``re:`` expressions or classes of modules whose biases stay
+            frozen, with all below them. Needed where a module of yours reads a child's bias without
+            calling the child, which the first forward reports.
     """
 
     method: ClassVar[str] = "bitfit"
 
+    exclude_modules: tuple[Target, ...] = ()
+
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        saved = self.trained_modules(base)
-        sites = [
-            Site(path, "trained", TrainedTensors(module, names))
-            for path, module in base.named_modules()
-            if path not in saved
-            and "peft" not in path.split(".")
-            and (names := [n for n in _BIASES if module._parameters.get(n) is not None])
-        ]
+        without = set(self.trained_modules(base))
+        if self.exclude_modules:
+            excluded = tuple(match_modules(base, self.exclude_modules))
+            without |= {
+                path
+                for path, _ in base.named_modules()
+                if any(f"{path}.".startswith(f"{root}.") for root in excluded)
+            }
+        sites = bias_sites(base, without=without)
         if not sites:
             raise PlacementError(
-                "Expected a model with biases (got none outside 'modules_to_save')"
+                "Expected a model with biases (got none outside 'modules_to_save' and "
+                "'exclude_modules')"
             )
         return sites + self.saved_sites(base)
 

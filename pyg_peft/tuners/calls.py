@@ -7,11 +7,25 @@ from typing import Any
 
 from torch import nn
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+
 
 @functools.cache
-def _parameters(forward: Callable[..., Any]) -> tuple[str, ...]:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(n for n, p in inspect.signature(forward).parameters.items() if p.kind in kinds)[1:]
+def _parameters(forward: Callable[..., Any], kinds: tuple[Any, ...]) -> tuple[str, ...]:
+    signature = inspect.signature(forward).parameters
+    return tuple(n for n, p in signature.items() if p.kind in kinds and n != "self")
+
+
+def parameter_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of what a module is called with, those that take positional arguments first.
+
+    A ``torch_geometric.nn.Sequential`` names its arguments in a string of its own.
+    """
+    described = getattr(getattr(module, "signature", None), "param_dict", None)
+    if isinstance(described, dict):
+        return tuple(str(name) for name in described)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return _parameters(type(module).forward, _NAMED)
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -28,7 +42,7 @@ def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """
     if not args:
         return kwargs
-    names = _parameters(type(module).forward)
+    names = _parameters(type(module).forward, _POSITIONAL)
     if len(args) > len(names):
         raise TypeError(
             f"Expected at most {len(names)} positional arguments for "
@@ -37,4 +51,4 @@ def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-__all__ = ["by_name", "first_input"]
+__all__ = ["by_name", "first_input", "parameter_names"]

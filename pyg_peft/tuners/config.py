@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import CheckpointError, PlacementError
 from ..nn import MemoryBank
-from ..trainable import match_modules
+from ..trainable import Target, match_modules
 from .slot import SLOT, Component
 from .trained_tensors import TrainedTensors
 
@@ -48,8 +48,9 @@ class MethodConfig:
     """Settings that every method has.
 
     Args:
-        modules_to_save: Whole paths (or globs) of modules that the adapter trains and keeps as its
-            own, all tensors and buffers of theirs included. By default the head.
+        modules_to_save: Whole paths (or globs, ``re:`` expressions, classes) of modules that the
+            adapter trains and keeps as its own, all tensors and buffers of theirs included, such as
+            batch norms with their statistics. By default the head.
         num_classes: Classes of the adapter's own head; ``None`` keeps the base's number. Needs a
             base with ``reset_head``.
     """
@@ -58,7 +59,7 @@ class MethodConfig:
     takes_memory_bank: ClassVar[bool] = False
     identity_at_init: ClassVar[bool] = True
 
-    modules_to_save: tuple[str, ...] = ("head",)
+    modules_to_save: tuple[Target, ...] = ("head",)
     num_classes: int | None = None
 
     def __post_init__(self) -> None:
@@ -67,6 +68,12 @@ class MethodConfig:
                 f"Expected 'modules_to_save' to be a tuple of paths (got {self.modules_to_save!r})"
             )
         object.__setattr__(self, "modules_to_save", tuple(self.modules_to_save))
+        for name in ("target_modules", "exclude_modules"):
+            targets = getattr(self, name, None)
+            if isinstance(targets, (str, type)):
+                raise TypeError(f"Expected '{name}' to be a tuple of targets (got {targets!r})")
+            if targets is not None:
+                object.__setattr__(self, name, tuple(targets))
         if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
 
@@ -99,11 +106,16 @@ class MethodConfig:
     def saved_sites(self, base: nn.Module) -> list[Site]:
         """The adapter's own copies of what ``modules_to_save`` matches."""
         owner = base if self.num_classes is None else _with_head(base, self.num_classes)
-        return [
-            Site(path, "trained", trained)
-            for path, module in self.trained_modules(owner).items()
-            if (trained := _all_tensors(module)) is not None
-        ]
+        saved = self.trained_modules(owner)
+        sites: list[Site] = []
+        for path, module in saved.items():
+            parameters = [name for name, p in module._parameters.items() if p is not None]
+            buffers = [name for name, b in module._buffers.items() if b is not None]
+            if parameters or buffers:
+                # Where the parent is not the adapter's too, a module that is never called raises.
+                inside = path.rpartition(".")[0] in saved
+                sites.append(trained_site(owner, path, parameters, buffers, at_parent=inside))
+        return sites
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
         """Paths whose tensors in the base do not matter to the adapter, since it has its own."""
@@ -118,14 +130,24 @@ class MethodConfig:
         if bank is not None and not self.takes_memory_bank:
             raise ValueError(f"Expected no 'memory_bank' for the method {self.method} (got one)")
 
-    def resolve(self, base: nn.Module) -> Self:
-        """The same configuration with classes among ``target_modules`` written as paths, for its
-        file.
+    def resolve(self, base: nn.Module, widths: Mapping[str, int] | None = None) -> Self:
+        """The same configuration with all that its file needs: classes written as paths, and the
+        widths that a dry run has measured.
+
+        Args:
+            base: The model.
+            widths: Width of the output by path, of every module that was called.
         """
+        changes: dict[str, Any] = {}
+        for name in ("target_modules", "modules_to_save", "exclude_modules"):
+            targets = getattr(self, name, None)
+            if targets is not None and any(isinstance(target, type) for target in targets):
+                changes[name] = tuple(match_modules(base, targets))
         targets = getattr(self, "target_modules", None)
-        if targets is None or not any(isinstance(target, type) for target in targets):
-            return self
-        return dataclasses.replace(self, target_modules=tuple(match_modules(base, targets)))  # type: ignore[call-arg]
+        if widths is not None and hasattr(self, "channels") and targets is not None:
+            paths = match_modules(base, targets)
+            changes["channels"] = {path: widths[path] for path in paths if path in widths}
+        return dataclasses.replace(self, **changes) if changes else self
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-able values."""
@@ -150,40 +172,27 @@ class MethodConfig:
         return cls(**lists_as_tuples)
 
 
-def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer, of PyTorch and of PyG, by path."""
-    # Imported on use: building a configuration must not wait for all of PyG's layers.
-    from torch_geometric.nn import Linear as PyGLinear
+def trained_site(
+    base: nn.Module,
+    path: str,
+    parameters: list[str],
+    buffers: list[str] | None = None,
+    *,
+    at_parent: bool = True,
+) -> Site:
+    """The adapter's own version of some tensors of the module at ``path``.
 
-    return {
-        path: module
-        for path, module in base.named_modules()
-        if isinstance(module, (nn.Linear, PyGLinear)) and "peft" not in path.split(".")
-    }
-
-
-def output_channels(module: nn.Module, path: str) -> int:
-    """Width of what a module returns, told by its own attributes or by its last linear layer.
-
-    Raises:
-        PlacementError: If nothing tells it.
+    ``out_proj`` of ``nn.MultiheadAttention`` is never called: its tensors are replaced in the call
+    of its parent, unless ``at_parent`` is false.
     """
-    for name in ("out_features", "out_channels"):
-        width = getattr(module, name, None)
-        if isinstance(width, int) and width > 0:
-            return width
-    if inner := list(linear_layers(module).items()):
-        return output_channels(inner[-1][1], path)
-    raise PlacementError(
-        f"Expected {path!r} to tell the width of its output (got {type(module).__name__}, "
-        "which has no out_channels and holds no linear layer)"
-    )
-
-
-def _all_tensors(module: nn.Module) -> TrainedTensors | None:
-    parameters = [name for name, p in module._parameters.items() if p is not None]
-    buffers = [name for name, b in module._buffers.items() if b is not None]
-    return TrainedTensors(module, parameters, buffers) if parameters or buffers else None
+    module = base.get_submodule(path)
+    parent, _, child = path.rpartition(".")
+    if at_parent and child == "out_proj":
+        owner = base.get_submodule(parent)
+        if isinstance(owner, nn.MultiheadAttention):
+            own = TrainedTensors(module, parameters, buffers, inner=child)
+            return Site(parent, f"trained_{child}", own)
+    return Site(path, "trained", TrainedTensors(module, parameters, buffers))
 
 
 def _with_head(base: nn.Module, num_classes: int) -> nn.Module:
@@ -215,4 +224,4 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-__all__ = ["MethodConfig", "Site", "linear_layers", "output_channels"]
+__all__ = ["MethodConfig", "Site", "trained_site"]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from ..errors import PlacementError
 from ..trainable import match_modules
 from .calls import first_input
-from .config import MethodConfig, Site, linear_layers
+from .config import MethodConfig, Site
+from .layers import linear_layers
 from .slot import Args, Component, Kwargs, check_site
 
 

@@ -9,7 +9,8 @@ from ..errors import PlacementError
 from ..nn import LowRankLinear
 from ..trainable import Target, match_modules
 from .calls import first_input
-from .config import MethodConfig, Site, linear_layers
+from .config import MethodConfig, Site
+from .layers import linear_layers
 from .slot import Args, Component, Kwargs
 
 

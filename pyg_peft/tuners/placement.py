@@ -62,7 +62,7 @@ def site_tensors(sites: Sequence[Site]) -> dict[str, Tensor]:
     seen: set[int] = set()
     for site in sites:
         parts = (
-            [site.path]
+            [site.path, site.component.inner]
             if isinstance(site.component, TrainedTensors)
             else [site.path, SLOT, site.name]
         )

@@ -1,31 +1,27 @@
-"""Point-PEFT: Point-prior Prompt and Geometry-aware Adapter on a token backbone."""
+"""Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from ..nn import (
-    Bottleneck,
-    GeometryAwareAdapter,
-    MemoryBank,
-    NeighborAttention,
-    PointPriorPrompt,
-    PromptTokens,
-)
+from ..errors import PlacementError
+from ..nn import MemoryBank
+from ..trainable import Target, match_modules
 from .config import MethodConfig, Site
-from .point_peft_parts import GeometryBlock, PromptGeometry, PromptInput
-from .slot import OutputAdapter
-from .tokens import token_blocks
-from .trained_tensors import TrainedTensors
+from .graph_geometry import Names
+from .point_peft_graph import graph_sites
+from .point_peft_tokens import token_sites
+from .tokens import is_token_backbone, token_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointPEFTConfig(MethodConfig):
     r"""`"Point-PEFT: Parameter-Efficient Fine-Tuning for 3D Pre-trained Models"
-    <https://arxiv.org/abs/2310.03059>`_ for Point-MAE and its family.
+    <https://arxiv.org/abs/2310.03059>`_ for Point-MAE and its family, and for any PyG model.
 
-    ::
+    On a token backbone::
 
         pos ── patches ── tokens ──▶ [cls, patches]                         once per forward: the
         structures,
@@ -47,6 +43,24 @@ class PointPEFTConfig(MethodConfig):
     | shared by all of these | :class:`~pyg_peft.nn.NeighborAttention` | 28,800 |
     | base | prompt positions; own biases, final norm, cls token | 30 + 38,400 |
     | ``modules_to_save`` | own copy of the head | 267,535 (15 classes) |
+
+    On the layers of another model that ``target_modules`` names::
+
+        pos, batch / edge_index ─────────────┐   by name, from the layer's call or from the nearest
+                                             ▼   one around it
+        x ── layer (frozen, own biases) ── GeometryAwareAdapter ── output
+
+    | placed at | component | trainable parameters |
+    | --- | --- | --- |
+    | layers named, output | :class:`~pyg_peft.nn.GeometryAwareAdapter` | 35 C + 17 (width 16) |
+    | shared by layers of one width C | :class:`~pyg_peft.nn.NeighborAttention` | 75 C (width 18) |
+    | layers named, and below | own biases | their lengths |
+    | ``modules_to_save`` | own copy | all of them |
+
+    There the adapter's neighbourhoods are the layer's own edges, and every point is a centre. Where
+    a layer has none, a structure over ``pos`` and ``batch`` is built once per level: centres as in
+    a token backbone, ``k`` neighbours. Identity at init. Prompts are for token backbones: the
+    arguments about them, ``ratio`` and ``num_interp`` (where there are edges) have no effect.
 
     The authors' code counts 773,017 trainable parameters on ScanObjectNN, of which 62,268 never get
     a gradient (prompts of blocks that have none, and an unused gate in each block). Ours has
@@ -78,7 +92,19 @@ class PointPEFTConfig(MethodConfig):
         propagation_scale: Initial value of the gate on the propagation.
         center_scale: Factor of a center's own feature.
         train_biases: Own biases of ``proj``, ``fc1``, ``fc2`` and the norms, own final norm and cls
-            token.
+            token; in other models own biases of the layers named.
+        target_modules: Paths, globs, ``re:`` expressions or classes of layers, such as
+            ``PointTransformerConv``, or of some of a token backbone's blocks; ``None`` takes all of
+            its blocks. A layer returns a row per point, or ``(x, pos, batch)``.
+        channels: Width of a layer's output by path, where its last linear layer does not tell it;
+            measured if ``get_peft_model`` is handed an ``example``.
+        pos_from: Path or glob of the module that tells where layers lie: one around them, by its
+            call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
+            call or, if that has no positions, the nearest one around it.
+        pos_name: What the model calls positions in its calls; ``"graph.pos"`` is an attribute of
+            the parameter ``graph``. A parameter ``data`` is looked into anyway.
+        batch_name: What it calls cloud ids.
+        edge_index_name: What it calls edges.
     """
 
     method: ClassVar[str] = "point_peft"
@@ -99,6 +125,12 @@ class PointPEFTConfig(MethodConfig):
     propagation_scale: float = 0.0
     center_scale: float = 0.3
     train_biases: bool = True
+    target_modules: tuple[Target, ...] | None = None
+    channels: Mapping[str, int] | None = field(default=None, hash=False)
+    pos_from: str | None = None
+    pos_name: str = "pos"
+    batch_name: str = "batch"
+    edge_index_name: str = "edge_index"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,9 +156,19 @@ class PointPEFTConfig(MethodConfig):
         """
         return self.num_prompts - 2
 
+    @property
+    def names(self) -> Names:
+        """What the model calls the geometry."""
+        return Names(self.pos_name, self.batch_name, self.edge_index_name)
+
     def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
         if bank is None:
             return
+        if not is_token_backbone(base):
+            raise PlacementError(
+                f"Expected no 'memory_bank' on {type(base).__name__} (got one): its answer is for "
+                "the prompts of a token backbone"
+            )
         channels, _ = token_blocks(base)
         if bank.channels != channels:
             raise ValueError(
@@ -149,52 +191,16 @@ class PointPEFTConfig(MethodConfig):
             )
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        channels, blocks = token_blocks(base)
-        attention = NeighborAttention(channels, self.attention_channels, self.attention_heads)
-        geometry = PromptGeometry(
-            self.num_prompts, k=self.k, ratio=self.ratio, num_interp=self.num_interp
-        )
-        sites = [Site("", "geometry", geometry)]
-        for depth, (path, block) in enumerate(blocks.items()):
-            num_prompts = self.num_prompts if depth < self.prompt_depth else 0
-            adapter = GeometryAwareAdapter(
-                channels,
-                self.bottleneck_channels,
-                k=self.k,
-                ratio=self.ratio,
-                num_interp=self.num_interp,
-                attention=attention,
-                propagation_scale=self.propagation_scale,
-                center_scale=self.center_scale,
-                scale=self.scale,
-            )
-            # After hooks run in reverse: the geometry comes before the prompts are removed.
-            if num_prompts:
-                prompt = (
-                    PointPriorPrompt(channels, num_prompts, self.prompt_bottleneck_channels)
-                    if has_bank
-                    else PromptTokens(num_prompts, channels)
-                )
-                sites.append(Site(path, "prompt", PromptInput(prompt)))
-            sites.append(Site(path, "adapter", GeometryBlock(adapter, num_prompts)))
-            bottleneck = Bottleneck(channels, self.bottleneck_channels, scale=self.mlp_scale)
-            sites.append(Site(f"{path}.mlp", "adapter", OutputAdapter(bottleneck)))
-            if self.train_biases:
-                sites += [
-                    Site(
-                        f"{path}.{layer}",
-                        "trained",
-                        TrainedTensors(block.get_submodule(layer), ["bias"]),
-                    )
-                    for layer in ("attn.proj", "mlp.fc1", "mlp.fc2", "norm1", "norm2")
-                ]
-        if self.train_biases:
-            norm = base.get_submodule("norm")
-            sites.append(Site("norm", "trained", TrainedTensors(norm, ["weight", "bias"])))
-            own = [name for name in ("cls_token", "cls_pos") if name in base._parameters]
-            if own:
-                sites.append(Site("", "trained", TrainedTensors(base, own)))
-        return sites + self.saved_sites(base)
+        targets = self.target_modules
+        found = None if targets is None else match_modules(base, targets)
+        if found is None or _are_blocks(base, found):
+            return token_sites(base, self, found, has_bank=has_bank) + self.saved_sites(base)
+        return graph_sites(base, self, found) + self.saved_sites(base)
+
+
+def _are_blocks(base: nn.Module, found: Mapping[str, nn.Module]) -> bool:
+    """Whether these are all blocks of a token backbone."""
+    return is_token_backbone(base) and set(found) <= set(token_blocks(base)[1])
 
 
 __all__ = ["PointPEFTConfig"]

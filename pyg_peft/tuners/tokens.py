@@ -1,8 +1,17 @@
 """What the methods for token backbones need to know of one."""
 
+from typing import Any
+
 from torch import nn
 
 from ..errors import PlacementError
+
+
+def is_token_backbone(base: nn.Module) -> bool:
+    """Whether a model has transformer blocks over tokens of one width."""
+    blocks = getattr(base, "blocks", None)
+    has_blocks = isinstance(blocks, nn.ModuleList) and len(blocks) > 0
+    return has_blocks and isinstance(getattr(base, "embed_dim", None), int)
 
 
 def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
@@ -11,15 +20,16 @@ def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
     Raises:
         PlacementError: If the model is no token backbone; the message says what was looked for.
     """
-    blocks = getattr(base, "blocks", None)
-    embed_dim = getattr(base, "embed_dim", None)
-    if not isinstance(blocks, nn.ModuleList) or not isinstance(embed_dim, int) or not len(blocks):
+    blocks: Any = getattr(base, "blocks", None)
+    embed_dim: Any = getattr(base, "embed_dim", None)
+    if not is_token_backbone(base):
         raise PlacementError(
             "Expected a token backbone with 'blocks' (a ModuleList) and 'embed_dim' "
             f"(got {type(base).__name__} with the children "
-            f"{', '.join(name for name, _ in base.named_children()) or 'none'})"
+            f"{', '.join(name for name, _ in base.named_children()) or 'none'}); Point-PEFT "
+            "adapts layers of other models by 'target_modules'"
         )
     return embed_dim, {f"blocks.{name}": block for name, block in blocks.named_children()}
 
 
-__all__ = ["token_blocks"]
+__all__ = ["is_token_backbone", "token_blocks"]

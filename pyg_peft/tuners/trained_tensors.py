@@ -16,18 +16,26 @@ class TrainedTensors(Component):
     switched, saved apart or undone.
 
     Args:
-        owner: The module; its tensors are copied.
+        owner: The module whose tensors are copied.
         parameters: Names of its own parameters to train.
         buffers: Names of its own buffers that move along (running statistics).
+        inner: Path from the module that this sits at to the owner, if they are not the same: for a
+            child whose parent reads its tensors without calling it.
 
     Raises:
         PlacementError: If the owner has no parameter or buffer of a name.
     """
 
     def __init__(
-        self, owner: nn.Module, parameters: list[str], buffers: list[str] | None = None
+        self,
+        owner: nn.Module,
+        parameters: list[str],
+        buffers: list[str] | None = None,
+        *,
+        inner: str = "",
     ) -> None:
         super().__init__()
+        self.inner = inner
         for name in parameters:
             original = owner._parameters.get(name)
             if original is None:
@@ -59,7 +67,7 @@ class TrainedTensors(Component):
         for own, place in self._places(module):
             for name in own:
                 if name in self._originals:
-                    if place is module._buffers:
+                    if own is self._buffers:
                         # A module may assign a new tensor to its buffer instead of changing it.
                         own[name] = place[name]
                     place[name] = self._originals[name]
@@ -72,10 +80,12 @@ class TrainedTensors(Component):
                 place[name] = nn.Parameter(merged) if isinstance(tensor, nn.Parameter) else merged
 
     def _places(self, module: nn.Module) -> list[tuple[Any, Any]]:
-        return [(self._parameters, module._parameters), (self._buffers, module._buffers)]
+        owner = module.get_submodule(self.inner) if self.inner else module
+        return [(self._parameters, owner._parameters), (self._buffers, owner._buffers)]
 
     def extra_repr(self) -> str:
-        return ", ".join([*self._parameters, *self._buffers])
+        prefix = f"{self.inner}." if self.inner else ""
+        return ", ".join(f"{prefix}{name}" for name in [*self._parameters, *self._buffers])
 
 
 __all__ = ["TrainedTensors"]

@@ -1,0 +1,49 @@
+"""What a method needs to know of the layers of a model: which are linear, how wide they are."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from ..errors import PlacementError
+from .slot import SLOT
+
+
+def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer, of PyTorch and of PyG, by path."""
+    # Imported on use: building a configuration must not wait for all of PyG's layers.
+    from torch_geometric.nn import Linear as PyGLinear
+
+    return {
+        path: module
+        for path, module in base.named_modules()
+        if isinstance(module, (nn.Linear, PyGLinear)) and SLOT not in path.split(".")
+    }
+
+
+def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | None = None) -> int:
+    """Width of what a module returns: measured, or told by its attributes or last linear layer.
+
+    Args:
+        module: The module.
+        path: Its path.
+        measured: Widths by path, from a dry run.
+
+    Raises:
+        PlacementError: If nothing tells it.
+    """
+    if measured is not None and path in measured:
+        return measured[path]
+    for name in ("out_features", "out_channels"):
+        width = getattr(module, name, None)
+        if isinstance(width, int) and width > 0:
+            return width
+    if inner := list(linear_layers(module).items()):
+        return output_channels(inner[-1][1], path)
+    raise PlacementError(
+        f"Expected {path!r} to tell the width of its output (got {type(module).__name__}, "
+        "which has no out_channels and holds no linear layer): hand get_peft_model an 'example' "
+        "of the model's input"
+    )
+
+
+__all__ = ["linear_layers", "output_channels"]
