@@ -183,7 +183,7 @@ def completion_loss(result: Completion) -> Tensor:
     per_patch = members.size(2)
     members = members.flatten(1, 2)  # [B, G * K / 4, 3]
     if members.size(0) == 0 or members.size(1) == 0:
-        return result.cloud.sum()  # keeps the graph, so that every parameter has a gradient
+        return 0.0 * result.cloud.sum()  # keeps the graph, so that every parameter has a gradient
     cloud = result.cloud.to(members.dtype)
     if patches.mask is None:
         forth, back = nearest_squared_distances(cloud, members)

@@ -57,6 +57,8 @@ def add_position(x: Tokens, code: Float[Tensor, "B L C"], num_prefix: int = 1) -
 
 def max_valid(x: Tensor, mask: Mask | None) -> Tensor:
     """Maximum over the valid tokens of a cloud, ``[B, G, C]`` to ``[B, C]``; zero if none is."""
+    if x.size(1) == 0:
+        return x.new_zeros(x.size(0), x.size(2))
     if mask is None:
         return x.amax(dim=1)
     x = x.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(dim=1)
