@@ -190,20 +190,6 @@ def test_variants_evaluate_to_their_own_number(tmp_path, more, capsys):
     assert f"test accuracy {100 * expected:.2f} %" in capsys.readouterr().out
 
 
-def test_demo(tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    small = ["--num_shapes", "48", "--num_points", "64", "--epochs", "1", "--num_unlabelled", "64"]
-    out = tmp_path / "demo"
-    assert main(["demo", "--output", str(out), "--minutes", "0.01", *small]) == 0
-    text = capsys.readouterr().out
-    assert "ships no pre-trained weights yet" in text and "loaded again" in text
-    for method in ("point_peft", "linear_probe", "full_fine_tuning"):
-        assert f"\n{method} " in text
-        assert (out / method / "adapter_model.safetensors").is_file()
-    for picture in ("learning_curves.png", "confusion.png", "cloud.png"):
-        assert (out / picture).stat().st_size > 10_000
-
-
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     data = write_set(tmp_path / "set.npz")

@@ -1,6 +1,6 @@
 """A point cloud, coloured by the patch that each point belongs to."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,9 +24,7 @@ def plot_patches(pos: Tensor, center: Tensor, *, title: str = "") -> "Figure":
         ValueError: a shape is wrong, or there is nothing to draw.
         MissingExtraError: matplotlib is not installed.
     """
-    for name, value in (("pos", pos), ("center", center)):
-        if value.dim() != 2 or value.size(1) != 3 or value.size(0) == 0:
-            raise ValueError(f"Expected '{name}' to be [N, 3], N > 0 (got {list(value.shape)})")
+    check_positions(pos=pos, center=center)
     pos, center = pos.detach().float().cpu(), center.detach().float().cpu()
     nearest = torch.cdist(pos, center).argmin(dim=1)
     with style():
@@ -37,18 +35,31 @@ def plot_patches(pos: Tensor, center: Tensor, *, title: str = "") -> "Figure":
         # Neighbouring centers get unlike colours: walk the wheel in steps of the golden ratio.
         hue = (0.618034 * torch.arange(center.size(0))) % 1.0
         colors = matplotlib.colormaps["hsv"](hue.numpy())
-        axes.scatter(*pos.T.numpy(), s=9, c=colors[nearest.numpy()] * [0.85, 0.85, 0.85, 0.8], lw=0)
+        draw_cloud(axes, pos, c=colors[nearest.numpy()] * [0.85, 0.85, 0.85, 0.8])
         axes.scatter(*center.T.numpy(), s=26, c="black", marker="o", lw=0, depthshade=False)
-        low, high = pos.amin(dim=0), pos.amax(dim=0)
-        middle, half = (low + high) / 2, float((high - low).max()) / 2 or 1.0
-        axes.set_xlim(float(middle[0]) - half, float(middle[0]) + half)
-        axes.set_ylim(float(middle[1]) - half, float(middle[1]) + half)
-        axes.set_zlim(float(middle[2]) - half, float(middle[2]) + half)
-        axes.set_box_aspect((1, 1, 1), zoom=1.35)  # pyright: ignore[reportArgumentType]
-        axes.set_axis_off()
-        axes.view_init(elev=22, azim=-55)
         axes.set_title(title or f"{pos.size(0)} points, {center.size(0)} patch centers")
     return figure
 
 
-__all__ = ["plot_patches"]
+def draw_cloud(axes: "Axes3D", pos: Tensor, *, size: int = 9, **colors: Any) -> Any:
+    """Scatter ``pos`` ``[N, 3]`` with equal axes and no frame; returns what ``scatter`` does."""
+    drawn = axes.scatter(*pos.T.numpy(), s=size, lw=0, **colors)
+    low, high = pos.amin(dim=0), pos.amax(dim=0)
+    middle, half = (low + high) / 2, float((high - low).max()) / 2 or 1.0
+    axes.set_xlim(float(middle[0]) - half, float(middle[0]) + half)
+    axes.set_ylim(float(middle[1]) - half, float(middle[1]) + half)
+    axes.set_zlim(float(middle[2]) - half, float(middle[2]) + half)
+    axes.set_box_aspect((1, 1, 1), zoom=1.35)  # pyright: ignore[reportArgumentType]
+    axes.set_axis_off()
+    axes.view_init(elev=22, azim=-55)
+    return drawn
+
+
+def check_positions(**named: Tensor) -> None:
+    """Raise unless each is ``[N, 3]`` with rows."""
+    for name, value in named.items():
+        if value.dim() != 2 or value.size(1) != 3 or value.size(0) == 0:
+            raise ValueError(f"Expected '{name}' to be [N, 3], N > 0 (got {list(value.shape)})")
+
+
+__all__ = ["check_positions", "draw_cloud", "plot_patches"]

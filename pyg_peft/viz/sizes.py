@@ -1,0 +1,52 @@
+"""What a method trains and what its file weighs, side by side."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pyg_peft.viz.figure import COLORS, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_sizes(sizes: Mapping[str, tuple[int, int, int]], *, title: str = "") -> "Figure":
+    """Bars of trained parameters (of the head apart) and of file sizes.
+
+    Args:
+        sizes: method to trained parameters, those without the head among them, and bytes on disk.
+        title: above the picture.
+
+    Raises:
+        ValueError: nothing to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not sizes:
+        raise ValueError("Expected 'sizes' to hold a method (got none)")
+    with style():
+        figure = new_figure(8.6, 1.1 + 0.5 * len(sizes))
+        left, right = figure.subplots(1, 2, sharey=True)
+        names = list(sizes)
+        for row, (trained, body, size) in enumerate(sizes.values()):
+            left.barh(row, body, color=COLORS[0], label="" if row else "beside the head")
+            left.barh(row, trained - body, left=body, color="#b8cfe0", label="" if row else "head")
+            left.text(trained, row, f" {trained:,}", va="center", size=8)
+            right.barh(row, size / 1024, color=COLORS[2])
+            right.text(size / 1024, row, f" {size / 1024:,.0f}", va="center", size=8)
+        left.set_yticks(range(len(names)), names)
+        left.invert_yaxis()
+        left.set_xlabel("trained parameters")
+        right.set_xlabel("file on disk, kB")
+        left.set_xlim(right=1.25 * max(trained for trained, _, _ in sizes.values()))
+        right.set_xlim(right=1.2 * max(size for *_, size in sizes.values()) / 1024)
+        for axes in (left, right):
+            axes.grid(axis="y", visible=False)
+            axes.locator_params(axis="x", nbins=5)
+            axes.ticklabel_format(axis="x", style="plain")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        figure.legend(frameon=False, loc="outside lower left", ncols=2)
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+__all__ = ["plot_sizes"]

@@ -1,0 +1,59 @@
+"""The demo, small: its report, its pictures, its adapters, with all methods or some."""
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+
+from pyg_peft.backbones.pretrained import POINT_MAE_FILES
+from pyg_peft.cli import main
+
+for needed in ("lightning", "jsonargparse", "matplotlib"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed")
+
+SMALL = [
+    *("--num_shapes", "24", "--num_points", "64", "--epochs", "1"),
+    *("--minutes", "0.01", "--num_unlabelled", "64"),
+]
+
+
+def images(page: str) -> list[bytes]:
+    return [
+        base64.b64decode(text) for text in re.findall(r'src="data:image/png;base64,(.+?)"', page)
+    ]
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "demo"
+    assert main(["demo", "--output", str(out), *SMALL]) == 0
+    text = capsys.readouterr().out
+    shipped = "which ships with the package" if POINT_MAE_FILES else "ships no pre-trained weights"
+    assert shipped in text and "loaded again" in text
+    page = (out / "report.html").read_text()
+    for method in ("point_peft", "linear_probe", "full_fine_tuning"):
+        assert f"\n{method} " in text and f"<td>{method}</td>" in page
+        assert (out / method / "adapter_model.safetensors").is_file()
+    found = images(page)
+    assert len(found) == page.count("<img") == len(list(out.glob("*.png"))) == 5
+    assert all(image.startswith(b"\x89PNG") and len(image) > 5_000 for image in found)
+    assert "Where the prompts look" in page
+    # Nothing is fetched: no address, no script, no style sheet besides its own.
+    assert not re.search(r"https?://|<script|<link|url\(", page)
+
+
+def test_demo_of_some_methods_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "demo"
+    command = ["demo", "--output", str(out), *SMALL]
+    assert main([*command, "--methods", '["linear_probe"]']) == 0
+    page = (out / "report.html").read_text()
+    assert "<td>linear_probe</td>" in page and "point_peft" not in page
+    assert len(images(page)) == 4 and "Where the prompts look" not in page
+    assert main([*command, "--methods", '["bitfit", "linear_probe"]']) == 0
+    again = (out / "report.html").read_text()
+    row = r"<tr><td>linear_probe</td>(.*?)<td>\d+</td></tr>"
+    first = re.search(row.replace("<tr>", "<tr.*?>"), page)
+    second = re.search(row, again)
+    assert first and second and first[1] == second[1], "a finished method is shown as it was"
+    assert main([*command, "--methods", '["nothing"]']) == 2
+    assert "(got nothing)" in capsys.readouterr().err
