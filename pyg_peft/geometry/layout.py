@@ -137,10 +137,10 @@ def to_dense(
         if largest > max_num:
             raise ValueError(f"Expected 'max_num' to be at least {largest} (got {max_num})")
     rows, mask = dense_rows(ptr, max_num)
-    if x.size(0) == 0:
-        return x.new_zeros(*rows.shape, *x.shape[1:]), mask
-    hidden = (~mask).view(*mask.shape, *[1] * (x.dim() - 1))
-    return x[rows].masked_fill(hidden, 0), mask
+    # A row of zeros at the end stands for all that is not real: no branch for an empty ``x``, whose
+    # size a compiled graph may not know.
+    padded = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
+    return padded[rows.masked_fill(~mask, x.size(0))], mask
 
 
 def to_flat(dense: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
-from torch_geometric.utils import to_dense_batch
 
 from pyg_peft.errors import check_channels
-from pyg_peft.geometry import Structure, build_structure, interpolate
+from pyg_peft.geometry import Structure, build_structure, interpolate, to_dense
 from pyg_peft.nn.bottleneck import Bottleneck
 from pyg_peft.nn.neighbor_attention import NeighborAttention
 from pyg_peft.nn.neighbor_max import neighbor_max
@@ -190,8 +189,8 @@ class GeometryAwareAdapter(MessagePassing):
             member, mask = edge_index_j.view(dim_size, degree), None
         else:
             size = max(max_degree, 1)
-            qkv, mask = to_dense_batch(inputs, index, 0.0, size, dim_size)
-            member, _ = to_dense_batch(edge_index_j, index, 0, size, dim_size)
+            qkv, mask = to_dense(inputs, index, dim_size, size)
+            member, _ = to_dense(edge_index_j, index, dim_size, size)
         change = self.attention.proj(self.attention.attend(qkv, mask))  # [S, K, C]
         return neighbor_max(x, change, member, mask)  # [S, C]
 
