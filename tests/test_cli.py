@@ -1,7 +1,6 @@
 """The commands, as a user runs them: small data, real files, processes that are killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,46 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import SIZES, environment, fit, write_set
 from safetensors.torch import load_file
 
 from pyg_peft.cli import main
-from pyg_peft.datasets import NpzShapes, ProceduralShapes
+from pyg_peft.datasets import NpzShapes
 
 for package in ("jsonargparse", "lightning", "torchmetrics"):
     pytest.importorskip(package, reason=f"{package} is not installed")
-
-SIZES = '{"embed_dim": 24, "depth": 2, "num_heads": 3, "num_centers": 8, "patch_size": 8}'
-SMALL = [
-    *("--backbone_args", SIZES),
-    *("--method_args", '{"k": 3, "num_prompts": 4}'),
-    *("--preprocessing.num_points", "48", "--batch_size", "8"),
-    *("--options.logger", "none", "--trainer.enable_progress_bar", "false"),
-    *("--trainer.accelerator", "cpu"),
-]
-
-
-def write_set(path: Path, number: int = 48) -> Path:
-    """Three classes with a test split, written to one file."""
-    shapes: Any = ProceduralShapes(num_shapes=12 * number // 3, num_points=64)
-    rows = [row for row in range(len(shapes)) if row % 12 < 3][:number]
-    NpzShapes.write(
-        path,
-        [shapes[row].pos.numpy() for row in rows],
-        [row % 12 for row in rows],
-        class_names=list(shapes.class_names[:3]),
-        split=["test" if n >= 2 * number // 3 else "train" for n in range(len(rows))],
-    )
-    return path
-
-
-def fit(data: object, output: Path, *more: str, epochs: int = 2) -> list[str]:
-    return ["fit", "--data", str(data), "--output", str(output), *SMALL,
-            "--trainer.max_epochs", str(epochs), *more]
-
-
-def environment() -> dict[str, str]:
-    root = str(Path(__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -51,18 +51,25 @@ def open_source(spec: str, **options: Any) -> Splits:
             for a class path one dictionary per split.
 
     Raises:
-        ValueError: nothing is known by that name; the message lists the shorthands.
+        ValueError: nothing is known by that name (the message lists the shorthands), or ``options``
+            do not fit the data set.
     """
     kind, _, rest = spec.partition(":")
-    if rest and kind in _OPENERS:
-        return _OPENERS[kind](rest, options)
     path = Path(spec)
-    if path.suffix == ".npz":
-        return _open_npz(path, options)
-    if path.is_dir():
-        return _open_folder(path, options)
-    if "." in spec and "/" not in spec and not path.exists():
-        return _open_class(spec, options)
+    try:
+        if rest and kind in _OPENERS:
+            return _OPENERS[kind](rest, options)
+        if path.suffix == ".npz":
+            return _open_npz(path, options)
+        if path.is_dir():
+            return _open_folder(path, options)
+        if "." in spec and "/" not in spec and not path.exists():
+            return _open_class(spec, options)
+    except TypeError as error:
+        raise ValueError(
+            f"Expected 'data_args' to be arguments of the data set '{spec}' "
+            f"(got {options}: {error})"
+        ) from error
     raise ValueError(f"Expected 'data' to be one of\n{SHORTHANDS}\n(got {spec!r})")
 
 
@@ -111,12 +118,16 @@ def _open_shapenet(root: str, options: Mapping[str, Any]) -> Splits:
 
 
 def _open_scanobjectnn(root: str, options: Mapping[str, Any]) -> Splits:
-    train = ScanObjectNN(root, split="train", **options)
-    test = ScanObjectNN(root, split="test", **options)
+    # Normalised, if at all, as every other source is: by the preprocessing that is saved.
+    settings: dict[str, Any] = {"normalize": False, **options}
+    train = ScanObjectNN(root, split="train", **settings)
+    test = ScanObjectNN(root, split="test", **settings)
     return Splits(train, None, test, tuple(train.class_names))
 
 
 def _open_procedural(count: str, options: Mapping[str, Any]) -> Splits:
+    if not count.isdecimal() or int(count) < 1:
+        raise ValueError(f"Expected 'procedural:COUNT' to name a positive number (got {count!r})")
     size = int(count)
     sets = [
         ProceduralShapes(split, num_shapes=max(1, number), **options)
