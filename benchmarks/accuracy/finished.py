@@ -43,6 +43,10 @@ class Results:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self._found.values())
 
+    def rows(self) -> list[Row]:
+        """The finished rows."""
+        return list(self._found)
+
     def chosen(self, slot: Slot) -> Row | None:
         """The slot's row with the rate that was best on validation; ``None`` before it is known.
 

@@ -94,7 +94,7 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
 
 def can_cache(model: PeftModel, data: ShapeDataModule) -> bool:
     """Whether the method leaves the patch embedding alone, so that its tokens can be kept."""
-    batch: Any = _batch_of(data.val_set[0])
+    batch: Any = _batch_of([data.val_set[0]])
     return "tokens" in model.precompute(pos=batch.pos, batch=batch.batch)
 
 
@@ -138,26 +138,27 @@ def _step(writer: Any, model: PeftModel, data: ShapeDataModule, caches: bool) ->
     )
 
 
-@torch.no_grad()
 def compare_batch_of_one(
     model: PeftModel, data: ShapeDataModule, count: int = 64
 ) -> dict[str, Any]:
-    """Probabilities of test clouds one by one against those in the batches of the evaluation."""
+    """Probabilities of test clouds, evenly spread over the set, in one batch and one by one."""
     test: Any = data.test_set
     every = max(1, len(test) // count)
-    together = [p for _, p in predict_probabilities(model, data.test_dataloader())]
-    batched = torch.cat(together)[::every][:count]
-    alone = [_batch_of(test[n * every]) for n in range(len(batched))]
-    single = torch.cat([p for _, p in predict_probabilities(model, alone)])
+    clouds = [test[number] for number in range(0, len(test), every)][:count]
+    alone = [_batch_of([cloud]) for cloud in clouds]
+    batched, single = (
+        torch.cat([found for _, found in predict_probabilities(model, batches)])
+        for batches in ([_batch_of(clouds)], alone)
+    )
     return {
-        "clouds": len(batched),
+        "clouds": len(clouds),
         "other_classes": int((single.argmax(dim=1) != batched.argmax(dim=1)).sum()),
         "largest_difference": float((single - batched).abs().max()),
     }
 
 
-def _batch_of(cloud: Any) -> Any:
-    return Batch.from_data_list([cloud])
+def _batch_of(clouds: list[Any]) -> Any:
+    return Batch.from_data_list(clouds)
 
 
 def _numbers(found: Evaluation) -> dict[str, Any]:

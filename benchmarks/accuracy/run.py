@@ -3,17 +3,18 @@
     python benchmarks/accuracy/run.py --max_minutes 30
     python benchmarks/accuracy/run.py --rows modelnet10_50:point_peft,sydney --workers 2
     python benchmarks/accuracy/run.py --list
+    python benchmarks/accuracy/run.py --again modelnet10_50/lora/seed1_lr0.001.json
 
 Rows that exist are skipped; each row is one file, written whole at its end. Important rows come
 first. A learning rate is chosen once all rates of the grid have run with seed 0, on validation
-clouds only; the other seeds take the chosen one. Every row runs in a process of its own.
+clouds only; the other seeds take the chosen one. Every row runs in a process of its own. --again
+runs a finished row anew and compares; it writes nothing.
 """
 
 import argparse
 import logging
 import multiprocessing
 import multiprocessing.connection
-import os
 import sys
 import time
 import traceback
@@ -24,6 +25,8 @@ from typing import Any
 from finished import Results, as_text
 from plan import Plan, Row, choose, load_plan
 from row import run_row
+
+from pyg_peft.storage import write_atomic
 
 HERE = Path(__file__).resolve().parent
 
@@ -38,6 +41,7 @@ def main() -> int:
     parser.add_argument("--max_minutes", type=float, default=30, help="start no row after that")
     parser.add_argument("--max_rows", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1, help="rows at once, one thread each")
+    parser.add_argument("--again", default=None, help="a finished row, as named in results/")
     parser.add_argument("--list", action="store_true", help="show what is done and what is next")
     options = parser.parse_args()
     plan = load_plan(options.plan)
@@ -47,6 +51,8 @@ def main() -> int:
         show(results, slots)
         return 0
     quiet()
+    if options.again is not None:
+        return repeat(plan, results, options.again)
     end, failed, running = time.monotonic() + 60 * options.max_minutes, set[Row](), dict[Any, Row]()
     started = 0
     while True:
@@ -94,9 +100,7 @@ def work(plan: Plan, row: Row, folder: Path) -> None:
         sys.exit(1)
     path = folder / row.file
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(".tmp")
-    whole.write_text(text)
-    os.replace(whole, path)
+    write_atomic(path, lambda temporary: temporary.write_text(text))
 
 
 def show(results: Results, slots: list[Any]) -> None:
@@ -108,6 +112,18 @@ def show(results: Results, slots: list[Any]) -> None:
         if not results.wanted(slot) and results.chosen(slot) is None:
             say(f"waits    {slot}")
     say(f"{len(results)} rows are there")
+
+
+def repeat(plan: Plan, results: Results, name: str) -> int:
+    """Run a finished row from its committed configuration, beside the numbers that it has."""
+    row = next((row for row in results.rows() if row.file == name), None)
+    if row is None:
+        raise ValueError(f"Expected 'again' to name a finished row of the plan (got {name})")
+    old, new = results[row], run_row(plan, row)
+    for split in ("val", "test"):
+        numbers = " and now ".join(f"{100 * r[split]['accuracy']:.2f} %" for r in (old, new))
+        say(f"{split:5} {numbers}")
+    return 0
 
 
 def quiet() -> None:
