@@ -7,7 +7,8 @@ first. A search library has a rounding and a tie order of its own, so a backend 
 where the library could have left out a neighbour that belongs in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +33,35 @@ class Search:
     query_cloud: Tensor  # [M], cloud of each query
     k: int  # at most the size of the largest cloud
     radius: float | None = None  # neighbours beyond it may be left out by the backend
+
+
+class Proposal(NamedTuple):
+    """What a backend answers.
+
+    Attributes:
+        candidates: rows of ``pos`` ``[M, C]``, ``C`` from :func:`num_candidates`, -1 for none. They
+            are a nearest set up to rounding; their order does not matter.
+        slack: absolute error of the backend's squared distances, for all queries or each ``[M]``.
+        settled: queries ``[M]`` whose candidates are in order already, all so far apart that no
+            rounding could change it. ``None`` if the backend cannot tell.
+    """
+
+    candidates: Tensor
+    slack: Tensor | float
+    settled: Tensor | None = None
+
+
+def num_candidates(search: Search) -> int:
+    """Return ``k + 1``, so that a tie at the last place shows, or fewer if no cloud has so many."""
+    return min(search.k + 1, int(search.ptr.diff().max()))
+
+
+def relative_error(search: Search) -> float:
+    """Return how far a canonical squared distance may be off, relative to itself.
+
+    A few units in the last place for each term, all terms being positive.
+    """
+    return (search.pos.size(1) + 32) * torch.finfo(search.pos.dtype).eps
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -59,18 +89,24 @@ def table_distance(pos: Tensor, query: Tensor, table: Tensor) -> Tensor:
     return pos.new_zeros(table.shape) if total is None else total
 
 
-def canonical_order(search: Search, candidates: Tensor, slack: Tensor | float) -> Tensor:
-    """Turn a backend's candidates into the canonical neighbours.
-
-    Args:
-        search: the search.
-        candidates: rows of ``pos`` ``[M, >= k]``, -1 for none. They are a nearest set up to
-            rounding; their order does not matter.
-        slack: absolute error of the backend's squared distances, for all queries or each ``[M]``.
+def canonical_order(search: Search, proposal: Proposal) -> Tensor:
+    """Turn a backend's proposal into the canonical neighbours.
 
     Returns:
         ``[M, k]`` rows of ``pos``, nearest first, -1 for none.
     """
+    candidates, slack, settled = proposal
+    if settled is None:
+        return _ordered(search, candidates, slack)
+    table, rows = candidates[:, : search.k], (~settled).nonzero().squeeze(1)
+    if rows.numel() > 0:
+        part = replace(search, query=search.query[rows], query_cloud=search.query_cloud[rows])
+        slack = slack[rows] if isinstance(slack, Tensor) else slack
+        table[rows] = _ordered(part, candidates[rows], slack)
+    return table
+
+
+def _ordered(search: Search, candidates: Tensor, slack: Tensor | float) -> Tensor:
     k = search.k
     missing = candidates < 0
     distance = table_distance(search.pos, search.query, candidates)
@@ -86,11 +122,9 @@ def canonical_order(search: Search, candidates: Tensor, slack: Tensor | float) -
     if candidates.size(1) == k:  # the largest cloud has k points: no candidate was left out
         return candidates
 
-    # The k-th neighbour may stand for one that the backend ranked behind it. A squared distance is
-    # off by a few units in the last place for each term, all terms being positive.
+    # The k-th neighbour may stand for one that the backend ranked behind it.
     last, following = distance[:, k - 1], distance[:, k]
-    tolerance = (search.pos.size(1) + 32) * torch.finfo(distance.dtype).eps
-    doubtful = (following <= last * (1 + tolerance) + slack) & (candidates[:, k] >= 0)
+    doubtful = (following <= last * (1 + relative_error(search)) + slack) & (candidates[:, k] >= 0)
     rows = doubtful.nonzero().squeeze(1)
     candidates = candidates[:, :k]
     if rows.numel() > 0:
@@ -129,9 +163,12 @@ def _brute_force_chunk(search: Search, rows: Tensor, largest: int) -> Tensor:
 
 __all__ = [
     "CHUNK_ELEMENTS",
+    "Proposal",
     "Search",
     "brute_force",
     "canonical_order",
+    "num_candidates",
+    "relative_error",
     "squared_distance",
     "table_distance",
 ]

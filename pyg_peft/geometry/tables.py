@@ -59,8 +59,7 @@ def search_table(
     cloud = torch.arange(ptr.numel() - 1, device=ptr.device)
     cloud = cloud.repeat_interleave(query_ptr.diff(), output_size=query.size(0))
     search = Search(pos, query, ptr, query_ptr, cloud, k, radius)
-    candidates, slack = BACKENDS[chosen_backend("knn", pos)](search)
-    table = canonical_order(search, candidates, slack)
+    table = canonical_order(search, BACKENDS[chosen_backend("knn", pos)](search))
     if radius is None:
         return table
     return table.masked_fill(table_distance(pos, query, table) > radius * radius, -1)
@@ -81,7 +80,10 @@ def to_edges(table: Tensor, *, complete: bool = False) -> EdgeIndex:
 
 def drop_self(table: Tensor) -> Tensor:
     """Return a table of ``k + 1`` nearest points without the receiver itself, one column less."""
-    own = table == torch.arange(table.size(0), device=table.device).unsqueeze(1)
+    row = torch.arange(table.size(0), device=table.device)
+    if not torch.compiler.is_compiling() and table.size(1) > 0 and torch.equal(table[:, 0], row):
+        return table[:, 1:]  # the rule, where no points coincide
+    own = table == row.unsqueeze(1)
     # From the receiver on, all move up by one place. Where coincident points crowd it out, nobody
     # moves, and the last is dropped.
     moved = own.cumsum(dim=1) > 0

@@ -68,6 +68,16 @@ def test_backends_agree_on_more_points(backend: str, kind: str, dtype: torch.dty
         assert torch.equal(knn_graph(pos, 9, batch), expected)
 
 
+@pytest.mark.parametrize("backend", KNN_BACKENDS)
+@pytest.mark.parametrize("scale", [1e-21, 1e-19, 1e18])
+def test_order_holds_where_squares_nearly_leave_single_precision(backend: str, scale: float):
+    """Below 1e-19 squares lose digits, and what they cannot tell apart goes by row."""
+    pos = points("random", 60, torch.Generator().manual_seed(0), torch.float64)
+    pos, batch = (pos * scale).float(), torch.zeros(60, dtype=torch.long)
+    with use_backend(backend):
+        assert pairs(knn_graph(pos, 5, batch)) == slow_knn(pos, pos, 5, batch, batch, loop=False)
+
+
 @settings(max_examples=40)
 @given(clouds=ragged(["random"]), seed=st.integers(0, 99))
 def test_permuting_points_permutes_neighbors(clouds: Clouds, seed: int):
