@@ -1,5 +1,6 @@
 """Pre-trained encoders of point clouds, with the loaders of their published weights."""
 
+from pyg_peft.backbones.feature_propagation import FeaturePropagation
 from pyg_peft.backbones.head import ClassificationHead
 from pyg_peft.backbones.patch_embed import PatchEmbed
 from pyg_peft.backbones.point_mae import PointMAE
@@ -8,8 +9,11 @@ from pyg_peft.backbones.point_mae_decoder import PointMAEDecoder
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining, Reconstruction
 from pyg_peft.backbones.point_mae_segmentation import PointMAESegmentation
 from pyg_peft.backbones.pointnet import PointNet
+from pyg_peft.backbones.pointnet2 import PointNetPlusPlus
+from pyg_peft.backbones.pointnet2_segmentation import PointNetPlusPlusSegmentation
 from pyg_peft.backbones.pointnet_segmentation import PointNetSegmentation
 from pyg_peft.backbones.segmentation_head import SegmentationHead
+from pyg_peft.backbones.set_abstraction import GlobalSetAbstraction, SetAbstraction
 from pyg_peft.backbones.t_net import TNet, orthogonality_penalty
 from pyg_peft.backbones.transformer import Attention, Block, DropPath, Mlp
 
@@ -19,6 +23,8 @@ __all__ = [
     "ClassificationHead",
     "Completion",
     "DropPath",
+    "FeaturePropagation",
+    "GlobalSetAbstraction",
     "Mlp",
     "PatchEmbed",
     "PointMAE",
@@ -27,9 +33,12 @@ __all__ = [
     "PointMAEPretraining",
     "PointMAESegmentation",
     "PointNet",
+    "PointNetPlusPlus",
+    "PointNetPlusPlusSegmentation",
     "PointNetSegmentation",
     "Reconstruction",
     "SegmentationHead",
+    "SetAbstraction",
     "TNet",
     "orthogonality_penalty",
 ]

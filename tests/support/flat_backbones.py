@@ -6,11 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_peft.backbones import PointNet, PointNetSegmentation
+from pyg_peft.backbones import (
+    PointNet,
+    PointNetPlusPlus,
+    PointNetPlusPlusSegmentation,
+    PointNetSegmentation,
+)
 from pyg_peft.testing import Clouds, randomize_
 
 CHANNELS, CLASSES = 2, 4
 POINTNET = {"channels": ((4, 6), (6, 8, 10)), "head_channels": (7, 5)}
+POINTNET2 = {"channels": ((4, 6), (6, 8), (9, 10))}
+POINTNET2_GEOMETRY = {
+    "num_centers": (6, 3),
+    "radii": (0.8, 2.0),
+    "patch_sizes": (5, 4),
+    "head_dropout": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -52,5 +64,14 @@ CASES = {
     "PointNet vanilla": Case(PointNet, {**POINTNET, "transforms": False}, {"head_dropout": 0.0}),
     "PointNetSegmentation": Case(
         PointNetSegmentation, {**POINTNET, "decoder_channels": (9, 8)}, segments=True
+    ),
+    "PointNetPlusPlus": Case(
+        PointNetPlusPlus, {**POINTNET2, "head_channels": (7, 5)}, POINTNET2_GEOMETRY
+    ),
+    "PointNetPlusPlusSegmentation": Case(
+        PointNetPlusPlusSegmentation,
+        {**POINTNET2, "decoder_channels": ((9, 8), (7, 6), (6, 5)), "head_channels": (5,)},
+        POINTNET2_GEOMETRY,
+        segments=True,
     ),
 }

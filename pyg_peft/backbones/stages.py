@@ -1,0 +1,92 @@
+"""From fine to coarse and back: the stages that encoder and decoder of a U-Net pass on."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.geometry import farthest_point_sample
+from pyg_peft.geometry.layout import counts
+
+
+class Stage(NamedTuple):
+    """Points at one resolution: features, or ``None``, positions, and cloud ids."""
+
+    x: Tensor | None
+    pos: Tensor
+    batch: Tensor
+
+
+def sample_centers(
+    pos: Tensor,
+    batch: Tensor,
+    batch_size: int,
+    *,
+    num_centers: int | None = None,
+    stride: int | None = None,
+) -> Tensor:
+    """Rows that represent each cloud, by farthest point sampling, cloud after cloud.
+
+    The first is the point farthest from the cloud's centroid, so that no order of points matters.
+
+    Args:
+        pos: positions.
+        batch: sorted cloud ids.
+        batch_size: number of clouds.
+        num_centers: rows per cloud; a smaller cloud gives all it has.
+        stride: in place of ``num_centers``, one row for so many points of a cloud, rounded up.
+
+    Shapes: pos ``(N, 3)``, batch ``(N,)``; output ``(S,)``.
+
+    Example:
+        >>> batch = torch.tensor([0, 0, 0, 0, 0, 1])
+        >>> sample_centers(torch.randn(6, 3), batch, 2, stride=4).shape
+        torch.Size([3])
+    """
+    count = counts(batch, pos.size(0), batch_size)
+    if stride is None:
+        wanted = count.clamp(max=num_centers)
+    else:
+        wanted = (count + stride - 1) // stride
+    most = int(wanted.max()) if wanted.numel() > 0 else 0
+    if most == 0:
+        return batch.new_zeros(0)
+    rows = farthest_point_sample(pos, most, batch, batch_size=batch_size)
+    chosen = torch.arange(most, device=pos.device) < wanted.unsqueeze(1)
+    return rows[chosen]
+
+
+def encode(levels: Iterable[nn.Module], stage: Stage, batch_size: int) -> list[Stage]:
+    """Pass points through levels that return features, positions and ids; keep every stage."""
+    stages = [stage]
+    for level in levels:
+        stages.append(Stage(*level(*stages[-1], batch_size)))
+    return stages
+
+
+def decode(
+    decoder: Iterable[nn.Module], coarse: Stage, stages: Sequence[Stage], batch_size: int
+) -> Tensor:
+    """Bring features back to finer and finer stages; return those of the first stage.
+
+    Args:
+        decoder: modules ``(x, pos, batch, coarse_x, coarse_pos, coarse_batch, batch_size)``, which
+            return features of the finer stage.
+        coarse: where to begin.
+        stages: the finer ones, the finest first.
+        batch_size: number of clouds.
+    """
+    for level, fine in zip(decoder, reversed(stages), strict=True):
+        coarse = Stage(level(*fine, *coarse, batch_size), fine.pos, fine.batch)
+    return features(coarse)
+
+
+def features(stage: Stage) -> Any:
+    """The features of a stage that has some."""
+    if stage.x is None:
+        raise ValueError("Expected 'x' to be given for a stage without levels (got None)")
+    return stage.x
+
+
+__all__ = ["Stage", "decode", "encode", "features", "sample_centers"]
