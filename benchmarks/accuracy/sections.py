@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from finished import Results
-from plan import Plan
+from plan import Plan, weights_hash
 from summary import Summary, compare, mean_and_spread, missing
 
 FIGURES = "figures"
@@ -154,9 +154,11 @@ def checks(results: Results) -> str:
     )
 
 
-def probes(folder: Path) -> str:
+def probes(folder: Path, plan: Plan) -> str:
     paths = sorted((folder / "linear_probe").glob("*.json"))
     records = [json.loads(path.read_text()) for path in paths]
+    # Those of other weights than the ones that are shipped now are left out.
+    records = [r for r in records if r["weights_hash"] == weights_hash(r["backbone"], plan.sizes)]
     if not records:
         return ""
     sizes = list(records[0]["probes"]["head"])

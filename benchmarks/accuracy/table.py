@@ -45,7 +45,7 @@ def collect(results: Results, plan: Plan) -> Summaries:
 def generate(results: Results, plan: Plan) -> str:
     """The page's generated part."""
     found = collect(results, plan)
-    parts = [probes(results.folder)]
+    parts = [probes(results.folder, plan)]
     if found:
         parts += [overview(found, plan), claim(found), scratch(found)]
         parts += [one_set(task, methods, plan) for task, methods in found.items()]

@@ -40,7 +40,7 @@ def plot_sizes(sizes: Mapping[str, tuple[int, int, int]], *, title: str = "") ->
         right.set_xlim(right=1.2 * max(size for *_, size in sizes.values()) / 1024)
         for axes in (left, right):
             axes.grid(axis="y", visible=False)
-            axes.locator_params(axis="x", nbins=5)
+            axes.locator_params(axis="x", nbins=4)
             axes.ticklabel_format(axis="x", style="plain")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         figure.legend(frameon=False, loc="outside lower left", ncols=2)
