@@ -160,8 +160,7 @@ class FeatureCache:
         content, tensors = read_tensors(path, _KIND, _FORMAT)
         if content["identity"] != self.identity:
             raise CheckpointError(
-                f"Expected '{path}' to hold features of {self.identity} "
-                f"(got {content['identity']})"
+                f"Expected '{path}' to hold features of {self.identity} (got {content['identity']})"
             )
         query = tensors.get("query")
         for row, (sample, view, kind) in enumerate(content["keys"]):

@@ -79,9 +79,7 @@ class PeftModule(LightningModule):
         sample_id = data.sample_id if stage == "train" else None
         if stage in self.caches:
             return self.model(sample_id=sample_id, **self.caches[stage](data))
-        return self.model(
-            data.x, data.pos, data.batch, data.num_graphs, sample_id=sample_id
-        )
+        return self.model(data.x, data.pos, data.batch, data.num_graphs, sample_id=sample_id)
 
     def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
         # Lightning restores modes module by module after validation, and on its own way through
@@ -98,8 +96,15 @@ class PeftModule(LightningModule):
         accuracy = (logits.argmax(dim=-1) == labels).float().mean()
         size = batch.num_graphs
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=size, sync_dist=True)
-        self.log("train_accuracy", accuracy, on_epoch=True, on_step=False, prog_bar=True,
-                 batch_size=size, sync_dist=True)
+        self.log(
+            "train_accuracy",
+            accuracy,
+            on_epoch=True,
+            on_step=False,
+            prog_bar=True,
+            batch_size=size,
+            sync_dist=True,
+        )
         return loss
 
     def validation_step(self, batch: Data, batch_idx: int) -> None:

@@ -148,9 +148,7 @@ def test_gradients(name: str, clouds: Clouds):
 def test_nothing_frozen_moves(name: str, clouds: Clouds):
     model = awake(name)
     before = {key: value.clone() for key, value in new_base().state_dict().items()}
-    testing.assert_frozen_after_step(
-        model, clouds, call=call, moving_buffers=owned_buffers(model)
-    )
+    testing.assert_frozen_after_step(model, clouds, call=call, moving_buffers=owned_buffers(model))
     after = model.unload().state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
@@ -193,9 +191,7 @@ def test_disabling_gives_the_base_bit_for_bit(name: str, clouds: Clouds):
 def test_training_one_adapter_moves_no_other(name: str, clouds: Clouds):
     model, recipe = awake(name), RECIPES[name]
     first = call(model, clouds)
-    model.add_adapter(
-        "second", recipe.config, memory_bank=new_bank() if recipe.has_bank else None
-    )
+    model.add_adapter("second", recipe.config, memory_bank=new_bank() if recipe.has_bank else None)
     testing.randomize_(model.double(), torch.Generator().manual_seed(11))
     moving = [buffer for buffer in owned_buffers(model) if ".second." in buffer]
     testing.assert_frozen_after_step(model, clouds, call=call, moving_buffers=moving)
