@@ -7,6 +7,7 @@ of the command that was asked for is imported.
 
 import logging
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -44,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, arguments[1:])
     except BrokenPipeError:
         return 0  # the reader of a pipe has seen enough
+    except ArgumentError as error:
+        if "--traceback" in arguments:
+            raise
+        line = " ".join(str(error).split())
+        sys.stderr.write(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)\n")
+        return 2
     except (ValueError, TypeError, OSError, ImportError) as error:
         if "--traceback" in arguments:
             raise
@@ -51,7 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
+    """The parser of a command's options, and the function that takes them.
+
+    Args:
+        name: a key of :data:`COMMANDS`.
+
+    Raises:
+        MissingExtraError: a package that the command needs is not installed.
+    """
     try:
         from jsonargparse import (
             ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]
@@ -63,15 +78,21 @@ def _run(name: str, arguments: list[str]) -> int:
         if error.name not in EXTRA:
             raise
         raise MissingExtraError(error.name, EXTRA[error.name]) from error
-    parser = ArgumentParser(prog=f"pyg-peft {name}", description=module.__doc__)
+    parser = ArgumentParser(
+        prog=f"pyg-peft {name}", description=module.__doc__, exit_on_error=False
+    )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these options")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     module.add_arguments(parser)
+    return parser, module.run
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    parser, run = make_parser(name)
     # After the imports: Lightning sets levels of its own. Its warnings stay.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("pyg_peft").setLevel(logging.INFO)
-    run: Callable[..., Any] = module.run
     # Its name until jsonargparse 4.4x was instantiate_classes.
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     values = vars(instantiate(parser.parse_args(arguments)))
@@ -86,4 +107,4 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "make_parser"]

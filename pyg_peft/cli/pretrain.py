@@ -3,6 +3,7 @@
 The run can be killed at any moment: the same command goes on where the last checkpoint was.
 """
 
+import json
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
+from pyg_peft.cli.pretrain_watch import PretrainWatch
 from pyg_peft.cli.say import say
 from pyg_peft.training.corpus import open_corpus
 from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
+from pyg_peft.viz.curves import plot_curves
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -33,10 +36,12 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
 def run(
     model: object,
-    data: list[str],
+    data: str | list[str],
     output: str,
     options: PretrainOptions,
     task: str = "completion",
+    look_every: int | None = None,
+    probe: str | None = None,
     threads: int | None = None,
 ) -> None:
     """Pre-train.
@@ -49,24 +54,52 @@ def run(
         options: length, learning rate, views and the seed.
         task: "completion", or "masked" for Point-MAE's own, which has no use for the model's
             num_cloud_points and completion_weight.
+        look_every: epochs between pictures of reconstructions; none are made if left out.
+        probe: labelled data, as for fit, that a linear layer is fitted to at each look; its
+            accuracy on validation samples goes to the log, and its test split is never read.
         threads: threads of torch; a resumed run needs the same number to give the same bits.
     """
     if task not in TASKS:
         raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
+    if probe is not None and look_every is None:
+        raise ValueError("Expected 'look_every' to be given with 'probe' (got None)")
     sizes = dict(vars(model))
     if task == "masked":
         sizes = {k: v for k, v in sizes.items() if k in signature(PointMAEPretraining).parameters}
     if threads is not None:
         torch.set_num_threads(threads)
-    corpus = open_corpus(data)
+    corpus = open_corpus([data] if isinstance(data, str) else data)
     torch.manual_seed(options.seed)
     network = TASKS[task](**sizes)
     say(f"{len(corpus):,} clouds, {sum(p.numel() for p in network.parameters()):,} parameters")
-    report = pretrain(network, corpus, output, options)
+    watch = None
+    if look_every is not None:
+        watch = PretrainWatch(
+            Path(output),
+            corpus,
+            num_points=options.views.num_points,
+            every=look_every,
+            probe=probe,
+            seed=options.seed,
+        )
+    report = pretrain(network, corpus, output, options, watch)
     say(
         f"step {report.step:,} of {report.total_steps:,}, loss {report.loss:.5f}, "
         f"{report.minutes:.1f} minutes"
     )
+    if look_every is not None:
+        figure = plot_curves({"loss": _epoch_means(Path(output) / LOG)}, ylabel="loss")
+        figure.savefig(Path(output) / "learning_curve.png")
     say(f"weights: {Path(output) / CHECKPOINT}   log: {Path(output) / LOG}")
     if not report.finished:
         say("The time was up before the end: more --options.max_minutes go on from here.")
+
+
+def _epoch_means(log: Path) -> list[float]:
+    """The mean of an epoch's logged losses, for each epoch that has some."""
+    losses: dict[int, list[float]] = {}
+    for line in log.read_text().splitlines():
+        entry = json.loads(line)
+        if "loss" in entry:
+            losses.setdefault(entry["epoch"], []).append(entry["loss"])
+    return [sum(values) / len(values) for _, values in sorted(losses.items())]
