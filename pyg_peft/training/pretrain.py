@@ -4,11 +4,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -16,9 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
-from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import write_atomic
 from pyg_peft.training.corpus import Corpus, ViewOptions
+from pyg_peft.training.resuming import check_same, read_checkpoint
 from pyg_peft.training.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,16 @@ class PretrainReport:
         return self.step == self.total_steps
 
 
+# Looks at the model, in evaluation mode, after a number of epochs; what it returns is logged.
+Watch: TypeAlias = Callable[[PointMAEPretraining, int], Mapping[str, float]]
+
+
 def pretrain(
-    model: PointMAEPretraining, corpus: Corpus, folder: str | Path, options: PretrainOptions
+    model: PointMAEPretraining,
+    corpus: Corpus,
+    folder: str | Path,
+    options: PretrainOptions,
+    watch: Watch | None = None,
 ) -> PretrainReport:
     """Train ``model`` in place; resume from ``folder`` if a checkpoint of the same run is there.
 
@@ -91,6 +99,8 @@ def pretrain(
         corpus: the clouds.
         folder: receives ``checkpoint.pth`` (replaced atomically) and ``log.jsonl``.
         options: see :class:`PretrainOptions`.
+        watch: called after every epoch with the model in evaluation mode and the number of epochs
+            done; it may draw random numbers, the run does not notice.
 
     Raises:
         ValueError: the corpus is smaller than a batch.
@@ -121,6 +131,10 @@ def pretrain(
         run.seconds += time.monotonic() - started
         if run.step % options.log_every == 0 or run.step == total_steps:
             run.log(epoch=epoch, loss=loss, lr=options.lr * factor)
+        if watch is not None and run.step % steps_per_epoch == 0:
+            found = _look(watch, model, epoch + 1)
+            if found:
+                run.log(epoch=epoch, **found)
         if time.monotonic() - last_save > 60 * options.checkpoint_minutes:
             run.save()
             last_save = time.monotonic()
@@ -139,6 +153,14 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
     state = torch.load(path, map_location="cpu", weights_only=True)
     identity = state.get("identity") if isinstance(state, dict) else None
     return dict(identity["model"]) if isinstance(identity, dict) else {}
+
+
+def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
+    model.eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        found = watch(model, epochs)
+    model.train()
+    return found
 
 
 @contextmanager
@@ -216,12 +238,8 @@ class _Run:
         if not path.exists():
             write_atomic(self.folder / LOG, lambda file: file.write_text(""))
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["identity"] != self.identity:
-            raise CheckpointError(
-                f"Expected '{path}' to belong to this run, {self.identity} "
-                f"(got {state['identity']})"
-            )
+        state = read_checkpoint(path)
+        check_same(state["identity"], self.identity, path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.lines = state["step"], state["seconds"], state["lines"]
@@ -251,4 +269,4 @@ def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]
     ]
 
 
-__all__ = ["PretrainOptions", "PretrainReport", "pretrain", "read_sizes"]
+__all__ = ["PretrainOptions", "PretrainReport", "Watch", "pretrain", "read_sizes"]

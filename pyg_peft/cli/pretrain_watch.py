@@ -1,0 +1,99 @@
+"""What `pyg-peft pretrain` shows on its way: reconstructions, and a linear probe of real shapes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch_geometric.loader import DataLoader
+
+from pyg_peft.backbones import PointMAEPretraining
+from pyg_peft.cli.say import say
+from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.training.corpus import Corpus, ViewOptions
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.probe import fit_probe, frozen_features
+from pyg_peft.viz.reconstruction import plot_reconstruction
+
+# As they are: no turn, no stretching.
+_PLAIN = {"turn_degrees": 0.0, "tip_probability": 0.0, "tilt_degrees": 0.0}
+_STILL = {"scale_low": 1.0, "scale_high": 1.0, "shift": 0.0}
+
+
+class PretrainWatch:
+    """Draw and probe every few epochs.
+
+    Args:
+        folder: receives ``reconstruction_EPOCH.png``.
+        corpus: four clouds of it are drawn, the same each time.
+        num_points: points of a cloud.
+        every: epochs between two looks.
+        probe: labelled data as for ``fit``; nothing is probed if ``None``. Its test split is never
+            read: the layer is fitted to training samples, and its accuracy is on validation.
+        per_class: training samples a class for the layer.
+        seed: of the clouds that are drawn, the masks, and the validation split.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        corpus: Corpus,
+        *,
+        num_points: int,
+        every: int,
+        probe: str | None,
+        per_class: int = 40,
+        seed: int = 0,
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"Expected 'look_every' to be positive (got {every})")
+        self.folder, self.corpus, self.every, self.seed = folder, corpus, every, seed
+        self.views = ViewOptions(num_points=num_points, **_PLAIN, **_STILL)
+        self.loaders: tuple[DataLoader, DataLoader] | None = None
+        if probe is not None:
+            data = ShapeDataModule.from_source(
+                probe, data_args={}, preprocessing=Preprocessing(num_points), seed=seed
+            )
+            whole: Any = data.bank_dataloader().dataset
+            clouds = [whole[row] for row in range(len(whole))]
+            rows = _first_of_each([int(cloud.y) for cloud in clouds], per_class)
+            kept = [clouds[row] for row in rows]
+            self.loaders = DataLoader(kept, batch_size=64), data.val_dataloader()
+            self.num_classes = data.num_classes
+
+    def __call__(self, model: PointMAEPretraining, epochs: int) -> dict[str, float]:
+        """Look at ``model`` after ``epochs`` epochs, if it is time to."""
+        if epochs % self.every != 0:
+            return {}
+        self._draw(model, epochs)
+        if self.loaders is None:
+            return {}
+        backbone = model.to_classifier(self.num_classes)
+        train, val = (frozen_features(backbone, loader) for loader in self.loaders)
+        accuracy = fit_probe(train, val, self.num_classes).val_accuracy
+        say(f"epoch {epochs}: a linear probe reads {100 * accuracy:.1f} % of the validation set")
+        return {"probe_val_accuracy": accuracy}
+
+    def _draw(self, model: PointMAEPretraining, epochs: int) -> None:
+        number = min(4, len(self.corpus))
+        rows = torch.randperm(len(self.corpus), generator=keyed_generator(self.seed, "pictures"))
+        pos, batch = self.corpus.batch(rows[:number].tolist(), self.views, self.seed, 0)
+        generator = keyed_generator(self.seed, "picture masks")
+        result = model.reconstruct(pos, batch, number, generator=generator)
+        figure = plot_reconstruction(result)
+        figure.savefig(self.folder / f"reconstruction_{epochs:03d}.png")
+
+
+def _first_of_each(labels: Sequence[int], number: int) -> list[int]:
+    """Rows of the first ``number`` samples of each class, in order."""
+    seen: dict[int, int] = {}
+    rows: list[int] = []
+    for row, label in enumerate(labels):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] <= number:
+            rows.append(row)
+    return rows
+
+
+__all__ = ["PretrainWatch"]

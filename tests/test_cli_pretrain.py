@@ -1,0 +1,66 @@
+"""`pyg-peft pretrain`: both tasks, what it shows on its way, and that looking changes nothing."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from pyg_peft.cli import main
+
+pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
+pytest.importorskip("lightning", reason="lightning is not installed")
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+SIZES = {
+    "embed_dim": 12,
+    "depth": 1,
+    "num_heads": 3,
+    "num_centers": 6,
+    "patch_size": 4,
+    "decoder_depth": 1,
+    "decoder_num_heads": 3,
+    "num_cloud_points": 8,
+}
+
+
+def pretrain(folder, *options: str) -> int:
+    sizes = [f"--model.{name}={value}" for name, value in SIZES.items()]
+    fixed = ["--options.epochs=2", "--options.batch_size=8", "--options.views.num_points=64"]
+    data = ["--data", "procedural:16", "--output", str(folder), "--threads=1"]
+    return main(["pretrain", *data, *sizes, *fixed, *options])
+
+
+def state(folder) -> dict[str, Any]:
+    return torch.load(folder / "checkpoint.pth", weights_only=True)
+
+
+def test_pictures_and_a_probe_on_the_way(tmp_path):
+    watched, alone = tmp_path / "watched", tmp_path / "alone"
+    assert pretrain(watched, "--look_every=1", "--probe=procedural:60") == 0
+    assert pretrain(alone) == 0
+    for name, tensor in state(alone)["model"].items():
+        assert torch.equal(tensor, state(watched)["model"][name]), name
+    names = sorted(path.name for path in watched.glob("*.png"))
+    assert names == ["learning_curve.png", "reconstruction_001.png", "reconstruction_002.png"]
+    entries = [json.loads(line) for line in (watched / "log.jsonl").read_text().splitlines()]
+    probes = [entry for entry in entries if "probe_val_accuracy" in entry]
+    assert [entry["step"] for entry in probes] == [2, 4]
+    assert all(0.0 <= entry["probe_val_accuracy"] <= 1.0 for entry in probes)
+
+
+def test_the_published_task_alone(tmp_path):
+    assert pretrain(tmp_path, "--task=masked") == 0
+    assert not any(key.startswith(("completion", "cls")) for key in state(tmp_path)["model"])
+    assert state(tmp_path)["identity"]["class"] == "PointMAEPretraining"
+
+
+def test_errors(tmp_path, capsys):
+    assert pretrain(tmp_path, "--task=guess") == 2
+    assert pretrain(tmp_path, "--probe=procedural:60") == 2
+    assert pretrain(tmp_path, "--look_every=0") == 2
+    error = capsys.readouterr().err
+    assert "'task' to be one of completion, masked (got 'guess')" in error
+    assert "'look_every' to be given with 'probe'" in error
+    assert "'look_every' to be positive (got 0)" in error
+    assert not any(tmp_path.iterdir())
