@@ -84,9 +84,8 @@ class Plan:
     def slots(self) -> list[Slot]:
         """Everything, main methods and the first three seeds first, then by task and seed."""
         ordered: list[tuple[tuple[int, ...], Slot]] = []
-        names = [*self.main, *(name for name in self.methods if name not in self.main)]
         for number, (task_name, task) in enumerate(self.tasks.items()):
-            for place, name in enumerate(names):
+            for place, name in enumerate(self.methods):
                 is_main = name in self.main
                 if task.only_main and not is_main:
                     continue
@@ -138,6 +137,9 @@ def load_plan(path: Path) -> Plan:
     content = yaml.safe_load(path.read_text())
     methods = {name: Method(name) for name in METHODS}
     methods |= {name: Method(**values) for name, values in content.get("variants", {}).items()}
+    main = tuple(content["main"])
+    first = {name: methods[name] for name in main if name in methods}
+    methods = {**first, **methods}  # in the order of the tables
     tasks: dict[str, Task] = {}
     for name, values in content["sets"].items():
         settings: dict[str, Any] = {**values, "folds": tuple(values.get("folds", ()))}
@@ -149,7 +151,7 @@ def load_plan(path: Path) -> Plan:
         rates=tuple(float(rate) for rate in content["rates"]),
         training=content["training"],
         methods=methods,
-        main=tuple(content["main"]),
+        main=main,
         tasks=tasks,
     )
     for where in (plan.training, *(task.training for task in tasks.values())):

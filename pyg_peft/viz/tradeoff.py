@@ -32,11 +32,12 @@ def plot_tradeoff(
             marker = "osD^v"[number // len(COLORS) % 5]
             scores = [100 * value for value in runs]
             mean = sum(scores) / len(scores)
-            # A probe trains nothing but its head: 0 has its place on this axis.
             axes.scatter([count] * len(scores), scores, s=10, color=color, alpha=0.35, lw=0)
             axes.scatter([count], [mean], s=48, color=color, marker=marker, label=name, zorder=3)
-        axes.set_xscale("symlog", linthresh=1000)
-        axes.set_xlim(left=-150)
+        # Logarithmic from 10,000 on: a probe, which trains nothing but its head, has a place too.
+        axes.set_xscale("symlog", linthresh=10_000, linscale=0.5)
+        axes.set_xticks([0, *(10.0**power for power in range(4, 10))])
+        axes.set_xlim(-1500, 2 * max(10_000, *(count for count, _ in points.values())))
         axes.set_xlabel("trained parameters without the head")
         axes.set_ylabel("test accuracy, %")
         axes.set_title(title, loc="left")
