@@ -49,9 +49,11 @@ def run(
     """
     if split not in SPLITS:
         raise ValueError(f"Expected 'split' to be one of {SPLITS} (got {split!r})")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"Expected 'batch_size' to be positive (got {batch_size})")
     saved = open_adapter(adapter, backbone, backbone_args or {})
     recorded = Path(adapter) / RESULT
-    past = json.loads(recorded.read_text())["run"] if recorded.is_file() else {}
+    past = _past(recorded)
     if data is None and "data" not in past:
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
@@ -87,3 +89,13 @@ def run(
             right, count = int(row[saved.class_names.index(name)]), int(row.sum())
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
     return result
+
+
+def _past(path: Path) -> dict[str, Any]:
+    """What the run in the adapter's folder was given, if there was one."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())["run"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error

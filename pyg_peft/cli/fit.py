@@ -15,7 +15,7 @@ from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import ScaleTranslate, UpRotate
 from pyg_peft.storage import write_atomic
 from pyg_peft.training.data import ShapeDataModule
-from pyg_peft.training.fitting import FitOptions, FitReport, fit
+from pyg_peft.training.fitting import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sources import SHORTHANDS, open_source
 
@@ -96,6 +96,11 @@ def run(
             f"(got {augmentation!r})"
         )
     augment = AUGMENTATIONS[augmentation]
+    settings = {k: v for k, v in vars(trainer).items() if v is not None}
+    check_run(output, options, settings, resume=resume)
+    config = make_config(method, method_args or {})
+    if options.cache and num_views is None:
+        raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     splits = open_source(data, **(data_args or {}))
     module = ShapeDataModule.from_source(
         splits,
@@ -110,7 +115,7 @@ def run(
         seed=seed,
     )
     base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed)
-    wants_bank = bank and make_config(method, method_args or {}).takes_memory_bank
+    wants_bank = bank and config.takes_memory_bank
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
     say(
@@ -119,7 +124,6 @@ def run(
         f"{module.num_classes} classes"
     )
     show_counts(model)
-    settings = {k: v for k, v in vars(trainer).items() if v is not None}
     report = fit(
         model,
         module,
@@ -148,6 +152,8 @@ def _groups(dataset: Any, field: str | None) -> Any:
         return None
     import torch
 
+    if not hasattr(dataset, "field"):
+        raise ValueError(f"Expected 'group_field' for a FILE.npz only (got {field!r})")
     names: dict[Any, int] = {}
     values = dataset.field(field).tolist()
     return torch.tensor([names.setdefault(value, len(names)) for value in values])

@@ -23,7 +23,13 @@ def make_config(method: str, settings: Mapping[str, Any]) -> MethodConfig:
     """
     if method not in METHODS:
         raise ValueError(f"Expected 'method' to be one of {', '.join(METHODS)} (got {method!r})")
-    return METHODS[method].from_dict(settings)
+    try:
+        return METHODS[method].from_dict(settings)
+    except TypeError as error:
+        raise ValueError(
+            f"Expected 'method_args' to be of the types of {METHODS[method].__name__}'s settings "
+            f"(got {dict(settings)}: {error})"
+        ) from error
 
 
 def make_model(
@@ -62,7 +68,7 @@ def fill_bank(
         seed: draws these samples.
     """
     say("filling the memory bank with features of the training split")
-    loader = tqdm(data.bank_dataloader(), desc="bank", leave=False)
+    loader = tqdm(data.bank_dataloader(), desc="bank", leave=False, disable=None)
     generator = keyed_generator(seed, "bank")
     return MemoryBank.from_loader(base, loader, per_class=per_class, generator=generator)
 

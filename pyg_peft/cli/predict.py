@@ -1,5 +1,6 @@
 """Classify shape or scan files with a saved adapter."""
 
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,12 +46,13 @@ def run(
         precision: 32-true, bf16-mixed or 16-mixed.
         read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]}.
     """
-    if top < 1:
-        raise ValueError(f"Expected 'top' to be positive (got {top})")
+    for name, number in (("top", top), ("batch_size", batch_size)):
+        if number < 1:
+            raise ValueError(f"Expected '{name}' to be positive (got {number})")
     paths = find_files(files)
     saved = open_adapter(adapter, backbone, backbone_args or {})
     prepare = saved.preprocessing.evaluation()
-    items: list[Data] = [prepare(read_points(path, **(read_args or {}))) for path in paths]
+    items: list[Data] = [prepare(cloud) for cloud in read_files(paths, read_args or {})]
     loader = DataLoader(items, batch_size=batch_size)
     results: list[tuple[Path, Tensor]] = []
     for _, probabilities in predict_probabilities(saved.model, loader, precision=precision):
@@ -62,6 +64,32 @@ def run(
             text = "   ".join(f"{saved.class_names[n]} {100 * p:.1f} %" for n, p in named)
             say(f"{path}   {text}")
     return results
+
+
+def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
+    """The clouds of files.
+
+    Raises:
+        ValueError: some cannot be read, all of which are named, or the settings do not fit.
+    """
+    unknown = sorted(set(settings) - set(signature(read_points).parameters))
+    if unknown:
+        raise ValueError(f"Expected 'read_args' to be arguments of read_points (got {unknown})")
+    clouds: list[Data] = []
+    failures: list[str] = []
+    for path in paths:
+        try:
+            clouds.append(read_points(path, **settings))
+        except (ValueError, OSError) as error:
+            failures.append(str(error))
+    if len(failures) == 1:
+        raise ValueError(failures[0])
+    if failures:
+        raise ValueError(
+            f"Expected the {len(paths)} files to be readable (got {len(failures)} that are not):"
+            + "".join(f"\n  {failure}" for failure in failures)
+        )
+    return clouds
 
 
 def find_files(names: list[str]) -> list[Path]:

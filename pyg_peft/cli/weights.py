@@ -1,11 +1,12 @@
 """From a word on the command line to a frozen backbone."""
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyg_peft.backbones import PointMAE
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
@@ -37,20 +38,34 @@ def open_backbone(
         ValueError: ``weights`` is none of these, or the settings do not fit.
         CheckpointError: the file is damaged or foreign.
     """
-    settings = dict(settings)
+    known = [name for name in signature(PointMAE).parameters if name != "num_classes"]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(
+            f"Expected 'backbone_args' to be among {', '.join(known)} (got {', '.join(unknown)})"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights == "random":
-            return PointMAE(num_classes, **settings)
-        path, stored = _find(weights)
-        state = read_state_dict(path)
-        mapped, _ = map_point_mae_keys(state)
-        has_head = any(key.startswith("head.") for key in mapped)
-        sizes = {**stored, **settings}
-        model = PointMAE.from_checkpoint(state, None if has_head else num_classes, **sizes)
-        if model.num_classes != num_classes:
-            model.reset_head(num_classes)
-        return model
+        try:
+            return _build(weights, num_classes, dict(settings))
+        except TypeError as error:
+            raise ValueError(
+                f"Expected 'backbone_args' to be of the types of PointMAE's arguments "
+                f"(got {dict(settings)}: {error})"
+            ) from error
+
+
+def _build(weights: str, num_classes: int, settings: dict[str, Any]) -> PointMAE:
+    if weights == "random":
+        return PointMAE(num_classes, **settings)
+    stored, state = _find(weights)
+    mapped, _ = map_point_mae_keys(state)
+    has_head = any(key.startswith("head.") for key in mapped)
+    sizes = {**stored, **settings}
+    model = PointMAE.from_checkpoint(state, None if has_head else num_classes, **sizes)
+    if model.num_classes != num_classes:
+        model.reset_head(num_classes)
+    return model
 
 
 def open_recorded(
@@ -84,17 +99,19 @@ def open_recorded(
     return open_backbone(weights, num_classes, {**sizes, **settings}, recorded.get("seed", 0))
 
 
-def _find(weights: str) -> tuple[Path, dict[str, Any]]:
-    """The file that ``weights`` names and the sizes that are stored beside it."""
+def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The sizes stored beside the weights that ``weights`` names, and their tensors."""
     if weights in POINT_MAE_FILES:
-        return find_pretrained(weights, POINT_MAE_FILES)
+        path, sizes = find_pretrained(weights, POINT_MAE_FILES)
+        return sizes, read_state_dict(path)
     if not Path(weights).is_file():
         names = ", ".join(["random", *POINT_MAE_FILES])
         raise ValueError(
             f"Expected 'backbone' to be one of {names} or a file that exists (got {weights!r})"
         )
+    state = read_state_dict(weights)  # first, since it says what is wrong with a damaged file
     sizes = read_sizes(weights)
-    return Path(weights), {k: sizes[k] for k in _UNREADABLE if k in sizes}
+    return {k: sizes[k] for k in _UNREADABLE if k in sizes}, state
 
 
 __all__ = ["BACKBONES", "open_backbone", "open_recorded"]

@@ -71,6 +71,7 @@ class ShapeDataModule(LightningDataModule):
             raise ValueError(f"Expected 'batch_size' to be positive (got {batch_size})")
         self.class_names = tuple(class_names if class_names is not None else class_names_of(train))
         self.preprocessing = preprocessing or Preprocessing()
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed

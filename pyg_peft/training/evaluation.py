@@ -82,7 +82,7 @@ def predict_probabilities(
     dtype = check_precision(precision)
     model.eval()
     device = next(model.parameters()).device
-    for data in tqdm(loader, desc=progress, disable=not progress, leave=False):
+    for data in tqdm(loader, desc=progress, disable=None if progress else True, leave=False):
         data = data.to(device)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             logits = model(data.x, data.pos, data.batch, data.num_graphs)

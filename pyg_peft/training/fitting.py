@@ -2,12 +2,13 @@
 
 import logging
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
@@ -17,6 +18,7 @@ from pyg_peft.training.cache import FeatureCache
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.evaluation import Evaluation, check_precision, evaluate
 from pyg_peft.training.module import PeftModule
+from pyg_peft.training.resuming import check_folder, check_resumed, describe_run, write_run
 
 logger = logging.getLogger(__name__)
 
@@ -90,20 +92,21 @@ def fit(
 
     Raises:
         ValueError: ``folder`` holds a run and ``resume`` is off; a precision that would round
-            positions; a cache without a fixed number of views.
+            positions; a cache without a fixed number of views; a single class.
+        CheckpointError: the run to resume is another one, which the message tells apart, or its
+            checkpoint is damaged.
     """
     options = options or FitOptions()
     folder = Path(folder)
-    settings: dict[str, Any] = {"max_epochs": 50, "gradient_clip_val": 10.0, "precision": "32-true"}
-    settings |= trainer or {}
+    settings = check_run(folder, options, trainer or {}, resume=resume)
     precision = str(settings["precision"])
-    check_precision(precision)
+    if data.num_classes < 2:
+        raise ValueError(f"Expected the data to have two classes or more (got {data.class_names})")
+    described = describe_run(model, data, asdict(options), settings)
     last = folder / "checkpoints" / "last.ckpt"
-    if last.exists() and not resume:
-        raise ValueError(
-            f"Expected 'folder' to hold no run (got one in '{folder}'): resume it, or choose "
-            "another folder"
-        )
+    resumes = resume and last.exists()
+    if resumes:
+        check_resumed(last, described)
     curves = _Curves()
     keep = ModelCheckpoint(
         dirpath=folder / "checkpoints",
@@ -126,7 +129,7 @@ def fit(
         seed=data.seed,
         caches=_caches(model, data) if options.cache else None,
     )
-    runner = Trainer(
+    runner = _make_trainer(
         **settings,
         logger=_logger(options.logger, folder),
         callbacks=[keep, curves, latest],
@@ -135,9 +138,11 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
+    if runner.is_global_zero and not resumes:
+        write_run(last, described)
     with warnings.catch_warnings():
         _expect_of_lightning()
-        runner.fit(module, datamodule=data, ckpt_path=last if resume and last.exists() else None)
+        runner.fit(module, datamodule=data, ckpt_path=last if resumes else None)
     if runner.interrupted:
         raise KeyboardInterrupt
     best = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
@@ -157,6 +162,32 @@ def fit(
             preprocessing={**data.preprocessing.to_dict(), **(metadata or {})},
         )
     return report
+
+
+def check_run(
+    folder: str | Path, options: FitOptions, trainer: dict[str, Any], *, resume: bool
+) -> dict[str, Any]:
+    """Settings of the trainer with the defaults, unless :func:`fit` would refuse to start.
+
+    Raises:
+        ValueError: see :func:`fit`.
+    """
+    settings: dict[str, Any] = {"max_epochs": 50, "gradient_clip_val": 10.0, "precision": "32-true"}
+    settings |= trainer
+    check_precision(str(settings["precision"]))
+    if settings["max_epochs"] < 1:
+        raise ValueError(f"Expected 'max_epochs' to be positive (got {settings['max_epochs']})")
+    check_folder(Path(folder), resume=resume)
+    return settings
+
+
+def _make_trainer(**settings: Any) -> Trainer:
+    try:
+        return Trainer(**settings)
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise ValueError(
+            f"Expected the trainer's options to fit together and this machine (got: {error})"
+        ) from error
 
 
 def _expect_of_lightning() -> None:
@@ -214,4 +245,4 @@ def _logger(name: str, folder: Path) -> Logger | bool:
         raise MissingExtraError("tensorboard", "train") from error
 
 
-__all__ = ["LOGGERS", "FitOptions", "FitReport", "fit"]
+__all__ = ["LOGGERS", "FitOptions", "FitReport", "check_run", "fit"]
