@@ -13,7 +13,7 @@ from .trainable import ParameterCount, count_parameters
 from .tuners import METHODS, MethodConfig
 from .tuners.adapter_set import AdapterSet
 from .tuners.calls import by_name
-from .tuners.dry_run import output_widths, try_out
+from .tuners.dry_run import initialize, output_widths, try_out
 from .tuners.loading import fill, load_adapter
 from .tuners.query import frozen_part, retrieve
 from .tuners.saving import count, save_adapter
@@ -49,6 +49,7 @@ def get_peft_model(
         >>> get_peft_model(base, LoRAConfig(rank=2)).active_adapter
         'default'
     """
+    initialize(base, example)
     model = PeftModel(base)
     try:
         model.add_adapter(adapter_name, config, memory_bank=memory_bank, example=example)

@@ -4,6 +4,7 @@ from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bottleneck import Bottleneck, quick_gelu
 from pyg_peft.nn.geometry_adapter import GeometryAwareAdapter
 from pyg_peft.nn.low_rank import LowRankLinear
+from pyg_peft.nn.low_rank_hetero import LowRankHeteroLinear
 from pyg_peft.nn.memory_bank import MemoryBank
 from pyg_peft.nn.neighbor_attention import NeighborAttention
 from pyg_peft.nn.prompt import PointPriorPrompt, PromptTokens
@@ -11,6 +12,7 @@ from pyg_peft.nn.prompt import PointPriorPrompt, PromptTokens
 __all__ = [
     "Bottleneck",
     "GeometryAwareAdapter",
+    "LowRankHeteroLinear",
     "LowRankLinear",
     "MemoryBank",
     "NeighborAttention",

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import PlacementError
 from .config import MethodConfig, Site
@@ -23,7 +24,7 @@ class AdapterSet:
         active: Name of the adapter that runs, or ``None``.
 
     Raises:
-        PlacementError: If ``base`` carries adapters already.
+        PlacementError: If ``base`` carries adapters already, or waits for its first input.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -31,6 +32,12 @@ class AdapterSet:
             raise PlacementError(
                 "Expected a model without adapters (got one that carries some): "
                 "add to its PeftModel, or unload it first"
+            )
+        if waiting := [n for n, p in base.named_parameters() if is_lazy(p)]:
+            raise PlacementError(
+                f"Expected a model whose layers are initialised (got {', '.join(waiting)}, which "
+                "wait for a first input): run it once, or hand get_peft_model an 'example' of its "
+                "input"
             )
         self.base = base
         self.configs: dict[str, MethodConfig] = {}

@@ -1,4 +1,4 @@
-"""One forward on an example: initialises lazy layers and measures what every module returns."""
+"""A forward on an example: initialises lazy layers, and measures what every module returns."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
-def call_example(model: nn.Module, example: Any) -> Any:
+def _call(model: nn.Module, example: Any) -> Any:
     """Call ``model`` on a tuple of arguments, a mapping of named ones, or one argument."""
     if isinstance(example, Mapping):
         return model(**example)
@@ -17,7 +18,7 @@ def call_example(model: nn.Module, example: Any) -> Any:
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Generator[None]:
+def _undisturbed(model: nn.Module) -> Generator[None]:
     """Within the context the model is in eval mode without gradients; afterwards modes and random
     state are what they were.
     """
@@ -32,11 +33,17 @@ def undisturbed(model: nn.Module) -> Generator[None]:
             module.training = training
 
 
+def initialize(base: nn.Module, example: Any) -> None:
+    """Run ``base`` once if layers of it wait for their first input, and there is an example."""
+    if example is not None and any(is_lazy(p) for p in base.parameters()):
+        with _undisturbed(base):
+            _call(base, example)
+
+
 def output_widths(base: nn.Module, example: Any) -> dict[str, int] | None:
     """Run ``base`` once and return the width of each called module's output, by path.
 
-    Lazily initialised layers get their weights by this. Of a tuple the first element counts.
-    Without an example nothing is run.
+    Of a tuple the first element counts. Without an example nothing is run.
     """
     if example is None:
         return None
@@ -52,8 +59,8 @@ def output_widths(base: nn.Module, example: Any) -> dict[str, int] | None:
 
     handles = [m.register_forward_hook(measure(path)) for path, m in base.named_modules()]
     try:
-        with undisturbed(base):
-            call_example(base, example)
+        with _undisturbed(base):
+            _call(base, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -66,10 +73,10 @@ def try_out(model: nn.Module, example: Any) -> None:
         return
     training = model.training
     try:
-        with undisturbed(model):
-            call_example(model, example)
+        with _undisturbed(model):
+            _call(model, example)
     finally:
         model.train(training)
 
 
-__all__ = ["output_widths", "try_out"]
+__all__ = ["initialize", "output_widths", "try_out"]

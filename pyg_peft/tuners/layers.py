@@ -20,6 +20,18 @@ def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def adaptable_layers(base: nn.Module) -> dict[str, nn.Module]:
+    """Every layer that a low-rank change fits: linear ones, and PyG's with a weight per type."""
+    from torch_geometric.nn import HeteroLinear
+
+    linear = linear_layers(base)
+    return {
+        path: module
+        for path, module in base.named_modules()
+        if path in linear or (isinstance(module, HeteroLinear) and SLOT not in path.split("."))
+    }
+
+
 def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | None = None) -> int:
     """Width of what a module returns: measured, or told by its attributes or last linear layer.
 
@@ -46,4 +58,4 @@ def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | 
     )
 
 
-__all__ = ["linear_layers", "output_channels"]
+__all__ = ["adaptable_layers", "linear_layers", "output_channels"]

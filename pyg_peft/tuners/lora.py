@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ..errors import PlacementError
-from ..nn import LowRankLinear
+from ..nn import LowRankHeteroLinear, LowRankLinear
 from ..trainable import Target, match_modules
 from .calls import first_input
 from .config import MethodConfig, Site
-from .layers import linear_layers
+from .layers import adaptable_layers
 from .slot import Args, Component, Kwargs
 
 
@@ -25,7 +25,8 @@ class LoRAConfig(MethodConfig):
 
     | placed at | component | trainable parameters |
     | --- | --- | --- |
-    | each linear layer matched | :class:`~pyg_peft.nn.LowRankLinear` | rank · (in + out) |
+    | linear layers matched | :class:`~pyg_peft.nn.LowRankLinear` | rank · (in + out) |
+    | ``HeteroLinear`` | :class:`~pyg_peft.nn.LowRankHeteroLinear` | rank · types · (in + out) |
     | ``modules_to_save`` | own copy | all of them |
 
     Identity at init. Can be merged: see :meth:`pyg_peft.model.PeftModel.merge_and_unload`.
@@ -35,8 +36,9 @@ class LoRAConfig(MethodConfig):
         alpha: Numerator of the multiplier ``alpha / rank``; ``None`` means ``rank``.
         dropout: Of the input, while training.
         target_modules: Paths, globs, ``re:`` expressions or classes of linear layers of PyTorch or
-            PyG. ``None`` takes all linear layers in ``blocks`` where the model has such a child,
-            and otherwise all that the adapter does not own already.
+            PyG (``Linear``, ``HeteroLinear``), or of modules that hold some, such as ``MLP``: then
+            all of theirs. ``None`` takes all linear layers in ``blocks`` where the model has such
+            a child, and otherwise all that the adapter does not own already.
     """
 
     method: ClassVar[str] = "lora"
@@ -53,26 +55,11 @@ class LoRAConfig(MethodConfig):
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         saved = self.trained_modules(base)
-        sites: list[Site] = []
-        for path, layer in self._targets(base).items():
-            if path in saved:
-                continue
-            weight = getattr(layer, "weight", None)
-            if path not in linear_layers(base) or weight is None or weight.dim() != 2:
-                raise PlacementError(
-                    f"Expected {path!r} to be an initialised linear layer "
-                    f"(got {type(layer).__name__})"
-                )
-            out_channels, in_channels = weight.shape
-            rank = min(self.rank, in_channels, out_channels)
-            update = LowRankLinear(
-                in_channels,
-                out_channels,
-                rank,
-                alpha=None if self.alpha is None else self.alpha * rank / self.rank,
-                dropout=self.dropout,
-            )
-            sites.append(Site(path, "lora", LowRankUpdate(update)))
+        sites = [
+            Site(path, "lora", LowRankUpdate(self._update(layer)))
+            for path, layer in self._targets(base).items()
+            if path not in saved
+        ]
         if not sites:
             raise PlacementError(
                 "Expected 'target_modules' to match a linear layer outside 'modules_to_save'"
@@ -80,21 +67,43 @@ class LoRAConfig(MethodConfig):
         return sites + self.saved_sites(base)
 
     def _targets(self, base: nn.Module) -> dict[str, nn.Module]:
-        if self.target_modules is not None:
-            return match_modules(base, self.target_modules)
-        layers = linear_layers(base)
-        inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
-        return inside or layers
+        layers = adaptable_layers(base)
+        if self.target_modules is None:
+            inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
+            return inside or layers
+        chosen: set[str] = set()
+        for path, module in match_modules(base, self.target_modules).items():
+            within = {p for p in layers if path == "" or f"{p}.".startswith(f"{path}.")}
+            if not within:
+                raise PlacementError(
+                    f"Expected {path!r} to be or to hold a linear layer "
+                    f"(got {type(module).__name__})"
+                )
+            chosen |= within
+        return {path: layer for path, layer in layers.items() if path in chosen}
+
+    def _update(self, layer: nn.Module) -> LowRankLinear | LowRankHeteroLinear:
+        weight: Any = layer.weight
+        # A plain weight is [out, in], one with types [types, in, out].
+        out_channels, in_channels = weight.shape if weight.dim() == 2 else weight.shape[:0:-1]
+        rank = min(self.rank, in_channels, out_channels)
+        alpha = None if self.alpha is None else self.alpha * rank / self.rank
+        more: dict[str, Any] = {"alpha": alpha, "dropout": self.dropout}
+        if weight.dim() == 2:
+            return LowRankLinear(in_channels, out_channels, rank, **more)
+        return LowRankHeteroLinear(in_channels, out_channels, weight.size(0), rank, **more)
 
 
 class LowRankUpdate(Component):
-    """Adds the output of a :class:`~pyg_peft.nn.LowRankLinear` to that of the layer it sits at."""
+    """Adds the output of a low-rank layer to that of the layer it sits at."""
 
-    def __init__(self, update: LowRankLinear) -> None:
+    def __init__(self, update: LowRankLinear | LowRankHeteroLinear) -> None:
         super().__init__()
         self.update = update
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        if isinstance(self.update, LowRankHeteroLinear):
+            return output + self.update(*args, **kwargs)
         return output + self.update(first_input(args, kwargs))
 
     def merge(self, module: nn.Module) -> None:

@@ -94,14 +94,18 @@ RECIPES = {
         row_wise=True,
     ),
     "GeometryAwareAdapter": Recipe(
-        build=lambda: nn.GeometryAwareAdapter(
-            CHANNELS, 4, k=3, attention_channels=6, num_heads=2
-        ),
+        build=lambda: nn.GeometryAwareAdapter(CHANNELS, 4, k=3, attention_channels=6, num_heads=2),
         call=testing.call_flat,
         identity=lambda clouds: clouds.x,
         sees_pos=True,
         reach=adapter_reach,
         call_compiled=adapter_with_structure,
+    ),
+    "LowRankHeteroLinear": Recipe(
+        build=lambda: nn.LowRankHeteroLinear(CHANNELS, 6, 3, rank=2),
+        call=lambda module, clouds: module(clouds.x, (clouds.x[:, 0] * 5).long() % 3),
+        identity=lambda clouds: clouds.x.new_zeros(len(clouds.x), 6),
+        row_wise=True,
     ),
     "LowRankLinear": Recipe(
         build=lambda: nn.LowRankLinear(CHANNELS, 6, rank=2),

@@ -1,0 +1,119 @@
+"""A low-rank change of a linear layer that has a weight for each type of row."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pyg_peft.errors import check_channels
+
+
+class LowRankHeteroLinear(nn.Module):
+    r"""The change that LoRA adds to a :class:`torch_geometric.nn.HeteroLinear`, after `"LoRA:
+    Low-Rank Adaptation of Large Language Models" <https://arxiv.org/abs/2106.09685>`_.
+
+    .. math::
+        \Delta(\mathbf{x}_i) = \frac{\alpha}{r} \, \mathbf{B}_{\kappa(i)} \mathbf{A}_{\kappa(i)} \,
+        \mathbf{x}_i
+
+    Each type :math:`\kappa` has matrices of its own. The module returns the change only; whoever
+    owns the layer adds it. Zero at init, because :math:`\mathbf{B} = \mathbf{0}`.
+
+    Args:
+        in_channels: width of an input row.
+        out_channels: width of an output row.
+        num_types: number of types.
+        rank: inner width, in ``[1, min(in_channels, out_channels)]``.
+        alpha: numerator of the multiplier; ``None`` means ``rank``, a multiplier of one.
+        dropout: probability that an input is dropped in training, in ``[0, 1)``. (default: ``0.0``)
+
+    Shapes:
+        - **input:** x ``[N, C_in]``, type_vec ``[N]``
+        - **output:** ``[N, C_out]``
+
+    Symmetries:
+        Rows do not see each other: permutation equivariant, and invariant to how rows are batched.
+
+    Raises:
+        ValueError: a width, number of types, rank, numerator or probability out of range; rows of
+            another width.
+
+    Differences:
+        The paper's layer has one weight; here each type's weight is changed by itself.
+
+    Example:
+        >>> import torch
+        >>> update = LowRankHeteroLinear(6, 4, num_types=2, rank=2)
+        >>> x, type_vec = torch.randn(3, 6), torch.tensor([0, 1, 0])
+        >>> torch.equal(update(x, type_vec), torch.zeros(3, 4)), update.delta_weight().shape
+        (True, torch.Size([2, 6, 4]))
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_types: int,
+        rank: int,
+        *,
+        alpha: float | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        widths = {"in_channels": in_channels, "out_channels": out_channels, "num_types": num_types}
+        for name, size in widths.items():
+            if size < 1:
+                raise ValueError(f"Expected '{name}' to be positive (got {size})")
+        if not 0 < rank <= min(in_channels, out_channels):
+            raise ValueError(
+                f"Expected 'rank' to lie in [1, {min(in_channels, out_channels)}] (got {rank})"
+            )
+        if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
+            raise ValueError(f"Expected 'alpha' to be positive and finite (got {alpha})")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_types = num_types
+        self.rank = rank
+        self.alpha = float(rank if alpha is None else alpha)
+        self.dropout = nn.Dropout(dropout)
+        self.down = nn.Parameter(torch.empty(num_types, in_channels, rank))
+        self.up = nn.Parameter(torch.empty(num_types, rank, out_channels))
+        self.reset_parameters()
+
+    @property
+    def scale(self) -> float:
+        """The multiplier ``alpha / rank``."""
+        return self.alpha / self.rank
+
+    def reset_parameters(self) -> None:
+        """Draw ``down`` as ``torch.nn.Linear`` does, for each type, and set ``up`` to zero."""
+        bound = self.in_channels**-0.5
+        nn.init.uniform_(self.down, -bound, bound)
+        nn.init.zeros_(self.up)
+
+    def forward(
+        self, x: Float[Tensor, "N C_in"], type_vec: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N C_out"]:
+        """Return what the layer's output has to be increased by."""
+        check_channels(x, self.in_channels)
+        # The inner width is small: all types at once, and of each row the others set to zero.
+        h = self.dropout(x) @ self.down.transpose(0, 1).flatten(1)  # [N, T * r]
+        own = type_vec.unsqueeze(1) == torch.arange(self.num_types, device=x.device)  # [N, T]
+        h = h.unflatten(1, (self.num_types, self.rank)) * own.unsqueeze(2)
+        return self.scale * (h.flatten(1) @ self.up.flatten(0, 1))  # [N, C_out]
+
+    def delta_weight(self) -> Float[Tensor, "T C_in C_out"]:
+        """Return the same change as one matrix per type, to be added to the layer's weight."""
+        return self.scale * torch.bmm(self.down, self.up)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, num_types={self.num_types}, "
+            f"rank={self.rank}, alpha={self.alpha}"
+        )
+
+
+__all__ = ["LowRankHeteroLinear"]
