@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.masking import split_patches
 from pyg_peft.backbones.point_mae_files import pretraining_weights
-from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining, Reconstruction
+from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
+from pyg_peft.backbones.reconstruction import Reconstruction
 from pyg_peft.backbones.tokens import check_positive, max_valid, prepend
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.geometry import Patches, nearest_squared_distances

@@ -1,7 +1,6 @@
 """Point-MAE as it is pre-trained: hide most patches of a cloud and rebuild their points."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,27 +12,12 @@ from pyg_peft.backbones.patch_embed import PatchEmbed
 from pyg_peft.backbones.point_mae import PointMAE
 from pyg_peft.backbones.point_mae_decoder import PointMAEDecoder
 from pyg_peft.backbones.point_mae_files import pretraining_weights
+from pyg_peft.backbones.reconstruction import Reconstruction
 from pyg_peft.backbones.tokens import PositionEmbedding, check_positive
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.geometry import Patches, build_patches, chamfer_distance
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """Rebuilt patches beside the true ones.
-
-    Args:
-        points: rebuilt members relative to their center, ``[B, M, K, 3]``; meaningless where
-            ``masked.mask`` is false.
-        masked: the ``M`` patches of each cloud that were hidden.
-        visible: the ``V`` patches of each cloud that the encoder saw.
-    """
-
-    points: Tensor
-    masked: Patches
-    visible: Patches
 
 
 class PointMAEPretraining(nn.Module):
@@ -253,4 +237,4 @@ class PointMAEPretraining(nn.Module):
         return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
-__all__ = ["PointMAEPretraining", "Reconstruction"]
+__all__ = ["PointMAEPretraining"]

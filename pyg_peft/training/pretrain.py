@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,50 +17,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.storage import write_atomic
-from pyg_peft.training.corpus import Corpus, ViewOptions
+from pyg_peft.training.corpus import Corpus
+from pyg_peft.training.pretrain_options import PretrainOptions
 from pyg_peft.training.resuming import check_same, read_checkpoint
 from pyg_peft.training.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """Everything that decides the result besides the model and the corpus.
-
-    Args:
-        epochs, batch_size: length of the run; a last batch that is not full is left out.
-        lr, weight_decay: AdamW; biases, norms and tokens are not decayed.
-        warmup_epochs: linear warm-up, then a cosine down to ``lr_floor`` times ``lr``.
-        clip_norm: largest gradient norm.
-        seed: keys every draw of the run.
-        max_minutes: stop, with a checkpoint, after this much training time over all resumptions.
-        checkpoint_minutes: time between checkpoints.
-        log_every: steps between lines of the log.
-        bf16: let matrix products run in bfloat16; weights, positions and loss stay in float32.
-        views: how clouds are varied.
-    """
-
-    epochs: int = 30
-    batch_size: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_epochs: float = 1.0
-    lr_floor: float = 0.01
-    clip_norm: float = 5.0
-    seed: int = 0
-    max_minutes: float | None = None
-    checkpoint_minutes: float = 1.0
-    log_every: int = 20
-    bf16: bool = False
-    views: ViewOptions = field(default_factory=ViewOptions)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected '{name}' to be positive (got {getattr(self, name)})")
 
 
 @dataclass(frozen=True)
@@ -188,7 +152,7 @@ class _Run:
         self.identity = {
             "class": type(model).__name__,
             "model": model.config,
-            "options": _identity(options),
+            "options": options.identity(),
             "clouds": clouds,
         }
         self.optimizer = torch.optim.AdamW(_decay_groups(model, options.weight_decay), lr=0.0)
@@ -247,14 +211,6 @@ class _Run:
         text = "".join(line + "\n" for line in self.lines)
         write_atomic(self.folder / LOG, lambda file: file.write_text(text))
         logger.info("resumed %s at step %d", path, self.step)
-
-
-def _identity(options: PretrainOptions) -> dict[str, Any]:
-    """The options that change weights: time limits and logging may differ between resumptions."""
-    values = asdict(options)
-    for name in ("max_minutes", "checkpoint_minutes", "log_every"):
-        values.pop(name)
-    return values
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

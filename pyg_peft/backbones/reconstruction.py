@@ -1,0 +1,26 @@
+"""What a masked autoencoder made of a batch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyg_peft.geometry import Patches
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Rebuilt patches beside the true ones.
+
+    Args:
+        points: rebuilt members relative to their center, ``[B, M, K, 3]``; meaningless where
+            ``masked.mask`` is false.
+        masked: the ``M`` patches of each cloud that were hidden.
+        visible: the ``V`` patches of each cloud that the encoder saw.
+    """
+
+    points: Tensor
+    masked: Patches
+    visible: Patches
+
+
+__all__ = ["Reconstruction"]

@@ -1,0 +1,53 @@
+"""The settings of a pre-training run."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pyg_peft.training.corpus import ViewOptions
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Everything that decides the result besides the model and the corpus.
+
+    Args:
+        epochs, batch_size: length of the run; a last batch that is not full is left out.
+        lr, weight_decay: AdamW; biases, norms and tokens are not decayed.
+        warmup_epochs: linear warm-up, then a cosine down to ``lr_floor`` times ``lr``.
+        clip_norm: largest gradient norm.
+        seed: keys every draw of the run.
+        max_minutes: stop, with a checkpoint, after this much training time over all resumptions.
+        checkpoint_minutes: time between checkpoints.
+        log_every: steps between lines of the log.
+        bf16: let matrix products run in bfloat16; weights, positions and loss stay in float32.
+        views: how clouds are varied.
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    lr_floor: float = 0.01
+    clip_norm: float = 5.0
+    seed: int = 0
+    max_minutes: float | None = None
+    checkpoint_minutes: float = 1.0
+    log_every: int = 20
+    bf16: bool = False
+    views: ViewOptions = field(default_factory=ViewOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected '{name}' to be positive (got {getattr(self, name)})")
+
+    def identity(self) -> dict[str, Any]:
+        """What changes weights: time limits and logging may differ between resumptions."""
+        values = asdict(self)
+        for name in ("max_minutes", "checkpoint_minutes", "log_every"):
+            values.pop(name)
+        return values
+
+
+__all__ = ["PretrainOptions"]
