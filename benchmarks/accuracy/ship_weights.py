@@ -1,0 +1,99 @@
+"""Turn a finished pre-training run into weights that ship with the package, and their card.
+
+    python benchmarks/accuracy/ship_weights.py --run runs/point_mae_tiny --name point-mae-tiny
+
+Written are the encoder and its summary token in half precision (statistics of batch norms stay in
+float32), a card beside them, and the run's log below benchmarks/accuracy/results. Printed is the
+entry for ``POINT_MAE_FILES`` of pyg_peft/backbones/pretrained.py.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from pyg_peft.backbones import PointMAECompletion
+from pyg_peft.backbones import pretrained as shipped
+
+HERE = Path(__file__).resolve().parent
+FOLDER = Path(shipped.__file__).parent / "pretrained_weights"
+KEPT = ("num_heads", "num_centers", "patch_size")
+
+CARD = """# {name}
+
+A Point-MAE of {embed_dim} channels, {depth} blocks, {num_heads} heads, for {num_centers} patches of
+{patch_size} points: the encoder and its summary token, {parameters:,} parameters, half precision.
+
+- **Task**: rebuild {mask:.0f} % hidden patches, and draw the whole cloud from the summary token
+  beside the maximum over the visible tokens (`pyg_peft.backbones.PointMAECompletion`).
+- **Data**: {clouds:,} clouds without labels. 5,761 shapes of the LDraw.org Parts Library (CC BY
+  2.0, five files 4.0; by LDraw.org and its contributors), 1,389 game assets by Quaternius (CC0),
+  and 6,000 shapes of `pyg_peft.datasets.ProceduralStream`. Nothing of ModelNet, ShapeNet, the
+  Princeton Shape Benchmark, ScanObjectNN or any LiDAR set. LEGO is a trademark of the LEGO Group,
+  which does not sponsor or endorse this.
+- **Run**: {steps:,} steps of {batch_size} clouds ({epochs} epochs), {minutes:.0f} minutes on one
+  core, seed {seed}, last loss {loss:.5f}. Configuration: `benchmarks/accuracy/point_mae_tiny.yaml`;
+  log: `benchmarks/accuracy/results/{stem}_log.jsonl`.
+- **Input**: z up, mean at the origin, farthest point at distance 1, 1,024 points.
+- **Use**: to try parameter-efficient tuning on a laptop, for examples and tests. It is small, and
+  it was trained for an hour: for the accuracy of papers take published weights of larger models.
+- **Licence**: Apache-2.0, as the package; the attribution of LDraw above goes along.
+- **SHA-256** of `{stem}.safetensors`: `{sha256}`.
+"""
+
+
+def encoder_of(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights that a classifier takes, in half precision; statistics and counts as they are."""
+    model = PointMAECompletion(**state["identity"]["model"])
+    model.load_state_dict(state["model"])
+    classifier = model.to_classifier(2)
+    kept = {k: v for k, v in classifier.state_dict().items() if not k.startswith("head.")}
+    return {k: v if "running" in k or not v.is_floating_point() else v.half()
+            for k, v in kept.items()}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument("--name", required=True)
+    args = parser.parse_args()
+    state = torch.load(args.run / "checkpoint.pth", map_location="cpu", weights_only=True)
+    sizes, options = state["identity"]["model"], state["identity"]["options"]
+    total = options["epochs"] * (state["identity"]["clouds"] // options["batch_size"])
+    if state["step"] != total:
+        raise SystemExit(f"Expected a finished run of {total} steps (got {state['step']})")
+    tensors = encoder_of(state)
+    data = save({name: tensors[name].contiguous() for name in sorted(tensors)})
+    stem = args.name.replace("-", "_")
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{stem}.safetensors").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    losses = [json.loads(line) for line in state["lines"] if "loss" in json.loads(line)]
+    card = CARD.format(
+        name=args.name,
+        stem=stem,
+        sha256=sha256,
+        mask=100 * sizes["mask_ratio"],
+        parameters=sum(t.numel() for k, t in tensors.items() if "running" not in k),
+        clouds=state["identity"]["clouds"],
+        steps=state["step"],
+        minutes=state["seconds"] / 60,
+        loss=losses[-1]["loss"],
+        **{name: sizes[name] for name in ("embed_dim", "depth", *KEPT)},
+        **{name: options[name] for name in ("batch_size", "epochs", "seed")},
+    )
+    (FOLDER / f"{stem}.md").write_text(card)
+    shutil.copyfile(args.run / "log.jsonl", HERE / "results" / f"{stem}_log.jsonl")
+    kept = {name: sizes[name] for name in KEPT}
+    print(f"{len(data) / 2**20:.2f} MiB")
+    print(f'"{args.name}": PretrainedFile("{stem}.safetensors", "{sha256}", {kept}),')
+
+
+if __name__ == "__main__":
+    main()
