@@ -17,7 +17,8 @@ from pyg_peft.geometry.neighbors import ball_query, knn, knn_graph
 from pyg_peft.geometry.patches import Patches, build_patches
 from pyg_peft.geometry.pyg_ops import PygOps, enable_pyg_ops
 from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
-from pyg_peft.geometry.structure import Structure, build_structure
+from pyg_peft.geometry.structure import Structure
+from pyg_peft.geometry.structure_search import build_structure
 
 __all__ = [
     "BipartiteStructure",

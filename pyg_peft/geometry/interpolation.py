@@ -63,10 +63,9 @@ def interpolate(
         edge_index: edges, row 0 a row of ``x``, row 1 a receiver.
         weight: weight of each edge; see :func:`interpolation_weights`.
         num_points: number of receivers. One without an edge gets zeros.
-        ptr: borders of the receivers' edges, from :func:`sort_by_receiver`; the edges are then
-            taken as sorted. A :class:`~pyg_peft.geometry.Structure` has them as ``interp_ptr``, so
-            that only the first of many layers pays for the order. Receivers beyond the last border
-            have no edge.
+        ptr: borders of the receivers' edges, which are then taken as sorted by receiver. A
+            :class:`~pyg_peft.geometry.Structure` has them as ``interp_ptr``, so that no layer pays
+            for the order. Receivers beyond the last border have no edge.
 
     Shapes: x ``(N, C)``, edge_index ``(2, E)``, weight ``(E,)``, ptr ``(M + 1,)`` with ``M`` at
         most ``num_points``; output ``(num_points, C)``.

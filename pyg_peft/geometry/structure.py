@@ -1,6 +1,5 @@
 """Structure: all that a neighbourhood layer needs to know of positions, built once and shared."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
@@ -9,12 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pyg_peft.errors import check_pos
-from pyg_peft.geometry.interpolation import interpolation_weights, sort_by_receiver
-from pyg_peft.geometry.layout import count_clouds, counts
-from pyg_peft.geometry.sampling import farthest_point_sample
-from pyg_peft.geometry.tables import neighbor_table, to_edges
-from pyg_peft.typing import Batch, Pos
+from pyg_peft.geometry.interpolation import sort_by_receiver
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,7 @@ class Structure:
             given.
 
     Example:
+        >>> from pyg_peft.geometry import build_structure
         >>> structure = build_structure(torch.eye(3), k=2, num_centers=1)
         >>> structure.edge_index.shape, structure.degree, structure.interp_degree
         (torch.Size([2, 2]), 2, 1)
@@ -143,117 +138,6 @@ pytree.register_pytree_node(
 )
 
 
-def build_structure(
-    pos: Pos,
-    batch: Batch | None = None,
-    *,
-    k: int = 16,
-    ratio: float = 0.5,
-    num_centers: int | None = None,
-    num_interp: int | None = 3,
-    receivers: Tensor | None = None,
-    batch_size: int | None = None,
-    max_num: int | None = None,
-) -> Structure:
-    """Choose centres, their members, and the weights of the way back.
-
-    Args:
-        pos: points.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        k: members per centre, the centre included.
-        ratio: centres per point of a cloud, rounded up.
-        num_centers: centres per cloud, in place of ``ratio``.
-        num_interp: nearest centres that a point receives from; ``None`` for all of its cloud.
-        receivers: Boolean ``[N]``, the points that receive; all by default.
-        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
-        max_num: a size that no cloud exceeds. A compiled graph, which cannot read the sizes, then
-            samples no more centres than that many points need.
-
-    Shapes: pos ``(N, 3)``; output as in :class:`Structure`.
-
-    Symmetries:
-        Permutation equivariant and invariant under rotation, reflection and translation, except at
-        exact ties. ``interp_weight`` is differentiable in ``pos``.
-
-    Raises:
-        TypeError: if positions are integers.
-        ValueError: on NaN, a wrong shape, an unsorted batch, or sizes out of range.
-
-    Example:
-        >>> build_structure(torch.eye(3), k=2, ratio=0.5).center_index.shape
-        torch.Size([2])
-    """
-    _check_sizes(pos, k, ratio, num_centers, num_interp, receivers)
-    size = count_clouds(batch, batch_size)
-    count = counts(batch, pos.size(0), size, device=pos.device)
-    center_index, center_batch = _centers(pos, batch, count, ratio, num_centers, max_num)
-    centers = pos[center_index]
-    center_batch = None if batch is None else center_batch
-    members = neighbor_table(pos, centers, k, batch, center_batch, batch_size=size)
-
-    if receivers is None:
-        receiver_rows = torch.arange(pos.size(0), device=pos.device)
-    else:
-        receiver_rows = receivers.nonzero().squeeze(1)
-    back = neighbor_table(
-        centers,
-        pos[receiver_rows],
-        max(1, centers.size(0)) if num_interp is None else num_interp,
-        center_batch,
-        None if batch is None else batch[receiver_rows],
-        batch_size=size,
-    )
-    interp_index = to_edges(back, complete=batch is None)
-    weight = interpolation_weights(centers, pos[receiver_rows], interp_index)
-    return Structure(
-        center_index=center_index,
-        edge_index=to_edges(members, complete=batch is None),
-        interp_index=torch.stack([interp_index[0], receiver_rows[interp_index[1]]]),
-        interp_weight=weight,
-        degree=_degree(members, batch is None),
-        interp_degree=_degree(back, batch is None),
-        max_degree=members.size(1),
-        num_rows=pos.size(0),
-    )
-
-
-def _centers(
-    pos: Tensor,
-    batch: Tensor | None,
-    count: Tensor,
-    ratio: float,
-    num_centers: int | None,
-    max_num: int | None,
-) -> tuple[Tensor, Tensor]:
-    """Sample centres; return their rows ``[S]`` and clouds ``[S]``, cloud after cloud."""
-    size = count.numel()
-    if num_centers is not None:
-        wanted, most = count.new_full((size,), num_centers), num_centers
-    elif batch is None:
-        most = math.ceil(ratio * pos.size(0))
-        wanted = count.new_full((size,), most)
-    else:
-        wanted = torch.ceil(ratio * count.double()).long()
-        if torch.compiler.is_compiling():
-            most = math.ceil(ratio * (pos.size(0) if max_num is None else max_num))
-        else:
-            most = int(wanted.max()) if size > 0 else 0
-    sampled = farthest_point_sample(pos, max(most, 1), batch, batch_size=size)
-    cloud = torch.arange(size, device=pos.device).unsqueeze(1).expand_as(sampled)
-    if batch is None and most <= pos.size(0) and most > 0:
-        return sampled.flatten(), cloud.flatten()
-    place = torch.arange(sampled.size(1), device=pos.device)
-    chosen = (sampled >= 0) & (place < wanted.unsqueeze(1))
-    return sampled[chosen], cloud[chosen]
-
-
-def _degree(table: Tensor, complete: bool) -> int | None:
-    """Return the number of neighbours if every row of the table has as many."""
-    if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
-        return table.size(1)
-    return None
-
-
 def _checked_degree(
     center: Tensor, num_centers: int, degree: int | None, max_degree: int | None
 ) -> int:
@@ -296,30 +180,4 @@ def _refuse_compiling(name: str) -> None:
         raise ValueError(f"Expected '{name}' to be given while a graph is compiled (got None)")
 
 
-def _check_sizes(
-    pos: Tensor,
-    k: int,
-    ratio: float,
-    num_centers: int | None,
-    num_interp: int | None,
-    receivers: Tensor | None,
-) -> None:
-    check_pos(pos)
-    if k < 1:
-        raise ValueError(f"Expected 'k' to be >= 1 (got {k})")
-    if num_centers is None and not 0 < ratio <= 1:
-        raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
-    if num_centers is not None and num_centers < 1:
-        raise ValueError(f"Expected 'num_centers' to be >= 1 (got {num_centers})")
-    if num_interp is not None and num_interp < 1:
-        raise ValueError(f"Expected 'num_interp' to be >= 1 or None (got {num_interp})")
-    if receivers is not None and (
-        receivers.dtype != torch.bool or receivers.shape != pos.shape[:1]
-    ):
-        raise ValueError(
-            f"Expected 'receivers' to be a Boolean tensor of shape [{pos.size(0)}] "
-            f"(got {receivers.dtype}, {list(receivers.shape)})"
-        )
-
-
-__all__ = ["Structure", "build_structure"]
+__all__ = ["Structure"]
