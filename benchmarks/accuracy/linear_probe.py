@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from cases import first_of_each
 from finished import as_text
-from plan import load_plan, weights_hash
+from plan import load_plan, sizes_of, weights_hash
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -100,7 +100,7 @@ def main() -> None:
         preprocessing=Preprocessing(args.num_points),
         seed=args.seed,
     )
-    sizes = dict(plan.sizes) if args.backbone == "random" else {}
+    sizes = sizes_of(args.backbone, plan.sizes)
     model = open_backbone(args.backbone, data.num_classes, sizes, args.seed)
     loaders = {  # training clouds without augmentation
         "train": data.bank_dataloader(),

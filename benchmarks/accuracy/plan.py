@@ -11,6 +11,7 @@ import yaml
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES
 from pyg_peft.tuners import METHODS
 
+ABSENT = "not here"
 TRAINING = {"batch_size", "num_views", "num_points", "val_fraction", "augmentation"}
 
 
@@ -174,7 +175,15 @@ def weights_hash(weights: str, sizes: Mapping[str, Any]) -> str:
     if weights in POINT_MAE_FILES:
         return POINT_MAE_FILES[weights].sha256
     path = Path(weights)
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "not here"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ABSENT
+
+
+def sizes_of(weights: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """The constructor arguments that these weights do not bring along."""
+    if weights in POINT_MAE_FILES:
+        return {}
+    unread = sizes if weights == "random" else ("num_heads", "num_centers", "patch_size")
+    return {name: sizes[name] for name in unread}
 
 
 def choose(slots: list[Slot], rows: str) -> Iterator[Slot]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from cases import open_case
-from plan import Plan, Row
+from plan import Plan, Row, sizes_of
 from torch_geometric.data import Batch
 
 from pyg_peft.checkpoint import fingerprint
@@ -39,7 +39,7 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
     torch.set_num_threads(1)
     started, config = time.monotonic(), plan.config(row)
     data = open_case(plan.data, plan.tasks[row.slot.task], row.slot, config["training"])
-    sizes = dict(plan.sizes) if config["weights"] == "random" else {}
+    sizes = sizes_of(config["weights"], plan.sizes)
     base = open_backbone(config["weights"], data.num_classes, sizes, row.slot.seed)
     bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
     model = make_model(base, config["method"], config["settings"], bank, row.slot.seed)

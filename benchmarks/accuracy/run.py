@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from finished import Results, as_text
-from plan import Plan, Row, choose, load_plan
+from plan import ABSENT, Plan, Row, choose, load_plan, weights_hash
 from row import run_row
 
 from pyg_peft.storage import write_atomic
@@ -50,6 +50,10 @@ def main() -> int:
     if options.list:
         show(results, slots)
         return 0
+    if weights_hash(plan.weights, plan.sizes) == ABSENT:
+        raise ValueError(
+            f"Expected 'weights' of the plan to be shipped or a file (got {plan.weights!r})"
+        )
     quiet()
     if options.again is not None:
         return repeat(plan, results, options.again)

@@ -48,8 +48,8 @@ def draw_pictures(
             plot_confusion(found.confusion, data.class_names),
         ),
         "What is trained and stored": (
-            "The head is a fixed cost that all methods but the probe share, and it dominates a "
-            "backbone of this size. A memory bank counts with the file.",
+            "All methods but the probe train the same head, which is most of what a small method "
+            "trains. A memory bank counts with the file.",
             plot_sizes(sizes),
         ),
     }

@@ -29,7 +29,7 @@ img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
 pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; border-radius: 4px; }
 """
 HEADING = (
-    *("method", "test accuracy", "macro", "validation", "trained", "without head", "of all"),
+    *("method", "test accuracy", "macro", "validation", "trained", "without head", "of backbone"),
     *("file", "seconds"),
 )
 
