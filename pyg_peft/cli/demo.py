@@ -46,7 +46,7 @@ def run(
     methods: Sequence[str] = DEFAULT,
     num_shapes: int = 120,
     num_points: int = 1024,
-    epochs: int = 30,
+    epochs: int = 25,
     lr: float | None = None,
     minutes: float = 1.0,
     num_unlabelled: int = 2048,
