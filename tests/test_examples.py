@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ARGUMENTS = {"train_loop.py": ["--epochs", "1", "--shapes", "24"]}
+ARGUMENTS = {
+    "shapenet_part_segmentation.py": ["--epochs", "1", "--shapes", "16"],
+    "train_loop.py": ["--epochs", "1", "--shapes", "24"],
+}
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)

@@ -10,6 +10,7 @@ from pyg_peft.datasets.few_shot import Episode, FewShotSubset, few_shot_episode
 from pyg_peft.datasets.files import read_points
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
 from pyg_peft.datasets.npz_shapes import NpzShapes
+from pyg_peft.datasets.part_labels import PartLabels
 from pyg_peft.datasets.procedural import ProceduralShapes, ProceduralStream, procedural_stream
 from pyg_peft.datasets.sample_ids import SampleIds
 from pyg_peft.datasets.scanobjectnn import ScanObjectNN
@@ -23,6 +24,7 @@ __all__ = [
     "FewShotSubset",
     "Normalize",
     "NpzShapes",
+    "PartLabels",
     "ProceduralShapes",
     "ProceduralStream",
     "Resample",

@@ -17,6 +17,7 @@ from pyg_peft.geometry.neighbors import ball_query, knn, knn_graph
 from pyg_peft.geometry.patches import Patches, build_patches
 from pyg_peft.geometry.pyg_ops import PygOps, enable_pyg_ops
 from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
+from pyg_peft.geometry.scene import scene_columns
 from pyg_peft.geometry.structure import Structure
 from pyg_peft.geometry.structure_search import build_structure
 
@@ -43,6 +44,7 @@ __all__ = [
     "knn_graph",
     "nearest_squared_distances",
     "offsets",
+    "scene_columns",
     "to_dense",
     "to_flat",
     "use_backend",

@@ -15,28 +15,48 @@ if TYPE_CHECKING:
     from pyg_peft.training.metrics import MacroAccuracy, classification_metrics
     from pyg_peft.training.module import PeftModule
     from pyg_peft.training.preprocessing import Preprocessing
-    from pyg_peft.training.pretrain import PretrainOptions, PretrainReport, pretrain
+    from pyg_peft.training.pretrain import PretrainReport, pretrain
+    from pyg_peft.training.pretrain_options import PretrainOptions
     from pyg_peft.training.sampler import KeyedSampler
+    from pyg_peft.training.scene import score_scene
     from pyg_peft.training.schedule import warmup_cosine
-    from pyg_peft.training.sources import Splits, open_source
+    from pyg_peft.training.segmentation import SegmentationDataModule, SegmentationModule
+    from pyg_peft.training.segmentation_evaluation import PartEvaluation, evaluate_parts
+    from pyg_peft.training.segmentation_metrics import (
+        ClassMeanIoU,
+        InstanceMeanIoU,
+        PointAccuracy,
+        segmentation_metrics,
+    )
+    from pyg_peft.training.sources import Splits, open_parts, open_source
 
 # Loaded on use: pre-training and plain loops need neither Lightning nor torchmetrics.
 _HOME = {
+    "ClassMeanIoU": "segmentation_metrics",
     "Corpus": "corpus",
     "FeatureCache": "cache",
     "KeyedSampler": "sampler",
+    "InstanceMeanIoU": "segmentation_metrics",
     "MacroAccuracy": "metrics",
+    "PartEvaluation": "segmentation_evaluation",
     "PeftModule": "module",
     "Preprocessing": "preprocessing",
-    "PretrainOptions": "pretrain",
+    "PointAccuracy": "segmentation_metrics",
+    "PretrainOptions": "pretrain_options",
     "PretrainReport": "pretrain",
+    "SegmentationDataModule": "segmentation",
+    "SegmentationModule": "segmentation",
     "ShapeDataModule": "data",
     "Splits": "sources",
     "ViewOptions": "corpus",
     "classification_metrics": "metrics",
+    "evaluate_parts": "segmentation_evaluation",
     "open_corpus": "corpus",
+    "open_parts": "sources",
     "open_source": "sources",
     "pretrain": "pretrain",
+    "score_scene": "scene",
+    "segmentation_metrics": "segmentation_metrics",
     "warmup_cosine": "schedule",
 }
 
@@ -55,20 +75,30 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "ClassMeanIoU",
     "Corpus",
     "FeatureCache",
+    "InstanceMeanIoU",
     "KeyedSampler",
     "MacroAccuracy",
+    "PartEvaluation",
     "PeftModule",
+    "PointAccuracy",
     "Preprocessing",
     "PretrainOptions",
     "PretrainReport",
+    "SegmentationDataModule",
+    "SegmentationModule",
     "ShapeDataModule",
     "Splits",
     "ViewOptions",
     "classification_metrics",
+    "evaluate_parts",
     "open_corpus",
+    "open_parts",
     "open_source",
     "pretrain",
+    "score_scene",
+    "segmentation_metrics",
     "warmup_cosine",
 ]

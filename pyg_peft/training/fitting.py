@@ -16,9 +16,9 @@ from pyg_peft.errors import MissingExtraError
 from pyg_peft.model import PeftModel
 from pyg_peft.training.cache import FeatureCache
 from pyg_peft.training.data import ShapeDataModule
-from pyg_peft.training.evaluation import Evaluation, check_precision, evaluate
-from pyg_peft.training.module import PeftModule
+from pyg_peft.training.evaluation import Evaluation, check_precision
 from pyg_peft.training.resuming import check_folder, check_resumed, describe_run, write_run
+from pyg_peft.training.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def fit(
 
     Args:
         model: receives the weights of the best epoch.
-        data: the splits.
+        data: the splits; with a :class:`SegmentationDataModule` points are labelled.
         folder: receives the adapter, and below it ``checkpoints`` and ``logs``.
         options: see :class:`FitOptions`.
         trainer: arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
@@ -108,10 +108,11 @@ def fit(
     if resumes:
         check_resumed(last, described)
     curves = _Curves()
+    task = task_of(data)
     keep = ModelCheckpoint(
         dirpath=folder / "checkpoints",
         filename="best",
-        monitor="val_accuracy",
+        monitor=task.monitor,
         mode="max",
         enable_version_counter=False,
     )
@@ -119,9 +120,8 @@ def fit(
     latest = ModelCheckpoint(
         dirpath=folder / "checkpoints", filename="last", enable_version_counter=False
     )
-    module = PeftModule(
+    module = task.make_module(
         model,
-        data.num_classes,
         lr=options.lr,
         weight_decay=options.weight_decay,
         warmup_epochs=options.warmup_epochs,
@@ -221,7 +221,7 @@ class _Curves(Callback):
 
 def _evaluate(model: PeftModel, data: ShapeDataModule, stage: str, precision: str) -> Evaluation:
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
-    return evaluate(model, loader, data.num_classes, precision=precision)
+    return task_of(data).evaluate(model, loader, precision=precision)
 
 
 def _caches(model: PeftModel, data: ShapeDataModule) -> dict[str, FeatureCache]:

@@ -9,7 +9,14 @@ from typing import Any
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from pyg_peft.datasets import NpzShapes, ProceduralShapes, SampleIds, ScanObjectNN, ShapeFolder
+from pyg_peft.datasets import (
+    NpzShapes,
+    PartLabels,
+    ProceduralShapes,
+    SampleIds,
+    ScanObjectNN,
+    ShapeFolder,
+)
 from pyg_peft.datasets.folder_index import index_folder
 from pyg_peft.datasets.npz_file import read_npz
 from pyg_peft.datasets.npz_select import SPLITS, read_split
@@ -71,6 +78,29 @@ def open_source(spec: str, **options: Any) -> Splits:
             f"(got {options}: {error})"
         ) from error
     raise ValueError(f"Expected 'data' to be one of\n{SHORTHANDS}\n(got {spec!r})")
+
+
+def open_parts(spec: str, **options: Any) -> Splits:
+    """Open data sets with labels of points; as :func:`open_source`, but ShapeNet's are its parts'.
+
+    ``class_names`` are those of the parts.
+
+    Raises:
+        ValueError: nothing is known by that name, or items have no labels of points.
+    """
+    kind, _, root = spec.partition(":")
+    if kind == "shapenet" and root:
+        from torch_geometric.datasets import ShapeNet
+
+        settings: dict[str, Any] = {"include_normals": False, **options}
+        train, val, test = (ShapeNet(root, split=s, **settings) for s in ("train", "val", "test"))
+    else:
+        splits = open_source(spec, **options)
+        train, val, test = splits.train, splits.val, splits.test
+    first = PartLabels(train)
+    told = (first.part_names, first.parts)
+    val, test = (None if some is None else PartLabels(some, *told) for some in (val, test))
+    return Splits(first, val, test, first.part_names)
 
 
 def _open_npz(path: Path, options: Mapping[str, Any]) -> Splits:
@@ -175,4 +205,4 @@ _OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Splits]] = {
     "procedural": _open_procedural,
 }
 
-__all__ = ["SHORTHANDS", "Splits", "open_source"]
+__all__ = ["SHORTHANDS", "Splits", "open_parts", "open_source"]

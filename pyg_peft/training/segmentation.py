@@ -1,0 +1,115 @@
+"""Training with labels of points: the data module and the Lightning module of clouds, extended."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Data
+
+from pyg_peft.datasets import PartLabels
+from pyg_peft.model import PeftModel
+from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.module import PeftModule
+from pyg_peft.training.segmentation_evaluation import score_points
+from pyg_peft.training.segmentation_metrics import segmentation_metrics
+from pyg_peft.training.sources import Splits, open_parts
+
+
+class SegmentationDataModule(ShapeDataModule):
+    """Clouds with a label per point; otherwise :class:`ShapeDataModule`.
+
+    Each split is shown as :class:`~pyg_peft.datasets.PartLabels`, unless it is one. The validation
+    set that is carved out keeps the shares of the categories; ``class_names`` are those of parts.
+
+    Args:
+        train, val, test, predict: data sets that ``PartLabels`` takes, such as ``NpzShapes`` of a
+            file with ``seg``, or PyG's ``ShapeNet``.
+        part_names, parts: as of ``PartLabels``.
+        options: further arguments of :class:`ShapeDataModule`.
+
+    Raises:
+        ValueError: items have no labels of points, or splits differ in parts.
+    """
+
+    def __init__(
+        self,
+        train: Any,
+        val: Any = None,
+        test: Any = None,
+        predict: Any = None,
+        *,
+        part_names: Sequence[str] | None = None,
+        parts: Sequence[Sequence[int]] | None = None,
+        **options: Any,
+    ) -> None:
+        first = _shown(train, part_names, parts)
+        # What one split says holds for all: a part may be missing from a small one.
+        told = (first.part_names, first.parts)
+        rest = [None if some is None else _shown(some, *told) for some in (val, test, predict)]
+        for other in rest:
+            if other is not None and (other.part_names, other.parts) != told:
+                raise ValueError(
+                    f"Expected every split to have the parts {first.part_names} of 'train' "
+                    f"(got {other.part_names})"
+                )
+        super().__init__(first, *rest, class_names=first.part_names, **options)
+        self.parts = first.parts
+        self.category_names = first.category_names
+
+    @classmethod
+    def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
+        """Open ``spec`` by :func:`~pyg_peft.training.sources.open_parts`, wrap its splits."""
+        splits = spec if isinstance(spec, Splits) else open_parts(spec, **data_args)
+        return cls(splits.train, splits.val, splits.test, **options)
+
+    @property
+    def num_categories(self) -> int:
+        return len(self.parts)
+
+
+class SegmentationModule(PeftModule):
+    """Trains an adapter on labels of points; otherwise :class:`PeftModule`.
+
+    The loss is the cross-entropy over all parts, a mean over the points of a batch; in evaluation
+    only the parts of a cloud's category compete.
+
+    Args:
+        model: with the adapter to train active; its base gives scores of points.
+        parts: the labels of each category.
+        num_parts: number of labels.
+        options: further arguments of :class:`PeftModule`.
+    """
+
+    def __init__(
+        self, model: PeftModel, parts: Sequence[Sequence[int]], num_parts: int, **options: Any
+    ) -> None:
+        super().__init__(model, num_parts, **options)
+        stages = ("val", "test")
+        self.metrics = nn.ModuleDict(
+            {stage: segmentation_metrics(parts, num_parts, f"{stage}_") for stage in stages}
+        )
+
+    def forward(self, data: Data, stage: str = "predict") -> Tensor:
+        """Scores ``[N, num_parts]``; only training samples are kept from themselves in a bank."""
+        sample_id = data.sample_id if stage == "train" else None
+        cached = self.caches[stage](data) if stage in self.caches else {}
+        return score_points(self.model, data, sample_id=sample_id, **cached)
+
+    def _evaluate(self, batch: Data, stage: str) -> None:
+        scores = self(batch, stage).float()
+        labels: Any = batch.y
+        metrics: Any = self.metrics[stage]
+        metrics.update(scores, labels, batch.batch, batch.category)
+        size = batch.num_graphs
+        self.log(f"{stage}_loss", F.cross_entropy(scores, labels), batch_size=size, sync_dist=True)
+        self.log_dict(metrics, prog_bar=True, batch_size=size)
+
+
+def _shown(
+    dataset: Any, part_names: Sequence[str] | None, parts: Sequence[Sequence[int]] | None
+) -> PartLabels:
+    return dataset if isinstance(dataset, PartLabels) else PartLabels(dataset, part_names, parts)
+
+
+__all__ = ["SegmentationDataModule", "SegmentationModule"]

@@ -1,0 +1,119 @@
+"""One way to evaluate labels of points, batch after batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyg_peft.training.evaluation import Evaluation, check_precision
+from pyg_peft.training.part_iou import choose_parts, part_mask, shape_ious
+
+
+@dataclass(frozen=True)
+class PartEvaluation(Evaluation):
+    """Counts of points, ``confusion [P, P]``, and what was found of each cloud.
+
+    Args:
+        confusion: row: true part, column: predicted part.
+        shape_iou: mean IoU of each cloud with points ``[M]``, in the order of the loader.
+        category: of these clouds ``[M]``.
+    """
+
+    shape_iou: Tensor
+    category: Tensor
+
+    @property
+    def instance_iou(self) -> float:
+        """ShapeNet-part's instance mIoU."""
+        return float(self.shape_iou.mean())
+
+    @property
+    def class_iou(self) -> float:
+        """ShapeNet-part's class mIoU: the mean over the categories that occur."""
+        kinds = self.category.unique()
+        return float(torch.stack([self.shape_iou[self.category == k].mean() for k in kinds]).mean())
+
+    @property
+    def part_iou(self) -> Tensor:
+        """IoU of each part over all points ``[P]``; NaN for one that does not occur."""
+        both = self.confusion.diagonal().double()
+        either = self.confusion.sum(dim=0) + self.confusion.sum(dim=1) - both
+        return torch.where(either > 0, both / either, float("nan"))
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of :attr:`part_iou` over the parts that occur, as scenes are measured."""
+        return float(self.part_iou.nanmean())
+
+    def __str__(self) -> str:
+        return (
+            f"instance mIoU {100 * self.instance_iou:.2f} %, class mIoU "
+            f"{100 * self.class_iou:.2f} %, point accuracy {100 * self.accuracy:.2f} % "
+            f"({len(self.shape_iou):,} clouds, {self.count:,} points)"
+        )
+
+
+def score_points(model: nn.Module, data: Any, **more: Any) -> Tensor:
+    """Scores of a batch's points; its categories are told to a base that takes them.
+
+    Args:
+        model: a ``PeftModel``, or a base alone.
+        data: a PyG batch.
+        more: further arguments of the model, by name.
+    """
+    base: Any = getattr(model, "base", model)
+    if getattr(base, "num_categories", 0):
+        more["category"] = data.category
+    if "patches" in more:  # a cache; patches alone do not tell where the points are
+        return model(pos=data.pos, batch=data.batch, batch_size=data.num_graphs, **more)
+    return model(data.x, data.pos, data.batch, data.num_graphs, **more)
+
+
+@torch.no_grad()
+def evaluate_parts(
+    model: nn.Module,
+    loader: Iterable[Any],
+    parts: Sequence[Sequence[int]],
+    num_parts: int,
+    *,
+    precision: str = "32-true",
+    progress: str = "",
+) -> PartEvaluation:
+    """Label every point of a labelled loader.
+
+    Args:
+        model: gives scores of points; put into eval mode.
+        loader: yields PyG batches with ``y`` per point and ``category`` per cloud, for example of
+            :class:`~pyg_peft.datasets.PartLabels`.
+        parts: the labels that each category can have; others do not compete.
+        num_parts: number of labels.
+        precision: see ``check_precision``.
+        progress: name of a progress bar, none if empty.
+    """
+    dtype = check_precision(precision)
+    model.eval()
+    device = next(model.parameters()).device
+    mask = part_mask(parts, num_parts)
+    confusion = torch.zeros(num_parts, num_parts, dtype=torch.long)
+    ious: list[Tensor] = []
+    kinds: list[Tensor] = []
+    for data in tqdm(loader, desc=progress, disable=not progress, leave=False):
+        data = data.to(device)
+        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            scores = score_points(model, data).float()
+        found = choose_parts(scores, data.batch, data.category, mask)
+        iou = shape_ious(found, data.y, data.batch, data.category, mask)
+        filled = data.batch.bincount(minlength=data.num_graphs) > 0
+        ious.append(iou[filled].cpu())
+        kinds.append(data.category[filled].cpu())
+        cells = (data.y * num_parts + found).cpu()
+        confusion += cells.bincount(minlength=num_parts**2).view(num_parts, num_parts)
+    if not ious:
+        raise ValueError("Expected 'loader' to yield at least one batch (got none)")
+    return PartEvaluation(confusion, torch.cat(ious), torch.cat(kinds))
+
+
+__all__ = ["PartEvaluation", "evaluate_parts", "score_points"]

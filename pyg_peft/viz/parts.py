@@ -1,0 +1,109 @@
+"""A cloud with labels of points: truth, prediction, and where they differ."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pyg_peft.viz.figure import COLORS, new_figure, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_RIGHT, _WRONG = "#c8c8c8", "#D55E00"
+
+
+def plot_parts(
+    pos: Tensor,
+    truth: Tensor,
+    prediction: Tensor,
+    names: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    point_size: float = 6.0,
+) -> "Figure":
+    """One cloud three times: coloured by truth, by prediction, and by whether they agree.
+
+    Args:
+        pos: points ``[N, 3]``, z up.
+        truth: part of each point ``[N]``.
+        prediction: likewise, for example the arguments of the largest scores.
+        names: of the parts, for the legend; numbers by default. Parts that do not occur are left
+            out.
+        title: above the picture.
+        point_size: area of a point, in square points of print.
+
+    Raises:
+        ValueError: a shape is wrong, a part has no name, or there is nothing to draw.
+        MissingExtraError: matplotlib is not installed.
+    """
+    if pos.dim() != 2 or pos.size(1) != 3 or pos.size(0) == 0:
+        raise ValueError(f"Expected 'pos' to be [N, 3], N > 0 (got {list(pos.shape)})")
+    for name, labels in (("truth", truth), ("prediction", prediction)):
+        if labels.shape != pos.shape[:1] or labels.is_floating_point():
+            raise ValueError(
+                f"Expected '{name}' to hold {pos.size(0)} integers "
+                f"(got {labels.dtype}, {list(labels.shape)})"
+            )
+    pos, truth, prediction = (value.detach().cpu() for value in (pos.float(), truth, prediction))
+    present = torch.cat([truth, prediction]).unique().tolist()
+    if names is not None and not 0 <= present[0] <= present[-1] < len(names):
+        raise ValueError(f"Expected 'names' to name the parts {present} (got {len(names)} names)")
+    with style():
+        from matplotlib.lines import Line2D
+
+        colors = {part: _color(place, len(present)) for place, part in enumerate(present)}
+        right = truth == prediction
+        figure = new_figure(11.0, 4.4)
+        panels = {
+            "truth": [colors[part] for part in truth.tolist()],
+            "prediction": [colors[part] for part in prediction.tolist()],
+            f"{100 * float(right.float().mean()):.1f} % right": [
+                _RIGHT if agrees else _WRONG for agrees in right.tolist()
+            ],
+        }
+        for place, (name, shades) in enumerate(panels.items(), start=1):
+            axes: Any = figure.add_subplot(1, 3, place, projection="3d")
+            _draw(axes, pos, shades, point_size)
+            axes.set_title(name)
+        marks = [
+            Line2D([], [], marker="o", ls="", color=colors[part], label=_name(part, names))
+            for part in present
+        ]
+        marks.append(Line2D([], [], marker="o", ls="", color=_WRONG, label="differs (right)"))
+        columns = min(len(marks), 6)
+        figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
+        if title:
+            figure.suptitle(title)
+    return figure
+
+
+def _draw(axes: Any, pos: Tensor, colors: list[Any], point_size: float) -> None:
+    axes.scatter(*pos.T.numpy(), s=point_size, c=colors, lw=0, depthshade=False)
+    low, high = pos.amin(dim=0), pos.amax(dim=0)
+    span = (high - low).clamp(min=1e-6 * max(1.0, float((high - low).max())))
+    for name, middle, half in zip("xyz", ((low + high) / 2).tolist(), span / 2, strict=True):
+        getattr(axes, f"set_{name}lim")(middle - float(half), middle + float(half))
+    axes.set_box_aspect(span.tolist(), zoom=1.3)
+    axes.set_axis_off()
+    axes.view_init(elev=22, azim=-55)
+
+
+def _color(place: int, count: int) -> Any:
+    """The quiet colours where they are enough, else steps of the golden ratio on the wheel."""
+    import matplotlib
+
+    # The vermilion and the grey at the end of the list mean "differs" and "agrees" here.
+    quiet = [color for color in COLORS if color != _WRONG][:-1]
+    if count <= len(quiet):
+        return quiet[place]
+    red, green, blue, _ = matplotlib.colormaps["hsv"]((0.618034 * place) % 1.0)
+    return (0.85 * red, 0.85 * green, 0.85 * blue)
+
+
+def _name(part: int, names: Sequence[str] | None) -> str:
+    return str(part) if names is None else names[part]
+
+
+__all__ = ["plot_parts"]
