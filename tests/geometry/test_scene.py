@@ -80,5 +80,5 @@ def test_errors():
     for settings_, message in cases:
         with pytest.raises(ValueError, match=message):
             list(scene_columns(pos, **settings_))
-    with pytest.raises(TypeError, match="floating point|Float"):
+    with pytest.raises(TypeError, match=r"floating point|Float"):
         list(scene_columns(pos.long(), 1.0))
