@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyg_peft.cli.fit import RESULT
+from pyg_peft.backbones import PointMAESegmentation
+from pyg_peft.cli.fit import RESULT, TASKS
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.sample_ids import class_names_of
-from pyg_peft.training.data import ShapeDataModule
-from pyg_peft.training.evaluation import Evaluation, evaluate
-from pyg_peft.training.sources import open_source
+from pyg_peft.training.evaluation import Evaluation
+from pyg_peft.training.tasks import task_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -60,13 +60,15 @@ def run(
     if data_args is None:
         data_args = past.get("data_args", {}) if own else {}
     options: dict[str, Any] = dict(data_args or {})
-    splits = open_source(past["data"] if data is None else data, **options)
+    segments = isinstance(saved.model.base, PointMAESegmentation)
+    open_data, data_module, _ = TASKS["segmentation" if segments else "classification"]
+    splits = open_data(past["data"] if data is None else data, **options)
     found = tuple(class_names_of(splits.test if splits.test is not None else splits.train))
     if found != saved.class_names:
         raise ValueError(
             f"Expected 'data' to have the adapter's classes {saved.class_names} (got {found})"
         )
-    module = ShapeDataModule.from_source(
+    module = data_module.from_source(
         splits,
         data_args={},
         preprocessing=saved.preprocessing,
@@ -75,10 +77,9 @@ def run(
         seed=past.get("seed", 0),
     )
     loader = module.val_dataloader() if split == "val" else module.test_dataloader()
-    result = evaluate(
+    result = task_of(module).evaluate(
         saved.model,
         loader,
-        len(saved.class_names),
         precision=precision or past.get("precision", "32-true"),
         progress=split,
     )

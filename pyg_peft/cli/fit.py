@@ -12,17 +12,24 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import open_backbone
-from pyg_peft.datasets import ScaleTranslate, UpRotate
+from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.storage import write_atomic
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.fitting import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.preprocessing import Preprocessing
-from pyg_peft.training.sources import SHORTHANDS, open_source
+from pyg_peft.training.segmentation import SegmentationDataModule
+from pyg_peft.training.segmentation_evaluation import PartEvaluation
+from pyg_peft.training.sources import SHORTHANDS, open_parts, open_source
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 RESULT = "result.json"
+# What opens the data, what hands it out, and the backbone that fits it.
+TASKS: dict[str, tuple[Any, type[ShapeDataModule], str]] = {
+    "classification": (open_source, ShapeDataModule, "PointMAE"),
+    "segmentation": (open_parts, SegmentationDataModule, "PointMAESegmentation"),
+}
 AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
 
 
@@ -50,6 +57,7 @@ def run(
     preprocessing: Preprocessing,
     options: FitOptions,
     trainer: Any,
+    task: str = "classification",
     method: str = "point_peft",
     method_args: dict[str, Any] | None = None,
     backbone: str = "random",
@@ -74,6 +82,7 @@ def run(
         preprocessing: points, normalisation and up axis; saved with the adapter.
         options: learning rate and so on.
         trainer: arguments of Lightning's trainer.
+        task: classification of clouds, or segmentation: a part for each point.
         method: name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
         method_args: settings of the method, for example {"bottleneck_channels": 32}.
         backbone: "random", the name of shipped weights, or a file.
@@ -101,8 +110,11 @@ def run(
     config = make_config(method, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
-    splits = open_source(data, **(data_args or {}))
-    module = ShapeDataModule.from_source(
+    if task not in TASKS:
+        raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
+    open_data, data_module, base_name = TASKS[task]
+    splits = open_data(data, **(data_args or {}))
+    module = data_module.from_source(
         splits,
         data_args={},
         preprocessing=preprocessing,
@@ -114,7 +126,7 @@ def run(
         num_workers=num_workers,
         seed=seed,
     )
-    base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed)
+    base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed, base_name)
     wants_bank = bank and config.takes_memory_bank
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
@@ -135,6 +147,7 @@ def run(
     )
     if report.is_main:
         _write_result(report, Path(output), {
+            "task": task,
             "data": data, "data_args": data_args or {}, "batch_size": batch_size, "seed": seed,
             "method": method, "method_args": method_args or {}, "options": asdict(options),
             "augmentation": augmentation, "val_fraction": val_fraction, "num_views": num_views,
@@ -152,6 +165,7 @@ def _groups(dataset: Any, field: str | None) -> Any:
         return None
     import torch
 
+    dataset = dataset.dataset if isinstance(dataset, PartLabels) else dataset
     if not hasattr(dataset, "field"):
         raise ValueError(f"Expected 'group_field' for a FILE.npz only (got {field!r})")
     names: dict[Any, int] = {}
@@ -167,6 +181,7 @@ def _write_result(
             "accuracy": found.accuracy,
             "macro_accuracy": found.macro_accuracy,
             "count": found.count,
+            **(found.ious() if isinstance(found, PartEvaluation) else {}),
         }
         for name, found in (("val", report.val), ("test", report.test))
         if found is not None

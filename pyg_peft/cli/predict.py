@@ -8,6 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
+from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.files import FILE_TYPES, read_points
@@ -51,6 +52,11 @@ def run(
             raise ValueError(f"Expected '{name}' to be positive (got {number})")
     paths = find_files(files)
     saved = open_adapter(adapter, backbone, backbone_args or {})
+    if isinstance(saved.model.base, PointMAESegmentation):
+        raise ValueError(
+            "Expected 'adapter' to classify clouds (got one for parts): label points by "
+            "PeftModel.from_pretrained and score_scene or the model itself"
+        )
     prepare = saved.preprocessing.evaluation()
     items: list[Data] = [prepare(cloud) for cloud in read_files(paths, read_args or {})]
     loader = DataLoader(items, batch_size=batch_size)

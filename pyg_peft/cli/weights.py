@@ -3,27 +3,48 @@
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from pyg_peft.backbones import PointMAE
+from pyg_peft.backbones import PointMAE, PointMAESegmentation
+from pyg_peft.backbones.point_mae_segmentation_files import map_segmentation_keys
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
 from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict
 from pyg_peft.errors import CheckpointError
 from pyg_peft.training.pretrain import read_sizes
 
 # By the name that an adapter's folder records; never an import path from a file.
-BACKBONES: dict[str, type[PointMAE]] = {"PointMAE": PointMAE}
+Backbone = PointMAE | PointMAESegmentation
+BACKBONES: dict[str, type[Backbone]] = {
+    "PointMAE": PointMAE,
+    "PointMAESegmentation": PointMAESegmentation,
+}
 
 # Sizes that weights cannot tell.
 _UNREADABLE = ("num_heads", "num_centers", "patch_size")
 
 
+@overload
 def open_backbone(
     weights: str, num_classes: int, settings: Mapping[str, Any], seed: int
-) -> PointMAE:
+) -> PointMAE: ...
+
+
+@overload
+def open_backbone(
+    weights: str, num_classes: int, settings: Mapping[str, Any], seed: int, name: str
+) -> Backbone: ...
+
+
+def open_backbone(
+    weights: str,
+    num_classes: int,
+    settings: Mapping[str, Any],
+    seed: int,
+    name: str = "PointMAE",
+) -> Backbone:
     """Build a Point-MAE with a head for ``num_classes``.
 
     Args:
@@ -33,13 +54,15 @@ def open_backbone(
         settings: constructor arguments; sizes that the file tells need not be given.
         seed: of whatever the file does not hold (for pre-training files the summary token), so
             that the same call gives the same bits.
+        name: a key of ``BACKBONES``; the one for parts has scores of points.
 
     Raises:
         ValueError: ``weights`` is none of these, or the settings do not fit.
         CheckpointError: the file is damaged or foreign.
     """
-    known = [name for name in signature(PointMAE).parameters if name != "num_classes"]
-    unknown = [name for name in settings if name not in known]
+    kind = BACKBONES[name]
+    known = [argument for argument in signature(kind).parameters if argument != "num_classes"]
+    unknown = [argument for argument in settings if argument not in known]
     if unknown:
         raise ValueError(
             f"Expected 'backbone_args' to be among {', '.join(known)} (got {', '.join(unknown)})"
@@ -47,22 +70,26 @@ def open_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return _build(weights, num_classes, dict(settings))
+            return _build(kind, weights, num_classes, dict(settings))
         except TypeError as error:
             raise ValueError(
-                f"Expected 'backbone_args' to be of the types of PointMAE's arguments "
+                f"Expected 'backbone_args' to be of the types of {name}'s arguments "
                 f"(got {dict(settings)}: {error})"
             ) from error
 
 
-def _build(weights: str, num_classes: int, settings: dict[str, Any]) -> PointMAE:
+def _build(
+    kind: type[Backbone], weights: str, num_classes: int, settings: dict[str, Any]
+) -> Backbone:
     if weights == "random":
-        return PointMAE(num_classes, **settings)
+        return kind(num_classes, **settings)
     stored, state = _find(weights)
-    mapped, _ = map_point_mae_keys(state)
+    mapped, leftovers = map_point_mae_keys(state)
+    if kind is PointMAESegmentation:
+        mapped, _ = map_segmentation_keys(leftovers)
     has_head = any(key.startswith("head.") for key in mapped)
     sizes = {**stored, **settings}
-    model = PointMAE.from_checkpoint(state, None if has_head else num_classes, **sizes)
+    model = kind.from_checkpoint(state, None if has_head else num_classes, **sizes)
     if model.num_classes != num_classes:
         model.reset_head(num_classes)
     return model
@@ -96,7 +123,8 @@ def open_recorded(
     if weights != "random":
         # Read off the weights themselves; the fingerprint tells if they are others.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
-    return open_backbone(weights, num_classes, {**sizes, **settings}, recorded.get("seed", 0))
+    seed = recorded.get("seed", 0)
+    return open_backbone(weights, num_classes, {**sizes, **settings}, seed, backbone["class"])
 
 
 def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -114,4 +142,4 @@ def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {k: sizes[k] for k in _UNREADABLE if k in sizes}, state
 
 
-__all__ = ["BACKBONES", "open_backbone", "open_recorded"]
+__all__ = ["BACKBONES", "Backbone", "open_backbone", "open_recorded"]

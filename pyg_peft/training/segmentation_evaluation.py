@@ -48,6 +48,11 @@ class PartEvaluation(Evaluation):
         """Mean of :attr:`part_iou` over the parts that occur, as scenes are measured."""
         return float(self.part_iou.nanmean())
 
+    def ious(self) -> dict[str, float]:
+        """The three means by name."""
+        names = ("instance_iou", "class_iou", "mean_iou")
+        return {name: getattr(self, name) for name in names}
+
     def __str__(self) -> str:
         return (
             f"instance mIoU {100 * self.instance_iou:.2f} %, class mIoU "

@@ -71,7 +71,8 @@ def plot_parts(
             Line2D([], [], marker="o", ls="", color=colors[part], label=_name(part, names))
             for part in present
         ]
-        marks.append(Line2D([], [], marker="o", ls="", color=_WRONG, label="differs (right)"))
+        wrong = {"color": _WRONG, "label": "differs from the truth"}
+        marks.append(Line2D([], [], marker="o", ls="", **wrong))
         columns = min(len(marks), 6)
         figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
         if title:
@@ -85,7 +86,7 @@ def _draw(axes: Any, pos: Tensor, colors: list[Any], point_size: float) -> None:
     span = (high - low).clamp(min=1e-6 * max(1.0, float((high - low).max())))
     for name, middle, half in zip("xyz", ((low + high) / 2).tolist(), span / 2, strict=True):
         getattr(axes, f"set_{name}lim")(middle - float(half), middle + float(half))
-    axes.set_box_aspect(span.tolist(), zoom=1.3)
+    axes.set_box_aspect(span.tolist(), zoom=1.05)
     axes.set_axis_off()
     axes.view_init(elev=22, azim=-55)
 

@@ -19,7 +19,7 @@ def test_three_panels_and_a_legend(tmp_path):
     assert [axes.get_title() for axes in figure.axes] == ["truth", "prediction", "90.0 % right"]
     (legend,) = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["foot", "shade", "switch", "differs (right)"]
+    assert texts == ["foot", "shade", "switch", "differs from the truth"]
 
 
 @pytest.mark.parametrize("count", [1, 12, 50])
