@@ -50,6 +50,25 @@ def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
 
 
+def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """List the parameters that several modules hold, each once.
+
+    Sharded training by parts needs to know them: a parameter can belong to one part only, so the
+    parts leave them to the whole.
+
+    Example:
+        >>> from torch import nn
+        >>> layer = nn.Linear(2, 2)
+        >>> net = nn.ModuleDict({"a": nn.Sequential(layer, nn.Linear(2, 1)), "b": layer})
+        >>> [tuple(p.shape) for p in shared_parameters(net)]
+        [(2, 2), (2,)]
+    """
+    count: dict[int, int] = {}
+    for _, parameter in module.named_parameters(remove_duplicate=False):
+        count[id(parameter)] = count.get(id(parameter), 0) + 1
+    return [parameter for parameter in module.parameters() if count[id(parameter)] > 1]
+
+
 @dataclass(frozen=True)
 class ParameterCount:
     """How many parameters a model holds, each counted once.
@@ -151,7 +170,12 @@ def _matches(path: str, module: nn.Module, target: Target) -> bool:
         return isinstance(module, target)
     if target.startswith("re:"):
         return re.fullmatch(target[3:], path) is not None
-    return _glob(path.split("."), target.split("."))
+    return _glob(_segments(path), _segments(target))
+
+
+def _segments(path: str) -> list[str]:
+    """The model itself has a path of no segment, so ``*`` does not match it and ``**`` does."""
+    return path.split(".") if path else []
 
 
 def _glob(path: list[str], pattern: list[str]) -> bool:
@@ -183,5 +207,6 @@ __all__ = [
     "count_parameters",
     "freeze",
     "match_modules",
+    "shared_parameters",
     "trainable_parameters",
 ]

@@ -102,7 +102,11 @@ class CallReader:
         if self.flipped and isinstance(edges, Tensor):
             edges = edges.flip(0)
         return Found(
-            _pair(call.get(self.pos)), _last(call.get(names.batch)), names.batch in call, edges
+            _pair(call.get(self.pos)),
+            _last(call.get(names.batch)),
+            # Left out of a call it has its default: one cloud.
+            names.batch in call or names.batch in self.parameters,
+            edges,
         )
 
 

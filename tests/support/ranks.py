@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tuned import Way, points
 
 from pyg_peft.model import PeftModel
+from pyg_peft.trainable import shared_parameters
 
 SIZES = (14, 3, 9, 11)
 
@@ -42,6 +43,12 @@ def gathered(grad: Any) -> Tensor:
     return grad.full_tensor() if isinstance(grad, DTensor) else grad
 
 
+def average(parameter: Tensor) -> None:
+    """Average a gradient over the ranks; gloo only sums."""
+    assert parameter.grad is not None
+    dist.all_reduce(parameter.grad.div_(dist.get_world_size()))
+
+
 def run(rank: int, world: int, folder: str, wrap: str, method: str, has_bank: bool) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
@@ -53,10 +60,14 @@ def run(rank: int, world: int, folder: str, wrap: str, method: str, has_bank: bo
             wrapped = DistributedDataParallel(model)
         else:
             mesh = init_device_mesh("cpu", (world,))
+            shared: set[nn.Parameter] = set()
             if wrap == "fsdp by block":
+                shared = set(shared_parameters(model))
+                for parameter in shared:  # whole on every rank, their gradients averaged
+                    parameter.register_post_accumulate_grad_hook(average)
                 for block in model.base.get_submodule("blocks").children():
-                    fully_shard(block, mesh=mesh)
-            wrapped = fully_shard(model, mesh=mesh)
+                    fully_shard(block, mesh=mesh, ignored_params=shared)
+            wrapped = fully_shard(model, mesh=mesh, ignored_params=shared)
         out = torch.empty(0)
         for _ in range(2):  # a second pass meets what the first has left behind
             wrapped.zero_grad()

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.slow
         ("fsdp", "full_fine_tuning", False),
         ("fsdp by block", "lora", False),
         ("fsdp by block", "bitfit", False),
+        ("fsdp by block", "point_peft", False),
+        ("fsdp by block", "point_peft", True),
     ],
 )
 def test_gradients_equal_those_of_one_process(
