@@ -71,8 +71,8 @@ def plot_parts(
             Line2D([], [], marker="o", ls="", color=colors[part], label=_name(part, names))
             for part in present
         ]
-        wrong = {"color": _WRONG, "label": "differs from the truth"}
-        marks.append(Line2D([], [], marker="o", ls="", **wrong))
+        wrong = "differs from the truth"
+        marks.append(Line2D([], [], marker="o", ls="", color=_WRONG, label=wrong))
         columns = min(len(marks), 6)
         figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
         if title:
