@@ -63,7 +63,7 @@ def _members(patches: Patches, points: Tensor, row: int) -> Tensor:
 
 def _draw(axes: "Axes3D", sets: list[Tensor], limits: Tensor) -> None:
     for color, points in zip(COLORS, sets, strict=False):
-        axes.scatter(*points.cpu().T.numpy(), s=2.5, c=color, lw=0)
+        axes.scatter(*points.cpu().T.numpy(), s=3, c=color, lw=0)
     if limits.size(0) > 0:
         low, high = limits.amin(dim=0), limits.amax(dim=0)
         middle, half = (low + high) / 2, float((high - low).max()) / 2 or 1.0
