@@ -71,7 +71,7 @@ class OwnWeights:
         """Whether there is a tensor under ``prefix``."""
         return any(key.startswith(prefix) for key in self.state)
 
-    def head_channels(self) -> dict[str, tuple[int, ...]]:
+    def head_channels(self) -> dict[str, Any]:
         """The head's hidden widths as a constructor's argument; none for a fresh head."""
         if "head." in self.fresh:
             return {}

@@ -19,6 +19,8 @@ class PointLevel(nn.Module):
         channels: widths of the layers.
         aligns_pos: align the first three columns before the layers, as the paper's input transform.
         aligns_features: align the rows after the layers, as its feature transform.
+        slope: slope of the activation below zero; 0 for ReLU.
+        bias: whether the linear layers have one.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, channels[-1]). ``pos`` is not read
@@ -41,12 +43,14 @@ class PointLevel(nn.Module):
         *,
         aligns_pos: bool = False,
         aligns_features: bool = False,
+        slope: float = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = channels[-1]
         self.input_transform = TNet(3) if aligns_pos else None
-        self.mlp = shared_mlp(in_channels, *channels)
+        self.mlp = shared_mlp(in_channels, *channels, slope=slope, bias=bias)
         self.feature_transform = TNet(channels[-1]) if aligns_features else None
 
     def reset_parameters(self) -> None:

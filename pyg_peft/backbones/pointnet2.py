@@ -49,8 +49,8 @@ class PointNetPlusPlus(nn.Module):
         ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
 
     Differences:
-        Sampling starts at the point farthest from a cloud's centroid, not at its first point. A
-        ball keeps its nearest points, not the first in memory, and does not repeat one to fill up,
+        Sampling starts at the point of smallest coordinates (x, then y, then z), not at a cloud's
+        first point. A ball keeps its nearest points, not the first in memory, and does not repeat one to fill up,
         which a maximum cannot tell, but batch statistics can.
 
     Example:

@@ -28,7 +28,8 @@ def sample_centers(
 ) -> Tensor:
     """Rows that represent each cloud, by farthest point sampling, cloud after cloud.
 
-    The first is the point farthest from the cloud's centroid, so that no order of points matters.
+    The first is the point of smallest x, then y, then z, so that no order of points matters: also
+    of two points, which are equally far from their centroid.
 
     Args:
         pos: positions.
@@ -52,7 +53,8 @@ def sample_centers(
     most = int(wanted.max()) if wanted.numel() > 0 else 0
     if most == 0:
         return batch.new_zeros(0)
-    rows = farthest_point_sample(pos, most, batch, batch_size=batch_size)
+    start = _first_by_coordinates(pos, batch, count)
+    rows = farthest_point_sample(pos, most, batch, start=start, batch_size=batch_size)
     chosen = torch.arange(most, device=pos.device) < wanted.unsqueeze(1)
     return rows[chosen]
 
@@ -89,4 +91,19 @@ def features(stage: Stage) -> Any:
     return stage.x
 
 
-__all__ = ["Stage", "decode", "encode", "features", "sample_centers"]
+def mean_of_clouds(x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+    """The mean over the points of each cloud, zero for an empty one."""
+    total = x.new_zeros(batch_size, x.size(1)).index_add(0, batch, x)
+    count = torch.bincount(batch, minlength=batch_size).clamp(min=1)
+    return total / count.unsqueeze(1)
+
+
+def _first_by_coordinates(pos: Tensor, batch: Tensor, count: Tensor) -> Tensor:
+    """The row of each cloud's point of smallest x, then y, then z; any row for an empty cloud."""
+    order = torch.arange(pos.size(0), device=pos.device)
+    for column in (pos[:, 2], pos[:, 1], pos[:, 0], batch):
+        order = order[column[order].sort(stable=True).indices]
+    return order[(count.cumsum(0) - count).clamp(max=pos.size(0) - 1)]
+
+
+__all__ = ["Stage", "decode", "encode", "features", "mean_of_clouds", "sample_centers"]

@@ -233,11 +233,11 @@ def test_leftover_missing_and_wrong_are_all_named(case: Case):
     state = case.make().state_dict()
     key = next(key for key in state if key.endswith("running_mean"))
     broken = {**state, "bonus": torch.zeros(1), key: torch.zeros(99)}
-    del broken["head.lins.0.bias"]
+    del broken["head.lins.1.bias"]
     with pytest.raises(CheckpointError) as caught:
         case.model.from_checkpoint(broken, **case.untold)
     name = type(case.make()).__name__
-    for part in (f"fit {name}", "leftover: 'bonus'", "'head.lins.0.bias'", f"'{key} [99] instead"):
+    for part in (f"fit {name}", "leftover: 'bonus'", "'head.lins.1.bias'", f"'{key} [99] instead"):
         assert part in str(caught.value)
 
 

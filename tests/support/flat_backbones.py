@@ -7,10 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from pyg_peft.backbones import (
+    DGCNN,
+    DGCNNSegmentation,
     PointNet,
     PointNetPlusPlus,
     PointNetPlusPlusSegmentation,
     PointNetSegmentation,
+    PointTransformer,
+    PointTransformerSegmentation,
 )
 from pyg_peft.testing import Clouds, randomize_
 
@@ -23,6 +27,9 @@ POINTNET2_GEOMETRY = {
     "patch_sizes": (5, 4),
     "head_dropout": 0.0,
 }
+TRANSFORMER = {"channels": (4, 8, 12), "depths": (1, 2, 1), "share": 2}
+TRANSFORMER_GEOMETRY = {"k": (3, 4, 4), "stride": 2, "head_dropout": 0.0}
+EDGES = {"channels": ((4, 6), (5,)), "mix_channels": 9}
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,26 @@ CASES = {
         PointNetPlusPlusSegmentation,
         {**POINTNET2, "decoder_channels": ((9, 8), (7, 6), (6, 5)), "head_channels": (5,)},
         POINTNET2_GEOMETRY,
+        segments=True,
+    ),
+    "PointTransformer": Case(
+        PointTransformer,
+        {**TRANSFORMER, "head_channels": (7, 5)},
+        TRANSFORMER_GEOMETRY,
+        cancelled=("attn_nn.5.bias",),  # a softmax does not see it
+    ),
+    "PointTransformerSegmentation": Case(
+        PointTransformerSegmentation,
+        {**TRANSFORMER, "decoder_depth": 2, "head_channels": (5,)},
+        TRANSFORMER_GEOMETRY,
+        segments=True,
+        cancelled=("attn_nn.5.bias",),
+    ),
+    "DGCNN": Case(DGCNN, {**EDGES, "head_channels": (7, 5)}, {"k": 4, "head_dropout": 0.0}),
+    "DGCNNSegmentation": Case(
+        DGCNNSegmentation,
+        {**EDGES, "decoder_channels": (8,), "head_channels": (7, 5)},
+        {"k": 4, "head_dropout": 0.0},
         segments=True,
     ),
 }

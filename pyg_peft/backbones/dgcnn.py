@@ -1,0 +1,187 @@
+"""DGCNN as a classifier: edge convolutions on graphs in feature space, a head on top."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.edge_conv_block import edge_conv_levels
+from pyg_peft.backbones.flat_input import FlatClouds, flat_input
+from pyg_peft.backbones.own_files import OwnWeights, own_weights
+from pyg_peft.backbones.point_level import PointLevel
+from pyg_peft.backbones.segment_max import segment_max
+from pyg_peft.backbones.shared_mlp import scoring_mlp
+from pyg_peft.backbones.stages import mean_of_clouds
+from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.weights import load_checked
+from pyg_peft.typing import Batch, Pos
+
+
+class DGCNN(nn.Module):
+    """The DGCNN classifier, after `"Dynamic Graph CNN for Learning on Point Clouds"
+    <https://arxiv.org/abs/1801.07829>`_, section 4.1.
+
+    Args:
+        num_classes: number of scores.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: widths of the layers of each edge convolution.
+        mix_channels: width of the layer on all levels' features together.
+        k: neighbours of a point, itself included; the paper takes 20 of 1,024 points, 40 of 2,048.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
+
+    Symmetries:
+        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: positions are the first features.
+
+    Raises:
+        ValueError: if sizes are not positive, or ``x`` has other channels.
+
+    Differences:
+        The first graph is one of positions also where there are features. No spatial transformer
+        in front: the paper's classifier has none.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import DGCNN
+        >>> model = DGCNN(num_classes=4, k=8).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64,), (64,), (128,), (256,)),
+        mix_channels: int = 1024,
+        k: int = 20,
+        head_channels: Sequence[int] = (512, 256),
+        head_dropout: float = 0.5,
+    ) -> None:
+        check_positive(num_classes=num_classes, mix_channels=mix_channels)
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = tuple(tuple(level) for level in channels)
+        self.mix_channels = mix_channels
+        self.k = k
+        self.head_channels = tuple(head_channels)
+        self.head_dropout = head_dropout
+        self.embed_dim = 2 * mix_channels
+        self.levels = edge_conv_levels(in_channels, self.channels, k)
+        together = sum(level[-1] for level in self.channels)
+        self.mix = PointLevel(together, (mix_channels,), slope=0.2, bias=False)
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths are read off the weights. From a file of :class:`DGCNNSegmentation` the head stays
+        fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``k``,
+                ``head_dropout``; ``head_channels`` for a fresh head.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__)
+        model = cls(**{**level_sizes(weights), **weights.head_channels(), **sizes})
+        load_checked(model, weights.state, fresh=weights.fresh)
+        return model
+
+    def reset_parameters(self) -> None:
+        for part in (*self.levels, self.mix, self.head):
+            part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; ``DGCNN(**model.config)`` has the same shapes."""
+        return {name: getattr(self, name) for name in signature(DGCNN).parameters}
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        check_positive(num_classes=num_classes)
+        head = scoring_mlp(
+            self.embed_dim,
+            *self.head_channels,
+            num_classes,
+            dropout=self.head_dropout,
+            slope=0.2,
+            first_bias=False,
+        )
+        self.head = head.to(next(self.levels.parameters())).train(self.training)
+        self.num_classes = num_classes
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """Maximum and mean over each cloud's points, ``[B, embed_dim]``; zero for an empty one."""
+        like = next(self.levels.parameters())
+        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        x = self.mix(run_levels(self.levels, clouds), *clouds[1:])
+        largest = segment_max(x, clouds.batch, clouds.batch_size)
+        mean = mean_of_clouds(x, clouds.batch, clouds.batch_size)
+        return torch.cat([largest, mean], dim=1)
+
+    def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
+        """Scores ``[B, num_classes]`` from :meth:`forward_features`."""
+        return self.head(x)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> Tensor:
+    """The features of all levels beside each other."""
+    x, found = clouds.points, list[Tensor]()
+    for level in levels:
+        x = level(x, *clouds[1:])
+        found.append(x)
+    return torch.cat(found, dim=1)
+
+
+def level_sizes(weights: OwnWeights) -> dict[str, Any]:
+    """What the encoder's weights say about it."""
+    width = weights.inputs("levels.0.conv.nn.lins.0.weight")
+    weights.inputs("mix.mlp.lins.0.weight")
+    return {
+        "num_classes": weights.num_classes,
+        "in_channels": width // 2 - 3,
+        "channels": weights.channels("levels", r"conv\.nn"),
+        "mix_channels": weights.state["mix.mlp.lins.0.weight"].size(0),
+    }
+
+
+__all__ = ["DGCNN"]

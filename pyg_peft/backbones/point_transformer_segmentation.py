@@ -1,0 +1,180 @@
+"""Point Transformer for segmentation: the classifier's levels, and a U-Net's way back."""
+
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.own_files import own_weights
+from pyg_peft.backbones.point_transformer import level_sizes, point_transformer_levels
+from pyg_peft.backbones.point_transformer_level import Summit, TransitionUp
+from pyg_peft.backbones.shared_mlp import scoring_mlp
+from pyg_peft.backbones.stages import Stage, decode, encode
+from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.weights import infer_depth, load_checked
+from pyg_peft.typing import Batch, Pos
+
+
+class PointTransformerSegmentation(nn.Module):
+    """The Point Transformer segmentation network, after `"Point Transformer"
+    <https://arxiv.org/abs/2012.09164>`_, figure 3.
+
+    The levels are those of :class:`PointTransformer`, whose files load here. The decoder puts each
+    cloud's mean beside the coarsest points, then interpolates from level to level.
+
+    Args:
+        num_classes: number of scores of a point.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: width of each level.
+        depths: blocks of each level; the paper does not say, these are the usual ones.
+        k: neighbours of a point in each level, itself included.
+        stride: how many points become one from level to level.
+        share: channels that share an attention weight.
+        decoder_depth: blocks of each level on the way back.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
+
+    Symmetries:
+        Permutation equivariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: positions are the first features.
+
+    Raises:
+        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+
+    Differences:
+        As in :class:`PointTransformer`.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointTransformerSegmentation
+        >>> model = PointTransformerSegmentation(
+        ...     num_classes=5, channels=(16, 32), depths=(1, 1), k=(8, 8)).eval()
+        >>> model(pos=torch.randn(90, 3), batch=torch.arange(3).repeat_interleave(30)).shape
+        torch.Size([90, 5])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[int] = (32, 64, 128, 256, 512),
+        depths: Sequence[int] = (1, 2, 3, 5, 2),
+        k: Sequence[int] = (8, 16, 16, 16, 16),
+        stride: int = 4,
+        share: int = 8,
+        decoder_depth: int = 1,
+        head_channels: Sequence[int] = (32,),
+        head_dropout: float = 0.0,
+    ) -> None:
+        check_positive(num_classes=num_classes)
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = tuple(channels)
+        self.depths = tuple(depths)
+        self.k = tuple(k)
+        self.stride = stride
+        self.share = share
+        self.decoder_depth = decoder_depth
+        self.head_channels = tuple(head_channels)
+        self.head_dropout = head_dropout
+        self.embed_dim = self.channels[0]
+        self.levels = point_transformer_levels(
+            in_channels, self.channels, self.depths, self.k, stride, share
+        )
+        same: dict[str, int] = {"depth": decoder_depth, "share": share}
+        self.decoder = nn.ModuleList([Summit(self.channels[-1], k=self.k[-1], **same)])
+        for number in reversed(range(len(self.channels) - 1)):
+            coarse, fine = self.channels[number + 1], self.channels[number]
+            self.decoder.append(TransitionUp(coarse, fine, k=self.k[number], **same))
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths and depths are read off the weights. From a classifier's file decoder and head stay
+        fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head for points; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``k``, ``stride``,
+                ``head_dropout``; ``decoder_depth`` and ``head_channels`` where fresh.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
+        read = {**level_sizes(weights), **weights.head_channels()}
+        if weights.has("decoder."):
+            read["decoder_depth"] = infer_depth(weights.state, "decoder.0.blocks")
+        model = cls(**{**read, **sizes})
+        load_checked(model, weights.state, fresh=weights.fresh)
+        return model
+
+    def reset_parameters(self) -> None:
+        for part in (*self.levels, *self.decoder, self.head):
+            part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            name: getattr(self, name) for name in signature(PointTransformerSegmentation).parameters
+        }
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        check_positive(num_classes=num_classes)
+        widths = (self.embed_dim, *self.head_channels, num_classes)
+        head = scoring_mlp(*widths, dropout=self.head_dropout)
+        self.head = head.to(next(self.levels.parameters())).train(self.training)
+        self.num_classes = num_classes
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "N C"]:
+        """A feature of each point, ``[N, embed_dim]``."""
+        like = next(self.levels.parameters())
+        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        stage = Stage(clouds.points, clouds.pos, clouds.batch)
+        stages = encode(self.levels, stage, clouds.batch_size)[1:]
+        summit, *ups = self.decoder
+        coarse = stages[-1]._replace(x=summit(*stages[-1], clouds.batch_size))
+        return decode(ups, coarse, stages[:-1], clouds.batch_size)
+
+    def forward_head(self, x: Float[Tensor, "N C"]) -> Tensor:
+        """Scores ``[N, num_classes]`` from :meth:`forward_features`."""
+        return self.head(x)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+__all__ = ["PointTransformerSegmentation"]
