@@ -93,8 +93,10 @@ class CallReader:
     def __call__(self, args: Args, kwargs: Kwargs) -> Found:
         call = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
         names = self.names
-        if self.owner or (self.pos not in call and _DATA in call):
-            data = call.get(self.owner or _DATA)
+        data = None
+        if self.owner or self.pos not in call:
+            data = call.pop(self.owner or _DATA, None)
+        if data is not None:
             values = {n: getattr(data, n, None) for n in (self.pos, names.batch, names.edge_index)}
             # A layer's own arguments go before those of the data that it is called with.
             call = {**values, **call}
@@ -105,7 +107,7 @@ class CallReader:
             _pair(call.get(self.pos)),
             _last(call.get(names.batch)),
             # Left out of a call it has its default: one cloud.
-            names.batch in call or names.batch in self.parameters,
+            names.batch in call or (names.batch in self.parameters and names.batch != self.owner),
             edges,
         )
 

@@ -90,6 +90,7 @@ def _origin(base: nn.Module, path: str, names: Names, pos_from: str | None) -> s
         f"Expected {path!r}, or a module around it, to receive {names.pos!r} and {names.batch!r} "
         f"or {names.edge_index!r} by name (got {type(base.get_submodule(path)).__name__} with "
         f"{', '.join(parameter_names(base.get_submodule(path))) or 'no named parameters'}); "
+        f"say 'pos_name' if the model has another name, 'pos_from' if another module tells it; "
         f"modules that do: {_carriers(base, names)}"
     )
 

@@ -257,6 +257,26 @@ def test_other_names():
     assert not torch.equal(model.eval()(pos), reference)
 
 
+def test_an_attribute_of_a_parameter():
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+
+        def forward(self, batch: Any) -> Tensor:
+            return self.head(global_max_pool(self.lift(batch.pos), batch.batch))
+
+    c = clouds([12, 10])
+    graphs = Batch(pos=c.pos.float(), batch=c.batch)
+    with pytest.raises(PlacementError, match=r"Linear with input.*'pos_name'.*do: none"):
+        get_peft_model(Graph(), config("lift"))
+    model = get_peft_model(Graph().eval(), config("lift", pos_name="batch.pos"), example=graphs)
+    randomize_(model, torch.Generator().manual_seed(0))
+    together, (first,) = model.eval()(graphs), c.alone(0).pos.float()[None]
+    alone = model(Batch(pos=first, batch=torch.zeros(12, dtype=torch.long)))
+    torch.testing.assert_close(together[:1], alone)
+
+
 def test_the_user_names_the_source():
     c = clouds([12, 10])
     call_net = (c.pos.float(), c.batch)
