@@ -49,8 +49,8 @@ class PointMAECompletion(PointMAEPretraining):
     the second term is worth at equal compute.
 
     Args:
-        embed_dim, depth, num_heads, num_centers, patch_size, decoder_depth, decoder_num_heads,
-            mask_ratio, drop_path: as in :class:`PointMAEPretraining`.
+        embed_dim, depth, num_heads, num_centers, patch_size: as in :class:`PointMAEPretraining`.
+        decoder_depth, decoder_num_heads, mask_ratio, drop_path: as there.
         num_cloud_points: points that are drawn for a cloud.
         completion_weight: the factor :math:`\lambda`.
 

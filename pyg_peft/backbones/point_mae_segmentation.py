@@ -154,7 +154,7 @@ class PointMAESegmentation(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments: the class, called with them, gives the same shapes."""
+        """The constructor's arguments; the class, called with them, gives the same shapes."""
         return {name: getattr(self, name) for name in signature(PointMAESegmentation).parameters}
 
     def reset_head(self, num_classes: int) -> None:

@@ -87,7 +87,7 @@ class PartLabels(Dataset):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the parts: a model's scores are in their order."""
+        """Names of the parts, in the order of scores."""
         return self.part_names
 
     @property
