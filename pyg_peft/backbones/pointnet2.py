@@ -50,8 +50,8 @@ class PointNetPlusPlus(nn.Module):
 
     Differences:
         Sampling starts at the point of smallest coordinates (x, then y, then z), not at a cloud's
-        first point. A ball keeps its nearest points, not the first in memory, and does not repeat one to fill up,
-        which a maximum cannot tell, but batch statistics can.
+        first point. A ball keeps its nearest points, not the first in memory, and does not repeat
+        one to fill up, which a maximum cannot tell, but batch statistics can.
 
     Example:
         >>> import torch
