@@ -141,9 +141,9 @@ class DGCNN(nn.Module):
         """Maximum and mean over each cloud's points, ``[B, embed_dim]``; zero for an empty one."""
         like = next(self.levels.parameters())
         clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
-        x = self.mix(run_levels(self.levels, clouds), *clouds[1:])
-        largest = segment_max(x, clouds.batch, clouds.batch_size)
-        mean = mean_of_clouds(x, clouds.batch, clouds.batch_size)
+        mixed: Tensor = self.mix(run_levels(self.levels, clouds), *clouds[1:])
+        largest = segment_max(mixed, clouds.batch, clouds.batch_size)
+        mean = mean_of_clouds(mixed, clouds.batch, clouds.batch_size)
         return torch.cat([largest, mean], dim=1)
 
     def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
