@@ -27,7 +27,7 @@ POINTNET2_GEOMETRY = {
     "patch_sizes": (5, 4),
     "head_dropout": 0.0,
 }
-TRANSFORMER = {"channels": (4, 8, 12), "depths": (1, 2, 1), "share": 2}
+TRANSFORMER = {"channels": (8, 10, 12), "depths": (1, 2, 1), "share": 2}
 TRANSFORMER_GEOMETRY = {"k": (3, 4, 4), "stride": 2, "head_dropout": 0.0}
 EDGES = {"channels": ((4, 6), (5,)), "mix_channels": 9}
 
