@@ -195,8 +195,13 @@ class PointMAEPretraining(nn.Module):
         """Cut the clouds into patches; an error says so if there is no ``pos``."""
         if pos is None:
             raise ValueError("Expected 'pos' or 'patches' to be given (got neither)")
-        sizes = {"num_centers": self.num_centers, "patch_size": self.patch_size}
-        return build_patches(pos, batch, batch_size=batch_size, **sizes)
+        return build_patches(
+            pos,
+            batch,
+            num_centers=self.num_centers,
+            patch_size=self.patch_size,
+            batch_size=batch_size,
+        )
 
     def rebuild(self, patches: Patches, mask: Mask) -> Reconstruction:
         """Hide the patches in ``mask [B, G]`` and predict their points."""
