@@ -1,6 +1,6 @@
 """Build source-only extensions of torch once, keep the wheels, and install them from there.
 
-The build needs torch beforehand and takes 10 to 20 minutes on two cores, so the wheels stay in a
+The build needs torch beforehand and takes 10 to 20 minutes of one core, so the wheels stay in a
 folder outside of tox: ``$PYG_PEFT_WHEELS``, or ``pyg_peft/wheels`` in the user's cache. A folder
 for each Python, torch and platform keeps builds apart that do not fit each other.
 """
