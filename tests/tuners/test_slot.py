@@ -1,5 +1,6 @@
 """Slots on any model: what they refuse, what they put back, and what a compiler makes of them."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -246,3 +247,23 @@ def test_compiles_whole(bank: bool, prepared: bool):
         if prepared:
             call = model.precompute(**call)
         torch.testing.assert_close(compiled(**call), model(**call), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_compiled_to_machine_code():
+    model = Way("point_peft").awake()
+    torch.compiler.reset()
+    compiled = torch.compile(model, fullgraph=True)
+    call = model.precompute(**points((20, 20)))
+    grads: list[dict[str, Tensor]] = []
+    outs: list[Tensor] = []
+    for run in (compiled, model):
+        model.zero_grad()
+        outs.append(run(**call))
+        outs[-1].square().sum().backward()
+        grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(outs[0], outs[1], rtol=1e-4, atol=1e-5)
+    assert grads[0].keys() == grads[1].keys() and grads[0]
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], rtol=1e-3, atol=1e-4, msg=name)
