@@ -27,7 +27,13 @@ class PretrainedFile:
 
 
 # name = PretrainedFile(file, sha256, {"num_heads": ..., "num_centers": ..., "patch_size": ...})
-POINT_MAE_FILES: dict[str, PretrainedFile] = {}
+POINT_MAE_FILES: dict[str, PretrainedFile] = {
+    "point-mae-tiny": PretrainedFile(
+        "point_mae_tiny.safetensors",
+        "52264a88d5e3573a9f4d6919a525b7639811cb3535b5eed16b39fa639b65c248",
+        {"num_heads": 6, "num_centers": 32, "patch_size": 32},
+    ),
+}
 
 
 def find_pretrained(
