@@ -5,21 +5,59 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from modelnet_files import write_modelnet
+
+from pyg_peft.datasets import NpzShapes
 
 ROOT = Path(__file__).parents[1]
+SHORT = ["--epochs", "1", "--shapes", "36"]
+EPISODES = ["--ways", "2", "--shots", "3", "--queries", "4", "--episodes", "2"]
 ARGUMENTS = {
+    "few_shot.py": ["--epochs", "1", "--weights", "random", *EPISODES],
+    "modelnet_point_transformer.py": SHORT,
+    "modelnet_pointnet2.py": SHORT,
+    "own_folder.py": [*SHORT, "--weights", "random"],
+    "own_gnn_layer.py": SHORT,
     "shapenet_part_segmentation.py": ["--epochs", "1", "--shapes", "16"],
+    "switch_adapters.py": [*SHORT, "--weights", "random"],
     "train_loop.py": ["--epochs", "1", "--shapes", "24"],
 }
+SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_example(script, tmp_path):
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """Run an example in a process of its own and return what it prints."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), *ARGUMENTS.get(script.name, [])]
+    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
     )
-    assert "%" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_example(script, tmp_path):
+    assert "%" in run(script.name, tmp_path, *ARGUMENTS.get(script.name, []))
     assert len(script.read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_the_page_lists_it(script):
+    assert f"`{script.name}`" in (ROOT / "docs" / "examples.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["modelnet_point_transformer.py", "modelnet_pointnet2.py"])
+def test_with_the_modelnet_of_pyg(name, tmp_path):
+    root = write_modelnet(tmp_path / "modelnet", num_train=4)
+    told = run(name, tmp_path, "--data", str(root), "--epochs", "1")
+    assert "point_peft: " in told and "lora: " in told
+
+
+def test_few_shots_of_a_file_on_shipped_weights(tmp_path):
+    clouds = np.random.default_rng(0).normal(size=(12, 64, 3))
+    NpzShapes.write(tmp_path / "set.npz", list(clouds), [0, 1] * 6, class_names=["a", "b"])
+    told = run("few_shot.py", tmp_path, "--data", "set.npz", "--epochs", "1", *EPISODES[:4],
+               "--queries", "2", "--episodes", "2")  # fmt: skip
+    assert told.startswith("linear_probe: ") and "\npoint_peft: " in told

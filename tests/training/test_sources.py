@@ -1,28 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from modelnet_files import NAMES, write_modelnet
 from torch_geometric.datasets import ModelNet, ShapeNet
 
 from pyg_peft.cli import main
 from pyg_peft.datasets import NpzShapes
 from pyg_peft.training.sources import open_source
-
-OFF = "OFF\n4 4 0\n0 0 0\n{a} 0 0\n0 {b} 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"
-
-
-NAMES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table")
-
-
-def write_modelnet(root):
-    """A raw tree as ModelNet10 unpacks; PyG's own ``process()`` reads it."""
-    for width, name in enumerate((*NAMES, "toilet"), start=1):
-        for split, count in (("train", 3), ("test", 1)):
-            folder = root / "raw" / name / split
-            folder.mkdir(parents=True)
-            for number in range(count):
-                text = OFF.format(a=width, b=1 + number)
-                (folder / f"{name}_{number:04d}.off").write_text(text)
-    return root
 
 
 def write_shapenet(root):
