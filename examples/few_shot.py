@@ -75,6 +75,6 @@ for number in range(args.episodes):
         model = get_peft_model(backbone, config)
         train(model, support)
         found[config.method].append(accuracy(model, query))
-        backbone = model.unload()
+        model.unload()
 for method, values in found.items():
     print(f"{method}: {statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} %")

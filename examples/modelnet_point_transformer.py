@@ -64,13 +64,13 @@ def accuracy(model: nn.Module, dataset: FewShotSubset) -> str:
 
 torch.manual_seed(0)
 others, task, test = load("train", 0), load("train", 1), load("test", 1)
-sizes = {"channels": (32, 64, 128), "depths": (1, 1, 1), "k": (8, 8, 8)}
-backbone = PointTransformer(others.num_classes, **sizes)
+backbone = PointTransformer(others.num_classes, channels=(32, 64, 128), depths=(1,) * 3, k=(8,) * 3)
 train(backbone, others)
 print("first half of the classes:", accuracy(backbone, load("test", 0)))
 
-settings = {"target_modules": ["levels.*"], "num_classes": task.num_classes}
-for config in (PointPEFTConfig(**settings, k=8), LoRAConfig(**settings, rank=8)):
+levels, classes = ("levels.*",), task.num_classes
+point_peft = PointPEFTConfig(target_modules=levels, num_classes=classes, k=8)
+for config in (point_peft, LoRAConfig(target_modules=levels, num_classes=classes)):
     model = get_peft_model(backbone, config)
     model.print_trainable_parameters()
     train(model, task)

@@ -29,7 +29,7 @@ parser.add_argument("--shapes", type=int, default=240)
 args = parser.parse_args()
 
 
-def one_side(data: Data) -> Data:
+def one_side(data: Any) -> Data:
     """Keep what faces a scanner that stands in front."""
     return Data(pos=data.pos[data.pos[:, 1] < 0], y=data.y)
 

@@ -8,6 +8,7 @@ a file of the authors; "random" is an untrained encoder. Without a folder one is
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def open_backbone(num_classes: int) -> PointMAE:
 
 # Train: parsed once and kept beside the files; each cloud is then prepared as this says.
 prepare = Preprocessing(num_points=1024)
-shapes = ShapeFolder(args.root, num_points=None, transform=prepare.evaluation())
+shapes: Any = ShapeFolder(args.root, num_points=None, transform=prepare.evaluation())
 train_rows, val_rows = train_val_split(shapes.labels, fraction=0.2)
 train, val = shapes[train_rows], shapes[val_rows]
 model = get_peft_model(open_backbone(shapes.num_classes), PointPEFTConfig(k=4)).train()

@@ -73,7 +73,7 @@ for half, name in enumerate(("first", "second")):
     print(f"{name}: {accuracy(model, load('test', half))}")
     model.save_pretrained(f"adapters/{name}")
 with model.disable_adapter():
-    print("base alone:", tuple(model(pos=first[0].pos).shape))  # its own two scores
+    print("base alone:", tuple(model(pos=first.get(0).pos).shape))  # its own two scores
 model.delete_adapter("first")
 model.load_adapter("adapters/first", "again")
 print(f"first, loaded: {accuracy(model, load('test', 0))} (adapters: {[*model.peft_config]})")
