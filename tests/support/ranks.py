@@ -76,5 +76,7 @@ def run(rank: int, world: int, folder: str, wrap: str, method: str, has_bank: bo
         grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         whole = {name: gathered(grad) for name, grad in grads.items()}
         torch.save({"out": out.detach(), "grads": whole}, Path(folder) / f"rank{rank}.pt")
+        # A rank that leaves while another still talks to it may abort in gloo's threads.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
