@@ -80,7 +80,7 @@ def main() -> None:
         stem=stem,
         sha256=sha256,
         mask=100 * sizes["mask_ratio"],
-        parameters=sum(p.numel() for k, p in tensors.items() if p.dtype == torch.float16),
+        parameters=sum(p.numel() for p in tensors.values() if p.dtype == torch.float16),
         clouds=state["identity"]["clouds"],
         steps=state["step"],
         minutes=state["seconds"] / 60,
