@@ -18,7 +18,6 @@ from torch import Tensor
 _BACKENDS: dict[str, tuple[str, frozenset[str]]] = {
     "dense": ("torch", frozenset({"knn", "fps"})),
     "scipy": ("scipy", frozenset({"knn"})),
-    "nanoflann": ("pynanoflann", frozenset({"knn"})),
     "fpsample": ("fpsample", frozenset({"fps"})),
     "torch_cluster": ("torch_cluster", frozenset({"knn", "fps"})),
     "pyg_lib": ("pyg_lib", frozenset({"knn", "fps"})),
@@ -90,11 +89,8 @@ def use_backend(name: str) -> Generator[None]:
         _forced.reset(token)
 
 
-def chosen_backend(task: str, pos: Tensor, *, radius: float | None = None) -> str:
-    """Return the backend that ``task`` (``"knn"`` or ``"fps"``) takes for ``pos`` right now.
-
-    A search within a ``radius`` goes to SciPy, whose trees prune by it.
-    """
+def chosen_backend(task: str, pos: Tensor) -> str:
+    """Return the backend that ``task`` (``"knn"`` or ``"fps"``) takes for ``pos`` right now."""
     if torch.compiler.is_compiling():
         return "dense"
     forced = _forced.get()
@@ -103,10 +99,7 @@ def chosen_backend(task: str, pos: Tensor, *, radius: float | None = None) -> st
     if pos.device.type != "cpu":
         return "dense"
     if task == "knn":
-        if pos.size(1) > TREE_DIMENSIONS:
-            return "dense"
-        nanoflann = radius is None and "nanoflann" in available_backends("knn")
-        return "nanoflann" if nanoflann else "scipy"
+        return "scipy" if pos.size(1) <= TREE_DIMENSIONS else "dense"
     # fpsample computes in float32 and would blur the order of float64 positions.
     single = pos.dtype == torch.float32
     return "fpsample" if single and "fpsample" in available_backends("fps") else "dense"
