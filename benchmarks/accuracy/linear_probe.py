@@ -21,12 +21,12 @@ from cases import first_of_each
 from finished import as_text
 from plan import load_plan, sizes_of, weights_hash
 from torch import Tensor
-from torch.nn import functional as F
 
 from pyg_peft.backbones import PointMAE
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.probe import fit_probe
 
 HERE = Path(__file__).resolve().parent
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -49,37 +49,14 @@ def extract(model: PointMAE, loader) -> tuple[dict[str, Tensor], Tensor]:
     return {"head": everything[:, : 2 * model.embed_dim], "all": everything}, torch.cat(labels)
 
 
-def fit(x: Tensor, y: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
-    weight = torch.zeros(x.size(1), num_classes, requires_grad=True)
-    bias = torch.zeros(num_classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(x @ weight + bias, y) + penalty * weight.square().sum()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-    return weight.detach(), bias.detach()
-
-
-def accuracy(x: Tensor, y: Tensor, model: tuple[Tensor, Tensor]) -> float:
-    return float(((x @ model[0] + model[1]).argmax(dim=1) == y).double().mean())
-
-
 def probe(sets: dict[str, tuple[Tensor, Tensor]], num_classes: int) -> dict[str, Any]:
     """Fit on ``train``, choose the penalty on ``val``, look at ``test`` once."""
-    mean, std = sets["train"][0].mean(dim=0), sets["train"][0].std(dim=0) + 1e-6
-    scaled = {name: ((x - mean) / std, y) for name, (x, y) in sets.items()}
-    probes = {penalty: fit(*scaled["train"], num_classes, penalty) for penalty in PENALTIES}
-    scores = {penalty: accuracy(*scaled["val"], probes[penalty]) for penalty in PENALTIES}
-    best = max(PENALTIES, key=lambda penalty: scores[penalty])
+    best = fit_probe(sets["train"], sets["val"], num_classes, PENALTIES)
     return {
-        "train_clouds": len(scaled["train"][1]),
-        "penalty": best,
-        "val": round(scores[best], 4),
-        "test": round(accuracy(*scaled["test"], probes[best]), 4),
+        "train_clouds": len(sets["train"][1]),
+        "penalty": best.penalty,
+        "val": round(best.val_accuracy, 4),
+        "test": round(best.accuracy(*sets["test"]), 4),
     }
 
 
