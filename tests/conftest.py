@@ -17,7 +17,7 @@ SHARED = HERE.parent.parent / "shared"
 NO_SHARED = "no ../shared beside the repository"
 
 EXTRAS = {
-    *("fpsample", "lightning", "jsonargparse", "torchmetrics", "tensorboard"),
+    *("fpsample", "pynanoflann", "lightning", "jsonargparse", "torchmetrics", "tensorboard"),
     *("trimesh", "plyfile", "laspy", "lazrs", "h5py", "matplotlib", "plotly", "huggingface_hub"),
 }
 

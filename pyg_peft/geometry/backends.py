@@ -18,6 +18,7 @@ from torch import Tensor
 _BACKENDS: dict[str, tuple[str, frozenset[str]]] = {
     "dense": ("torch", frozenset({"knn", "fps"})),
     "scipy": ("scipy", frozenset({"knn"})),
+    "nanoflann": ("pynanoflann", frozenset({"knn"})),
     "fpsample": ("fpsample", frozenset({"fps"})),
     "torch_cluster": ("torch_cluster", frozenset({"knn", "fps"})),
     "pyg_lib": ("pyg_lib", frozenset({"knn", "fps"})),
@@ -89,8 +90,12 @@ def use_backend(name: str) -> Generator[None]:
         _forced.reset(token)
 
 
-def chosen_backend(task: str, pos: Tensor) -> str:
-    """Return the backend that ``task`` (``"knn"`` or ``"fps"``) takes for ``pos`` right now."""
+def chosen_backend(task: str, pos: Tensor, *, radius: float | None = None) -> str:
+    """Return the backend that ``task`` (``"knn"`` or ``"fps"``) takes for ``pos`` right now.
+
+    A search within a ``radius`` goes to SciPy, whose trees prune by it, and so does one on several
+    threads, which nanoflann's would not use.
+    """
     if torch.compiler.is_compiling():
         return "dense"
     forced = _forced.get()
@@ -99,7 +104,10 @@ def chosen_backend(task: str, pos: Tensor) -> str:
     if pos.device.type != "cpu":
         return "dense"
     if task == "knn":
-        return "scipy" if pos.size(1) <= TREE_DIMENSIONS else "dense"
+        if pos.size(1) > TREE_DIMENSIONS:
+            return "dense"
+        alone = radius is None and torch.get_num_threads() == 1
+        return "nanoflann" if alone and "nanoflann" in available_backends("knn") else "scipy"
     # fpsample computes in float32 and would blur the order of float64 positions.
     single = pos.dtype == torch.float32
     return "fpsample" if single and "fpsample" in available_backends("fps") else "dense"

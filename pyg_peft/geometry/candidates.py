@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyg_peft.geometry.backends import TREE_DIMENSIONS
 from pyg_peft.geometry.layout import dense_rows
+from pyg_peft.geometry.nanoflann import nanoflann_candidates
 from pyg_peft.geometry.ordering import (
     CHUNK_ELEMENTS,
     Proposal,
@@ -98,7 +99,9 @@ def _normalized(search: Search) -> tuple[Tensor, Tensor, float]:
     query = search.query.double() - origin[search.query_cloud]
     extent = max(float(pos.abs().max()), float(query.abs().max()), 1e-30)
     eps = torch.finfo(torch.float64).eps
-    return pos / extent, query / extent, TREE_ULPS * eps * pos.size(1) * (2 * extent) ** 2
+    # A product of huge numbers is infinite, where a power would raise.
+    slack = TREE_ULPS * eps * pos.size(1) * (2 * extent) * (2 * extent)
+    return pos / extent, query / extent, slack
 
 
 def _cloud_of(ptr: Tensor, num_nodes: int) -> Tensor:
@@ -120,6 +123,7 @@ def _edges_to_table(edge_index: Tensor, num_queries: int, width: int) -> Tensor:
 
 BACKENDS: dict[str, Backend] = {
     "dense": dense_candidates,
+    "nanoflann": nanoflann_candidates,
     "pyg_lib": pyg_lib_candidates,
     "scipy": scipy_candidates,
     "torch_cluster": torch_cluster_candidates,

@@ -64,6 +64,12 @@ def relative_error(search: Search) -> float:
     return (search.pos.size(1) + 32) * torch.finfo(search.pos.dtype).eps
 
 
+def search_unit(search: Search) -> float:
+    """Return by what to divide coordinates for a float64 library, so that squares stay finite."""
+    largest = max(float(search.pos.abs().max()), float(search.query.abs().max()))
+    return 2.0**600 if largest > 2.0**500 else 1.0
+
+
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return the squared distance of broadcastable ``[..., 3]`` tensors, rounded as the order asks.
 
@@ -169,6 +175,7 @@ __all__ = [
     "canonical_order",
     "num_candidates",
     "relative_error",
+    "search_unit",
     "squared_distance",
     "table_distance",
 ]

@@ -59,7 +59,8 @@ def search_table(
     cloud = torch.arange(ptr.numel() - 1, device=ptr.device)
     cloud = cloud.repeat_interleave(query_ptr.diff(), output_size=query.size(0))
     search = Search(pos, query, ptr, query_ptr, cloud, k, radius)
-    table = canonical_order(search, BACKENDS[chosen_backend("knn", pos)](search))
+    backend = chosen_backend("knn", pos, radius=radius)
+    table = canonical_order(search, BACKENDS[backend](search))
     if radius is None:
         return table
     return table.masked_fill(table_distance(pos, query, table) > radius * radius, -1)

@@ -1,10 +1,16 @@
-"""Neighbour search by SciPy's trees, which is what the CPU does by default."""
+"""Neighbour search by SciPy's trees, which is what the CPU does without the extra ``fast``."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from pyg_peft.geometry.ordering import Proposal, Search, num_candidates, relative_error
+from pyg_peft.geometry.ordering import (
+    Proposal,
+    Search,
+    num_candidates,
+    relative_error,
+    search_unit,
+)
 
 #: A tree bounds a squared distance by adding to and subtracting from a sum of the size of the
 #: squared extent: it errs by this many units in that sum's last place at most.
@@ -25,11 +31,12 @@ def scipy_candidates(search: Search) -> Proposal:
 
     width = num_candidates(search)
     same = search.query is search.pos
-    pos = search.pos.double().numpy()
-    query = pos if same else search.query.double().numpy()
+    unit = search_unit(search)
+    pos = search.pos.double().div(unit).numpy()
+    query = pos if same else search.query.double().div(unit).numpy()
     ptr, query_ptr = search.ptr.tolist(), search.query_ptr.tolist()
     # The bound keeps points on the sphere in spite of rounding.
-    bound = np.inf if search.radius is None else search.radius * (1 + 1e-6) + 1e-30
+    bound = np.inf if search.radius is None else search.radius / unit * (1 + 1e-6) + 1e-30
     clouds = [
         b for b in range(len(ptr) - 1) if ptr[b] < ptr[b + 1] and query_ptr[b] < query_ptr[b + 1]
     ]
@@ -40,7 +47,7 @@ def scipy_candidates(search: Search) -> Proposal:
     settled = np.zeros(query.shape[0], dtype=bool)
     # What canonical distances, computed in the dtype of the positions, can tell apart.
     limits = torch.finfo(search.pos.dtype)
-    ratio, least, largest = 1 + relative_error(search), limits.tiny, (limits.max / 2) ** 0.5
+    ratio, least, largest = 1 + relative_error(search), limits.tiny, (limits.max / 2) ** 0.5 / unit
 
     def search_cloud(cloud: int) -> None:
         begin, end = ptr[cloud], ptr[cloud + 1]
@@ -77,7 +84,11 @@ def scipy_candidates(search: Search) -> Proposal:
     else:
         for cloud in clouds:
             search_cloud(cloud)
-    return Proposal(torch.from_numpy(table), torch.from_numpy(slack), torch.from_numpy(settled))
+    return Proposal(
+        torch.from_numpy(table),
+        torch.from_numpy(slack).mul_(unit).mul_(unit),
+        torch.from_numpy(settled),
+    )
 
 
 __all__ = ["TREE_ULPS", "scipy_candidates"]

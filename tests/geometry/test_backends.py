@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from geometry_cases import KNN_BACKENDS
 
 from pyg_peft.geometry import available_backends, knn, use_backend
 from pyg_peft.geometry.backends import chosen_backend
@@ -36,6 +37,19 @@ def test_features_go_to_the_dense_search():
     assert chosen_backend("fps", POS.double()) == "dense"
 
 
+def test_nanoflann_searches_on_one_thread_where_no_radius_bounds_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pytest.importorskip("pynanoflann", reason="pynanoflann is not installed")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert chosen_backend("knn", POS) == chosen_backend("knn", POS.double()) == "nanoflann"
+    assert chosen_backend("knn", POS, radius=1.0) == "scipy"
+    with use_backend("nanoflann"):
+        assert chosen_backend("knn", POS, radius=1.0) == "nanoflann"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert chosen_backend("knn", POS) == "scipy"
+
+
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match=r"Expected 'name' to be one of .*\(got 'faiss'\)"):
         use_backend("faiss").__enter__()
@@ -49,6 +63,7 @@ def test_a_missing_package_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backends, "_is_installed", lambda package: package in ("torch", "scipy"))
     assert available_backends() == ("dense", "scipy")
     assert chosen_backend("fps", POS) == "dense"
+    assert chosen_backend("knn", POS) == "scipy"
     with pytest.raises(ImportError, match="'fpsample' to be installed"):
         use_backend("fpsample").__enter__()
 
@@ -65,18 +80,19 @@ def test_threads_do_not_share_what_is_forced():
     assert seen == [before]
 
 
+@pytest.mark.parametrize("backend", KNN_BACKENDS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_nothing(threads: int):
+def test_threads_change_nothing(backend: str, threads: int):
     generator = torch.Generator().manual_seed(0)
     pos = torch.randn(600, 3, generator=generator)
-    batch = torch.arange(6).repeat_interleave(100)
+    batch = torch.tensor([0] * 100 + [1] * 100 + [2] * 3 + [4] * 397)  # ragged, with a gap
     with use_backend("dense"):
         expected = knn(pos, pos, 5, batch, batch)
         alone = knn(pos, pos, 5)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with use_backend("scipy"):
+        with use_backend(backend):
             assert torch.equal(knn(pos, pos, 5, batch, batch), expected)
             assert torch.equal(knn(pos, pos, 5), alone)
     finally:

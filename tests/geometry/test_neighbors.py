@@ -78,6 +78,17 @@ def test_order_holds_where_squares_nearly_leave_single_precision(backend: str, s
         assert pairs(knn_graph(pos, 5, batch)) == slow_knn(pos, pos, 5, batch, batch, loop=False)
 
 
+@pytest.mark.parametrize("backend", KNN_BACKENDS)
+@pytest.mark.parametrize("scale", [1e-155, 1e153, 1e200, 1e306])
+def test_order_holds_where_squares_leave_double_precision(backend: str, scale: float):
+    pos = points("random", 60, torch.Generator().manual_seed(0), torch.float64)
+    pos, batch = torch.cat([pos[:30], pos[30:] * scale]), torch.zeros(60, dtype=torch.long)
+    with use_backend("dense"):
+        expected = knn_graph(pos, 40, batch)
+    with use_backend(backend):
+        assert torch.equal(knn_graph(pos, 40, batch), expected)
+
+
 @settings(max_examples=40)
 @given(clouds=ragged(["random"]), seed=st.integers(0, 99))
 def test_permuting_points_permutes_neighbors(clouds: Clouds, seed: int):

@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft.geometry import available_backends
+from pyg_peft.geometry.backends import _BACKENDS
 
 
 def _parameters(task: str, names: list[str]) -> list[ParameterSet]:
     installed = available_backends(task)
-    return [
-        pytest.param(
-            name, marks=pytest.mark.skipif(name not in installed, reason=f"{name} is not installed")
-        )
-        for name in names
-    ]
+    parameters: list[ParameterSet] = []
+    for name in names:
+        reason = f"{_BACKENDS[name][0]} is not installed"
+        mark = pytest.mark.skipif(name not in installed, reason=reason)
+        parameters.append(pytest.param(name, marks=mark))
+    return parameters
 
 
-KNN_BACKENDS = _parameters("knn", ["dense", "scipy", "torch_cluster", "pyg_lib"])
+KNN_BACKENDS = _parameters("knn", ["dense", "scipy", "nanoflann", "torch_cluster", "pyg_lib"])
 FPS_BACKENDS = _parameters("fps", ["dense", "fpsample", "torch_cluster", "pyg_lib"])
 
 
