@@ -105,8 +105,13 @@ def random_clouds(
     return Clouds(x, pos, batch, len(sizes))
 
 
-def random_order(clouds: Clouds, generator: torch.Generator) -> Tensor:
+def random_order(clouds: Clouds, generator: torch.Generator, *, keep_first: bool = False) -> Tensor:
     """Draw an order of the points that keeps every cloud's points together.
+
+    Args:
+        clouds: whose points are reordered.
+        generator: source of the order.
+        keep_first: leave each cloud's first point where it is, for what starts there.
 
     Example:
         >>> import torch
@@ -117,6 +122,9 @@ def random_order(clouds: Clouds, generator: torch.Generator) -> Tensor:
         [3, 4]
     """
     shuffled = torch.randperm(clouds.batch.numel(), generator=generator)
+    if keep_first:
+        first = clouds.batch.diff(prepend=clouds.batch[:1] - 1) > 0
+        shuffled = shuffled[first[shuffled].logical_not().sort(stable=True).indices]
     return shuffled[clouds.batch[shuffled].argsort(stable=True)]
 
 

@@ -13,6 +13,7 @@ def assert_permutation_equivariant(
     generator: torch.Generator,
     call: Call = call_flat,
     rows: Rows = "point",
+    keep_first: bool = False,
     rtol: float = 1e-7,
     atol: float = 1e-9,
 ) -> None:
@@ -24,6 +25,8 @@ def assert_permutation_equivariant(
         generator: source of the order.
         call: how the module is called.
         rows: whether the output has a row per point, or one per cloud, which must then not change.
+        keep_first: leave each cloud's first point in its place, for a module that claims the
+            symmetry only given the point where its sampling starts.
         rtol: relative tolerance.
         atol: absolute tolerance.
 
@@ -36,7 +39,7 @@ def assert_permutation_equivariant(
         ...     return 2 * x
         >>> assert_permutation_equivariant(double, clouds, generator=generator)
     """
-    order = random_order(clouds, generator)
+    order = random_order(clouds, generator, keep_first=keep_first)
     expected = call(module, clouds)
     expected = expected[order] if rows == "point" else expected
     _compare(call(module, clouds.permuted(order)), expected, "the order of the points", rtol, atol)

@@ -135,6 +135,10 @@ def test_clouds_are_ragged_sorted_and_reproducible(generator: torch.Generator):
     order = testing.random_order(clouds, generator)
     assert torch.equal(clouds.batch[order], clouds.batch)
     assert sorted(order.tolist()) == list(range(5))
+    many = random_clouds([9, 0, 8, 1], generator=generator)
+    kept = testing.random_order(many, generator, keep_first=True)
+    assert kept[[0, 9, 17]].tolist() == [0, 9, 17] and sorted(kept.tolist()) == list(range(18))
+    assert kept.tolist() != list(range(18)) and torch.equal(many.batch[kept], many.batch)
 
 
 def test_randomize_moves_what_is_trained_and_nothing_else(generator: torch.Generator):
@@ -162,6 +166,19 @@ def test_symmetries(check: str, broken: type[Good], clouds: Clouds, generator: t
     function(awake(Good, generator), clouds, generator=generator)
     with pytest.raises(AssertionError, match="The output"):
         function(awake(broken, generator), clouds, generator=generator)
+
+
+def test_order_given_the_first_point(clouds: Clouds, generator: torch.Generator):
+    def from_the_first(x: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        first = torch.searchsorted(batch, batch)
+        return pos - pos[first]
+
+    check = testing.assert_permutation_equivariant
+    check(from_the_first, clouds, generator=generator, keep_first=True)
+    with pytest.raises(AssertionError, match="the order of the points"):
+        check(from_the_first, clouds, generator=generator)
+    with pytest.raises(AssertionError, match="the order of the points"):
+        check(awake(Ordered, generator), clouds, generator=generator, keep_first=True)
 
 
 def test_rotation_notices_a_handedness(clouds: Clouds, generator: torch.Generator):
