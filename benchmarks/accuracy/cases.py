@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from plan import Slot, Task
 from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
 
 from pyg_peft.datasets import (
     FewShotSubset,
@@ -18,14 +20,21 @@ from pyg_peft.datasets import (
 )
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.segmentation import SegmentationDataModule
 
 AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate}
 
 
-def open_case(folder: Path, task: Task, slot: Slot, training: dict[str, Any]) -> ShapeDataModule:
+def open_case(
+    folder: Path,
+    task: Task,
+    slot: Slot,
+    training: dict[str, Any],
+    axes: tuple[int, int, int] = (0, 1, 2),
+) -> ShapeDataModule:
     """The splits of one run; which clouds are in them depends on the task, seed and fold only."""
     path = folder / task.file
-    options: dict[str, Any] = {"normalize": False, **task.options}
+    options: dict[str, Any] = {"normalize": False, "transform": OrderAxes(axes), **task.options}
     settings: dict[str, Any] = {
         "preprocessing": Preprocessing(training["num_points"]),
         "augmentation": AUGMENTATIONS[training["augmentation"]](),
@@ -44,16 +53,29 @@ def open_case(folder: Path, task: Task, slot: Slot, training: dict[str, Any]) ->
     test: Any = NpzShapes(path, "test", **fold, **options)
     if task.ways is not None:
         return ShapeDataModule(*episode(train, test, task, slot.seed), **settings)
-    if task.per_class is not None:
+    if task.per_class is not None:  # of a category, where points are labelled
         train = train[first_of_each(train.labels, task.per_class)]
     groups = None
     if task.group_field is not None:
         names = train.field(task.group_field).tolist()
         number = {name: place for place, name in enumerate(dict.fromkeys(names))}
         groups = torch.tensor([number[name] for name in names])
+    if task.parts:
+        return SegmentationDataModule(train, None, test, groups=groups, **settings)
     return ShapeDataModule(
         train, None, test, class_names=train.class_names, groups=groups, **settings
     )
+
+
+class OrderAxes(BaseTransform):
+    """Put the coordinates into the order that weights were trained with."""
+
+    def __init__(self, axes: tuple[int, int, int]) -> None:
+        self.axes = list(axes)
+
+    def forward(self, data: Data) -> Data:
+        data.pos = data.pos[:, self.axes]  # pyright: ignore[reportOptionalSubscript]
+        return data
 
 
 def first_of_each(labels: Tensor, per_class: int) -> Tensor:

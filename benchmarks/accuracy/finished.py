@@ -50,12 +50,12 @@ class Results:
     def chosen(self, slot: Slot) -> Row | None:
         """The slot's row with the rate that was best on validation; ``None`` before it is known.
 
-        Equal accuracies are decided by the validation loss. Test numbers are not looked at.
+        Equal ones are decided by the validation loss. Test numbers are not looked at.
         """
         search = self.plan.search(slot)
         if not all(row in self for row in search):
             return None
-        best = max(search, key=lambda row: _on_validation(self[row]))
+        best = max(search, key=lambda r: (on_validation(self[r]), -self[r]["val"]["loss"]))
         return Row(slot, best.lr)
 
     def wanted(self, slot: Slot) -> list[Row]:
@@ -74,8 +74,9 @@ class Results:
         return None if row is None or row not in self else self[row]
 
 
-def _on_validation(record: Mapping[str, Any]) -> tuple[float, float]:
-    return record["val"]["accuracy"], -record["val"]["loss"]
+def on_validation(record: Mapping[str, Any]) -> float:
+    """What chose the row's epoch: accuracy or, of labels of points, the mean IoU over clouds."""
+    return record["val"].get("instance_iou", record["val"]["accuracy"])
 
 
 def as_text(record: Mapping[str, Any]) -> str:

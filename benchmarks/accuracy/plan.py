@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from backbones import Backbone
 
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES
 from pyg_peft.tuners import METHODS
@@ -44,6 +45,8 @@ class Task:
     queries: int = 20
     rates_of: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    parts: bool | None = None  # label the points
+    backbone: str | None = None  # another one than the plan's Point-MAE
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,24 @@ class Plan:
     """The plan; ``rows_of`` says which runs a slot needs once others are known."""
 
     data: Path
-    weights: str
+    weights: str | None
     sizes: Mapping[str, Any]
     rates: tuple[float, ...]
     training: Mapping[str, Any]
     methods: Mapping[str, Method]
     main: tuple[str, ...]
     tasks: Mapping[str, Task]
+    backbones: Mapping[str, Backbone] = field(default_factory=dict)
+
+    def backbone(self, task: str) -> Backbone | None:
+        """The task's own backbone, ``None`` where it is the plan's Point-MAE."""
+        name = self.tasks[task].backbone
+        return None if name is None else self.backbones[name]
+
+    def fits(self, task: str, method: str) -> bool:
+        """Whether the task's backbone takes the method."""
+        backbone = self.backbone(task)
+        return backbone is None or method in backbone.methods
 
     def slots(self) -> list[Slot]:
         """Everything, main methods and the first three seeds first, then by task and seed."""
@@ -88,7 +102,7 @@ class Plan:
         for number, (task_name, task) in enumerate(self.tasks.items()):
             for place, name in enumerate(self.methods):
                 is_main = name in self.main
-                if task.only_main and not is_main:
+                if (task.only_main and not is_main) or not self.fits(task_name, name):
                     continue
                 for seed in range(task.seeds if is_main else task.main_seeds or task.seeds):
                     tier = 2 if seed >= 3 else 0 if is_main else 1
@@ -106,16 +120,13 @@ class Plan:
     def config(self, row: Row) -> dict[str, Any]:
         """All that decides a row's numbers, as JSON-able values."""
         task, method = self.tasks[row.slot.task], self.methods[row.slot.method]
-        weights = method.weights or self.weights
+        backbone = self.backbone(row.slot.task)
         split = {k: v for k, v in vars(task).items() if k in _SPLITTING and v not in (None, (), {})}
         return {
             "task": row.slot.task,
             **{key: list(v) if isinstance(v, tuple) else v for key, v in split.items()},
             "method": method.method,
-            "settings": dict(method.settings),
-            "bank": method.bank and METHODS[method.method].takes_memory_bank,
-            "weights": weights,
-            "weights_hash": weights_hash(weights, self.sizes),
+            **(self._own(method) if backbone is None else backbone.config(row.slot.method, method)),
             "training": {**self.training, **task.training},
             "epochs": task.epochs,
             "lr": row.lr,
@@ -123,9 +134,32 @@ class Plan:
             "fold": row.slot.fold,
         }
 
+    def _own(self, method: Method) -> dict[str, Any]:
+        weights = method.weights or self.weights or ABSENT
+        return {
+            "settings": dict(method.settings),
+            "bank": method.bank and METHODS[method.method].takes_memory_bank,
+            "weights": weights,
+            "weights_hash": weights_hash(weights, self.sizes),
+        }
+
+    def check_weights(self) -> None:
+        """Raise unless the weights of all backbones are here, and are those of the plan.
+
+        Raises:
+            ValueError: they are not.
+        """
+        if self.weights and weights_hash(self.weights, self.sizes) == ABSENT:
+            raise ValueError(
+                f"Expected 'weights' of the plan to be shipped or a file (got {self.weights!r})"
+            )
+        for backbone in self.backbones.values():
+            backbone.check_weights()
+
 
 _SPLITTING = {
     *("file", "options", "per_class", "test_fraction", "group_field", "ways", "shots", "queries"),
+    "parts",
 }
 
 
@@ -147,21 +181,28 @@ def load_plan(path: Path) -> Plan:
         tasks[name] = Task(**settings)
     plan = Plan(
         data=(path.parent / content["data"]).resolve(),
-        weights=content["weights"],
-        sizes=content["sizes"],
+        weights=content.get("weights"),
+        sizes=content.get("sizes", {}),
         rates=tuple(float(rate) for rate in content["rates"]),
         training=content["training"],
         methods=methods,
         main=main,
         tasks=tasks,
+        backbones={
+            name: Backbone.read(values, path.parent)
+            for name, values in content.get("backbones", {}).items()
+        },
     )
     for where in (plan.training, *(task.training for task in tasks.values())):
         if strange := sorted(set(where) - TRAINING):
             raise ValueError(f"Expected 'training' to have keys of {TRAINING} (got {strange})")
     known: dict[str, Mapping[str, Any]] = {"main": methods, "rates_of": tasks, "method": METHODS}
+    known |= {"backbone": plan.backbones, "methods": methods}
     named = [("main", name) for name in plan.main]
     named += [("rates_of", task.rates_of) for task in tasks.values() if task.rates_of]
     named += [("method", method.method) for method in methods.values()]
+    named += [("backbone", task.backbone) for task in tasks.values() if task.backbone]
+    named += [("methods", name) for one in plan.backbones.values() for name in one.methods]
     for key, name in named:
         if name not in known[key]:
             raise ValueError(f"Expected '{key}' to be one of {', '.join(known[key])} (got {name})")

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from backbones import RANDOM
 from cases import open_case
 from plan import Plan, Row, sizes_of
+from torch import nn
 from torch_geometric.data import Batch
 
 from pyg_peft.checkpoint import fingerprint
@@ -24,6 +26,8 @@ from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.evaluation import Evaluation, predict_probabilities
 from pyg_peft.training.fitting import FitOptions, fit
+from pyg_peft.training.segmentation_evaluation import PartEvaluation
+from pyg_peft.training.tasks import task_of
 
 PACKAGES = ("pyg_peft", "torch", "torch_geometric", "lightning", "numpy")
 TRAINER = {
@@ -37,10 +41,11 @@ TRAINER = {
 def run_row(plan: Plan, row: Row) -> dict[str, Any]:
     """Train, choose the epoch on validation, test it, and measure what it costs."""
     torch.set_num_threads(1)
-    started, config = time.monotonic(), plan.config(row)
-    data = open_case(plan.data, plan.tasks[row.slot.task], row.slot, config["training"])
-    sizes = sizes_of(config["weights"], plan.sizes)
-    base = open_backbone(config["weights"], data.num_classes, sizes, row.slot.seed)
+    started, begun, config = time.monotonic(), time.process_time(), plan.config(row)
+    backbone = plan.backbone(row.slot.task)
+    axes = (0, 1, 2) if backbone is None else backbone.axes
+    data = open_case(plan.data, plan.tasks[row.slot.task], row.slot, config["training"], axes)
+    base = open_base(plan, row, config["weights"], data.num_classes)
     bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
     model = make_model(base, config["method"], config["settings"], bank, row.slot.seed)
     caches = can_cache(model, data)
@@ -58,7 +63,7 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
     if report.test is None or data.test_set is None:
         raise ValueError("Expected the case to have a test split (got none)")
     counts = model.count_parameters()
-    curve = report.curves["val_accuracy"]
+    curve = report.curves[task_of(data).monitor]
     return {
         "config": config,
         "clouds": {
@@ -76,11 +81,14 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
             "trainable": counts.trainable,
             "without_head": counts.without_head,
             "frozen": counts.frozen,
+            "decoder": count_trained(model, "decoder"),
+            "head": count_trained(model, "head"),
         },
         "adapter_bytes": files.pop("adapter_model.safetensors"),
         "bank_bytes": sum(files.values()),
         "step": cost,
         "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(time.process_time() - begun, 1),
         "base_fingerprint": fingerprint(body),
         "machine": {
             "system": platform.system(),
@@ -92,8 +100,26 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
     }
 
 
+def open_base(plan: Plan, row: Row, weights: str, num_classes: int) -> nn.Module:
+    """The row's frozen backbone, with a fresh head."""
+    backbone, seed = plan.backbone(row.slot.task), row.slot.seed
+    if backbone is not None:
+        return backbone.open(num_classes, seed, scratch=weights == RANDOM)
+    return open_backbone(weights, num_classes, sizes_of(weights, plan.sizes), seed)
+
+
+def count_trained(model: PeftModel, part: str) -> int:
+    """Trained parameters in a child of the base; the library's count without the head is without
+    all that ``modules_to_save`` names.
+    """
+    trained = trainable_parameters(model.base)
+    return sum(p.numel() for name, p in trained if name.split(".")[0] == part)
+
+
 def can_cache(model: PeftModel, data: ShapeDataModule) -> bool:
     """Whether the method leaves the patch embedding alone, so that its tokens can be kept."""
+    if not hasattr(model.base, "make_patches"):
+        return False  # the library keeps tokens, not features of points
     batch: Any = _batch_of([data.val_set[0]])
     return "tokens" in model.precompute(pos=batch.pos, batch=batch.batch)
 
@@ -162,7 +188,9 @@ def _batch_of(clouds: list[Any]) -> Any:
 
 
 def _numbers(found: Evaluation) -> dict[str, Any]:
+    ious = found.ious() if isinstance(found, PartEvaluation) else {}
     return {
+        **{name: round(value, 6) for name, value in ious.items()},
         "accuracy": round(found.accuracy, 6),
         "macro_accuracy": round(found.macro_accuracy, 6),
         "confusion": found.confusion.tolist(),
@@ -171,7 +199,7 @@ def _numbers(found: Evaluation) -> dict[str, Any]:
 
 def _is_body(key: str) -> bool:
     parts = key.split(".")
-    return "peft" not in parts and parts[0] != "head"
+    return "peft" not in parts and parts[0] not in ("head", "decoder")
 
 
 def _resident(key: str) -> float:

@@ -3,6 +3,7 @@
     python benchmarks/accuracy/run.py --max_minutes 30
     python benchmarks/accuracy/run.py --rows modelnet10_50:point_peft,sydney --workers 2
     python benchmarks/accuracy/run.py --list
+    python benchmarks/accuracy/run.py --plan benchmarks/accuracy/graphs.yaml --max_minutes 60
     python benchmarks/accuracy/run.py --again modelnet10_50/lora/seed1_lr0.001.json
 
 Rows that exist are skipped; each row is one file, written whole at its end. Important rows come
@@ -22,8 +23,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from finished import Results, as_text
-from plan import ABSENT, Plan, Row, choose, load_plan, weights_hash
+from finished import Results, as_text, on_validation
+from plan import Plan, Row, choose, load_plan
 from row import run_row
 
 from pyg_peft.storage import write_atomic
@@ -50,10 +51,7 @@ def main() -> int:
     if options.list:
         show(results, slots)
         return 0
-    if weights_hash(plan.weights, plan.sizes) == ABSENT:
-        raise ValueError(
-            f"Expected 'weights' of the plan to be shipped or a file (got {plan.weights!r})"
-        )
+    plan.check_weights()
     quiet()
     if options.again is not None:
         return repeat(plan, results, options.again)
@@ -81,7 +79,7 @@ def main() -> int:
                 continue
             found = results[row]
             say(
-                f"{row.file}: validation {100 * found['val']['accuracy']:.2f} %, "
+                f"{row.file}: validation {100 * on_validation(found):.2f} %, "
                 f"{found['seconds']:.0f} s"
             )
     left = sum(len(results.wanted(slot)) for slot in slots)

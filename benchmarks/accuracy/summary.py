@@ -17,8 +17,9 @@ class Summary:
     """One method on one set.
 
     Args:
-        overall: test accuracy by seed, over all folds together.
-        macro: mean of the classes' accuracies by seed.
+        overall: test accuracy by seed, over all folds together; where points are labelled, the
+            mean IoU over clouds.
+        macro: mean of the classes' accuracies by seed; where points are labelled, of their IoUs.
         records: the rows, for what does not depend on the seed.
     """
 
@@ -54,7 +55,7 @@ def summarise(results: Results, plan: Plan, task: str, method: str) -> Summary |
             whole[seed] = present
     if not whole:
         return None
-    scores = {seed: accuracies(add(records)) for seed, records in sorted(whole.items())}
+    scores = {seed: both_scores(records) for seed, records in sorted(whole.items())}
     return Summary(
         {seed: overall for seed, (overall, _) in scores.items()},
         {seed: macro for seed, (_, macro) in scores.items()},
@@ -71,6 +72,15 @@ def add(records: Sequence[dict[str, Any]]) -> Confusion:
     """The confusion of several folds together."""
     tables = [record["test"]["confusion"] for record in records]
     return [[sum(cell) for cell in zip(*rows, strict=True)] for rows in zip(*tables, strict=True)]
+
+
+def both_scores(records: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """The two numbers of one seed, over its folds."""
+    tests = [record["test"] for record in records]
+    if "instance_iou" not in tests[0]:
+        return accuracies(add(records))
+    instance, part = ([test[key] for test in tests] for key in ("instance_iou", "mean_iou"))
+    return statistics.mean(instance), statistics.mean(part)
 
 
 def accuracies(confusion: Confusion) -> tuple[float, float]:

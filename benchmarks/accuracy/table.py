@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from finished import Results
+from graph_sections import other_backbones
 from plan import Plan, load_plan
 from sections import (
     FIGURES,
@@ -42,14 +43,16 @@ def collect(results: Results, plan: Plan) -> Summaries:
     return found
 
 
-def generate(results: Results, plan: Plan) -> str:
-    """The page's generated part."""
+def generate(results: Results, plan: Plan, graphs: tuple[Results, Plan] | None = None) -> str:
+    """The page's generated part; ``graphs`` are the rows on other backbones."""
     found = collect(results, plan)
     parts = [probes(results.folder, plan)]
     if found:
         parts += [overview(found, plan), claim(found), scratch(found)]
         parts += [one_set(task, methods, plan) for task, methods in found.items()]
         parts += [cost(found), checks(results)]
+    if graphs is not None:
+        parts.append(other_backbones(collect(*graphs), *graphs))
     parts.append(absent(results, plan))
     return "\n\n".join(part for part in parts if part)
 
@@ -78,12 +81,15 @@ def figures(found: Summaries) -> Iterator[tuple[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml")
+    parser.add_argument("--graphs", type=Path, default=HERE / "graphs.yaml")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     plan = load_plan(options.plan)
     results = Results(options.results, plan)
-    options.page.write_text(replace(options.page.read_text(), generate(results, plan)))
+    others = load_plan(options.graphs)
+    written = generate(results, plan, (Results(options.results, others), others))
+    options.page.write_text(replace(options.page.read_text(), written))
     folder = options.page.parent / FIGURES
     for name, figure in figures(collect(results, plan)):
         folder.mkdir(exist_ok=True)
