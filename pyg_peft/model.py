@@ -13,9 +13,9 @@ from .trainable import ParameterCount, count_parameters
 from .tuners import METHODS, MethodConfig
 from .tuners.adapter_set import AdapterSet
 from .tuners.calls import by_name
-from .tuners.dry_run import initialize, output_widths, try_out
+from .tuners.dry_run import initialize, measure_widths, try_out
 from .tuners.loading import fill, load_adapter
-from .tuners.query import frozen_part, retrieve
+from .tuners.query import frozen_part, module_query, retrieve
 from .tuners.saving import count, save_adapter
 
 
@@ -129,7 +129,8 @@ class PeftModel(nn.Module):
         self._adapters.check_name(adapter_name)
         config.check_bank(self.base, memory_bank)
         with self.disable_adapter():
-            config = config.resolve(self.base, output_widths(self.base, example))
+            widths = measure_widths(self.base, example)
+            config = config.resolve(self.base, widths, bank=memory_bank)
         sites = config.sites(self.base, has_bank=memory_bank is not None)
         before = self.active_adapter
         self._adapters.add(adapter_name, config, sites)
@@ -237,7 +238,7 @@ class PeftModel(nn.Module):
     @torch.no_grad()
     def precompute(self, **call: Any) -> dict[str, Any]:
         """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
-        asked.
+        asked; ``query`` alone of a model without tokens.
 
         Hand it to :meth:`forward` by name. ``tokens`` are left out if the adapter trains the
         embedding.
@@ -246,9 +247,12 @@ class PeftModel(nn.Module):
             **call: The base's arguments; ``patches`` and ``tokens`` are taken over if they are
                 there.
         """
-        asks, adapted = self.memory_bank is not None, self._adapters.adapts("patch_embed")
+        bank, kept = self.memory_bank, not self._adapters.adapts("patch_embed")
+        config: Any = self._adapters.configs.get(self._adapters.active or "")
         with self.disable_adapter():
-            return frozen_part(self.base, call, keep_tokens=not adapted, make_query=asks)
+            if bank is not None and bank.source is not None:
+                return {"query": module_query(self.base, call, bank.source, config.names)}
+            return frozen_part(self.base, call, keep_tokens=kept, make_query=bank is not None)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what the active adapter owns; everything frozen stays in eval mode."""

@@ -7,6 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from pyg_peft.nn.batch_call import call_on_batch
+from pyg_peft.nn.cloud_rows import CloudRows
+
 
 @runtime_checkable
 class QueryBackbone(Protocol):
@@ -23,19 +26,30 @@ class QueryBackbone(Protocol):
         ...
 
 
+@runtime_checkable
+class Adapted(Protocol):
+    """A model with adapters on a base, such as a ``PeftModel``."""
+
+    base: nn.Module
+
+    def disable_adapter(self) -> contextlib.AbstractContextManager[None]:
+        """Within the context the base runs alone."""
+        ...
+
+
 @torch.no_grad()
 def collect_features(
-    backbone: nn.Module, loader: Iterable[Any]
+    backbone: nn.Module, loader: Iterable[Any], source: CloudRows | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return features, labels if there are any, and ids, in ascending order of the ids.
 
     The backbone runs in eval mode, on its own device, and every module's mode is restored.
+
+    Args:
+        backbone: a token backbone, or any model if there is a ``source``.
+        loader: yields PyG batches.
+        source: whose output the features are.
     """
-    if not isinstance(backbone, QueryBackbone):
-        raise TypeError(
-            "Expected 'backbone' to offer make_patches and forward_query "
-            f"(got {type(backbone).__name__})"
-        )
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     features: list[Tensor] = []
     labels: list[Tensor | None] = []
@@ -44,8 +58,7 @@ def collect_features(
         for data in loader:
             data = data.to(device)
             y, sample_id = _read_targets(data)
-            patches = backbone.make_patches(data.pos, data.batch, data.num_graphs, data.x)
-            features.append(backbone.forward_query(patches))
+            features.append(_features(backbone, data, source))
             labels.append(y)
             ids.append(sample_id)
     if not features:
@@ -60,6 +73,20 @@ def collect_features(
     if known and len(known) < len(labels):
         raise ValueError("Expected 'loader' to yield y in every batch or in none (got some)")
     return torch.cat(features)[order], torch.cat(known)[order] if known else None, sample_id
+
+
+def _features(backbone: nn.Module, data: Any, source: CloudRows | None) -> Tensor:
+    """Return one row a cloud."""
+    if source is not None:
+        run = lambda: call_on_batch(backbone, data)  # noqa: E731
+        return source.read(backbone, run, data.batch, data.num_graphs)
+    if not isinstance(backbone, QueryBackbone):
+        raise TypeError(
+            "Expected 'backbone' to offer make_patches and forward_query, or 'module' to name "
+            f"where features come from (got {type(backbone).__name__})"
+        )
+    patches = backbone.make_patches(data.pos, data.batch, data.num_graphs, data.x)
+    return backbone.forward_query(patches)
 
 
 def _read_targets(data: Any) -> tuple[Tensor | None, Tensor]:
@@ -91,4 +118,4 @@ def _eval_mode(module: nn.Module) -> Generator[None]:
             m.training = training
 
 
-__all__ = ["QueryBackbone", "collect_features"]
+__all__ = ["Adapted", "QueryBackbone", "collect_features"]

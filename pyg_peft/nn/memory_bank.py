@@ -1,5 +1,6 @@
 """Frozen features of a training set, to be looked up by those of a new cloud."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from pyg_peft.errors import CheckpointError
 from pyg_peft.nn.attention import parameter_free_attention
-from pyg_peft.nn.bank_features import collect_features
+from pyg_peft.nn.bank_features import Adapted, collect_features
 from pyg_peft.nn.bank_file import read_bank, write_bank
+from pyg_peft.nn.cloud_rows import CloudRows
 from pyg_peft.tensor_file import fingerprint
 
 _TENSORS = ("keys", "values", "labels", "sample_id")
@@ -39,6 +41,8 @@ class MemoryBank(nn.Module):
         values: what a row contributes; ``None`` means the keys.
         labels: class of each row, for :meth:`balanced`.
         sample_id: identity of each row, strictly increasing.
+        source: the module of a model that the rows come from, if it is no token backbone; a query
+            is made the same way.
 
     Shapes:
         - **input:** query ``[B, C]``, sample_id ``[B]`` or ``None``
@@ -77,6 +81,7 @@ class MemoryBank(nn.Module):
         *,
         labels: Int[Tensor, " R"] | None = None,
         sample_id: Int[Tensor, " R"] | None = None,
+        source: CloudRows | None = None,
     ) -> None:
         _check(keys, values, labels, sample_id)
         super().__init__()
@@ -84,6 +89,7 @@ class MemoryBank(nn.Module):
         self.register_buffer("_values", None if values is None else values.detach())
         self.register_buffer("labels", labels)
         self.register_buffer("sample_id", sample_id)
+        self.source = source
 
     @classmethod
     def from_loader(
@@ -91,28 +97,37 @@ class MemoryBank(nn.Module):
         backbone: nn.Module,
         loader: Iterable[Any],
         *,
+        module: str | None = None,
+        pool: str | None = "max",
         per_class: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Self:
         """Fill a bank with the features that ``backbone`` gives a training set.
 
-        The backbone runs in eval mode, on its own device, and every module's mode is restored.
-        Rows are sorted by ``sample_id``, so a loader that shuffles fills the same bank. Keys are
-        the features normalised to length one, values the features.
+        The backbone runs in eval mode, on its own device, and every module's mode is restored; the
+        adapters of a ``PeftModel`` rest. Rows are sorted by ``sample_id``, so a loader that
+        shuffles fills the same bank. Keys are the features normalised to length one, values the
+        features.
 
         Args:
-            backbone: offers ``make_patches`` and ``forward_query``.
+            backbone: offers ``make_patches`` and ``forward_query``, or is any model that a
+                ``module`` is named of, called with what the batch has of its parameters or, if it
+                has neither ``pos`` nor ``x``, with the batch.
             loader: yields PyG batches with ``pos``, ``sample_id``, and ``x`` and ``y`` if known.
+            module: path of the module whose output is taken, or a glob that matches one; it returns
+                a row per point, ``(x, pos, batch)``, or a row per cloud.
+            pool: how rows become one a cloud: ``"max"``, ``"mean"``, or ``None`` if they are.
             per_class: keep at most that many rows of each class; ``None`` keeps all.
             generator: draws the rows that are kept; ``None`` keeps those of lowest ``sample_id``.
         """
-        values, labels, sample_id = collect_features(backbone, loader)
-        bank = cls(
-            F.normalize(values, dim=-1),
-            values,
-            labels=labels,
-            sample_id=sample_id,
-        )
+        resting = contextlib.nullcontext()
+        if isinstance(backbone, Adapted):
+            backbone, resting = backbone.base, backbone.disable_adapter()
+        source = None if module is None else CloudRows.find(backbone, module, pool)
+        with resting:
+            values, labels, sample_id = collect_features(backbone, loader, source)
+        keys = F.normalize(values, dim=-1)
+        bank = cls(keys, values, labels=labels, sample_id=sample_id, source=source)
         return bank if per_class is None else bank.balanced(per_class, generator=generator)
 
     def balanced(self, per_class: int, *, generator: torch.Generator | None = None) -> Self:
@@ -139,6 +154,7 @@ class MemoryBank(nn.Module):
             None if self._values is None else self._values[keep],
             labels=labels[keep],
             sample_id=None if self.sample_id is None else self.sample_id[keep],
+            source=self.source,
         )
 
     @property
@@ -153,8 +169,9 @@ class MemoryBank(nn.Module):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of names, shapes, types and bytes of what the bank holds now."""
-        return fingerprint(self._tensors())
+        """SHA-256 of names, shapes, types and bytes of what the bank holds now, and its source."""
+        source = self.source
+        return fingerprint(self._tensors(), f"{source.module} {source.pool}" if source else "")
 
     def __len__(self) -> int:
         return self.keys.size(0)
@@ -179,20 +196,21 @@ class MemoryBank(nn.Module):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the bank to a ``.safetensors`` file: the whole file or nothing."""
-        write_bank(Path(path), self._tensors())
+        write_bank(Path(path), self._tensors(), None if self.source is None else vars(self.source))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a bank that :meth:`save` wrote, and check every byte of it."""
-        tensors = read_bank(Path(path))
+        tensors, source = read_bank(Path(path))
         try:
             keys = tensors.pop("keys")
-            return cls(keys, **tensors)
+            return cls(keys, **tensors, source=None if source is None else CloudRows(**source))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"Expected '{path}' to hold a memory bank ({error})") from error
 
     def extra_repr(self) -> str:
-        return f"{len(self)}, {self.channels}"
+        of = "" if self.source is None else f", module={self.source.module!r}"
+        return f"{len(self)}, {self.channels}{of}"
 
     def _tensors(self) -> dict[str, Tensor]:
         held = (self.keys, self._values, self.labels, self.sample_id)

@@ -22,10 +22,23 @@ def parameter_names(module: nn.Module) -> tuple[str, ...]:
 
     A ``torch_geometric.nn.Sequential`` names its arguments in a string of its own.
     """
+    described = _described(module)
+    return _parameters(type(module).forward, _NAMED) if described is None else described
+
+
+def _described(module: nn.Module) -> tuple[str, ...] | None:
+    """The parameters of a ``torch_geometric.nn.Sequential``."""
     described = getattr(getattr(module, "signature", None), "param_dict", None)
-    if isinstance(described, dict):
-        return tuple(str(name) for name in described)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return _parameters(type(module).forward, _NAMED)
+    return tuple(map(str, described)) if isinstance(described, dict) else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+def required_names(module: nn.Module) -> tuple[str, ...]:
+    """Names of what a module cannot be called without."""
+    if _described(module) is not None:
+        return parameter_names(module)
+    signature = inspect.signature(type(module).forward).parameters
+    empty = inspect.Parameter.empty
+    return tuple(n for n in parameter_names(module) if signature[n].default is empty)
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -42,7 +55,7 @@ def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """
     if not args:
         return kwargs
-    names = _parameters(type(module).forward, _POSITIONAL)
+    names = _described(module) or _parameters(type(module).forward, _POSITIONAL)
     if len(args) > len(names):
         raise TypeError(
             f"Expected at most {len(names)} positional arguments for "
@@ -51,4 +64,4 @@ def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-__all__ = ["by_name", "first_input", "parameter_names"]
+__all__ = ["by_name", "first_input", "parameter_names", "required_names"]

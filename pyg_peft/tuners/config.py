@@ -17,6 +17,7 @@ from torch import nn
 from ..errors import CheckpointError, PlacementError
 from ..nn import MemoryBank
 from ..trainable import Target, match_modules
+from .dry_run import Widths
 from .slot import SLOT, Component
 from .trained_tensors import TrainedTensors
 
@@ -130,13 +131,16 @@ class MethodConfig:
         if bank is not None and not self.takes_memory_bank:
             raise ValueError(f"Expected no 'memory_bank' for the method {self.method} (got one)")
 
-    def resolve(self, base: nn.Module, widths: Mapping[str, int] | None = None) -> Self:
+    def resolve(
+        self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None
+    ) -> Self:
         """The same configuration with all that its file needs: classes written as paths, and the
         widths that a dry run has measured.
 
         Args:
             base: The model.
-            widths: Width of the output by path, of every module that was called.
+            widths: Of every module that was called in a dry run.
+            bank: The adapter's memory bank.
         """
         changes: dict[str, Any] = {}
         for name in ("target_modules", "modules_to_save", "exclude_modules"):
@@ -144,9 +148,11 @@ class MethodConfig:
             if targets is not None and any(isinstance(target, type) for target in targets):
                 changes[name] = tuple(match_modules(base, targets))
         targets = getattr(self, "target_modules", None)
-        if widths is not None and hasattr(self, "channels") and targets is not None:
+        if widths is not None and targets is not None:
             paths = match_modules(base, targets)
-            changes["channels"] = {path: widths[path] for path in paths if path in widths}
+            for name, found in (("channels", widths.outputs), ("in_channels", widths.inputs)):
+                if hasattr(self, name):
+                    changes[name] = {path: found[path] for path in paths if path in found}
         return dataclasses.replace(self, **changes) if changes else self
 
     def to_dict(self) -> dict[str, Any]:

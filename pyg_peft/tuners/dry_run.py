@@ -1,12 +1,28 @@
-"""A forward on an example: initialises lazy layers, and measures what every module returns."""
+"""A forward on an example: initialises lazy layers, and measures what every module takes and
+returns.
+"""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from .calls import parameter_names
+
+
+class Widths(NamedTuple):
+    """What a dry run has measured of the modules that were called.
+
+    Attributes:
+        inputs: Width of the first argument by path, zero for none; of a tuple its first element's.
+        outputs: Width of the output by path; of a tuple its first element's.
+    """
+
+    inputs: dict[str, int]
+    outputs: dict[str, int]
 
 
 def _call(model: nn.Module, example: Any) -> Any:
@@ -40,24 +56,28 @@ def initialize(base: nn.Module, example: Any) -> None:
             _call(base, example)
 
 
-def output_widths(base: nn.Module, example: Any) -> dict[str, int] | None:
-    """Run ``base`` once and return the width of each called module's output, by path.
-
-    Of a tuple the first element counts. Without an example nothing is run.
-    """
+def measure_widths(base: nn.Module, example: Any) -> Widths | None:
+    """Run ``base`` once and measure each called module. Without an example nothing is run."""
     if example is None:
         return None
-    widths: dict[str, int] = {}
+    widths = Widths({}, {})
 
     def measure(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            first = output[0] if isinstance(output, (tuple, list)) and output else output  # pyright: ignore[reportUnknownVariableType]
-            if isinstance(first, Tensor) and first.dim() > 0:
-                widths[path] = first.size(-1)
+        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            name, *_ = *parameter_names(module), ""
+            features = _first(args[0] if args else kwargs.get(name))
+            if features is None:
+                widths.inputs[path] = 0
+            for into, first in ((widths.inputs, features), (widths.outputs, _first(output))):
+                if isinstance(first, Tensor) and first.dim() > 0:
+                    into[path] = first.size(-1)
 
         return hook
 
-    handles = [m.register_forward_hook(measure(path)) for path, m in base.named_modules()]
+    handles = [
+        module.register_forward_hook(measure(path), with_kwargs=True)
+        for path, module in base.named_modules()
+    ]
     try:
         with _undisturbed(base):
             _call(base, example)
@@ -65,6 +85,10 @@ def output_widths(base: nn.Module, example: Any) -> dict[str, int] | None:
         for handle in handles:
             handle.remove()
     return widths
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, (tuple, list)) and value else value  # pyright: ignore[reportUnknownVariableType]
 
 
 def try_out(model: nn.Module, example: Any) -> None:
@@ -79,4 +103,4 @@ def try_out(model: nn.Module, example: Any) -> None:
         model.train(training)
 
 
-__all__ = ["initialize", "output_widths", "try_out"]
+__all__ = ["Widths", "initialize", "measure_widths", "try_out"]

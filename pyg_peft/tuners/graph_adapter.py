@@ -14,6 +14,7 @@ from ..geometry import (
 )
 from ..nn import GeometryAwareAdapter
 from .graph_geometry import CallReader, Found, GeometrySource, SharedStructures, read_output
+from .graph_prompts import GraphPrompts
 from .slot import Args, Component, Kwargs
 
 
@@ -30,6 +31,7 @@ class GraphAdapter(Component):
         reader: Of the layer's calls.
         source: Notes the geometry of an ancestor's call, if the layer's own does not tell all.
         shared: Structures of one forward.
+        prompts: What joins prompts to this layer; the geometry is then that of the call without.
     """
 
     def __init__(
@@ -39,14 +41,18 @@ class GraphAdapter(Component):
         reader: CallReader,
         source: GeometrySource | None,
         shared: SharedStructures,
+        prompts: GraphPrompts | None = None,
     ) -> None:
         super().__init__()
         self.adapter = adapter
         self.path = path
         # In a tuple: both are modules that sit elsewhere and are no children of this one.
-        self._links = (reader, source, shared)
+        self._links = (reader, source, shared, prompts)
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        prompts = self._links[3]
+        if prompts is not None:
+            args, kwargs = prompts.held.pop()
         x = output[0] if isinstance(output, (tuple, list)) else output  # pyright: ignore[reportUnknownVariableType]
         self._check_features(x)
         changed = self._adapt(x, self._geometry(args, kwargs, output))
@@ -59,7 +65,7 @@ class GraphAdapter(Component):
         found = read_output(output)
         if found.pos is not None:
             return found
-        reader, source, _ = self._links
+        reader, source, _, _ = self._links
         found = reader(args, kwargs)
         if source is not None:
             if not source.held:

@@ -14,7 +14,7 @@ attached.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +149,12 @@ class GeometrySource(Component):
             self.held.pop()
 
 
+class HoldsNotes(Protocol):
+    """A component that notes something for the time of a forward."""
+
+    held: list[Any]
+
+
 class SharedStructures(Component):
     """At the base: structures of one forward, each built once for all layers of a level.
 
@@ -156,12 +162,13 @@ class SharedStructures(Component):
     edges share a structure. Outside of a forward of the base nothing is kept.
 
     Args:
-        outputs: Sources that note outputs; they are emptied when the base returns.
+        notes: Components that note something in ``held`` for the time of a forward; they are
+            emptied when the base returns.
     """
 
-    def __init__(self, outputs: tuple[GeometrySource, ...] = ()) -> None:
+    def __init__(self, notes: "tuple[HoldsNotes, ...]" = ()) -> None:
         super().__init__()
-        self._outputs = outputs
+        self._notes = notes
         self._built: list[tuple[tuple[Any, ...], Any]] | None = None
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -170,8 +177,8 @@ class SharedStructures(Component):
 
     def release(self, module: nn.Module) -> None:
         self._built = None
-        for source in self._outputs:
-            source.held.clear()
+        for component in self._notes:
+            component.held.clear()
 
     def get(self, tensors: tuple[Tensor | None, ...], build: Callable[[], Any]) -> Any:
         """What ``build`` made of these very tensors in this forward, or makes now."""

@@ -1,6 +1,7 @@
 """What a method needs to know of the layers of a model: which are linear, how wide they are."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
@@ -58,4 +59,30 @@ def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | 
     )
 
 
-__all__ = ["adaptable_layers", "linear_layers", "output_channels"]
+def input_channels(module: nn.Module, measured: int | None = None) -> int:
+    """Width of the features that a layer with edges is called with, of the sources' if there are
+    two: measured, or told by its attributes or first linear layer; zero for none, or unknown.
+
+    Args:
+        module: The layer.
+        measured: Its width, from a dry run.
+    """
+    if measured is not None:
+        return measured
+    from torch_geometric.nn import EdgeConv, PointNetConv
+
+    width = getattr(module, "in_channels", None)
+    width = width[0] if isinstance(width, (tuple, list)) else width  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(width, int) and width > 0:
+        return width
+    inner = list(linear_layers(module).values())
+    if not inner:
+        return 0
+    first: Any = inner[0]
+    width = int(getattr(first, "in_features", 0) or first.in_channels)
+    if isinstance(module, EdgeConv):
+        return width // 2  # a point beside its difference to another
+    return width - 3 if isinstance(module, PointNetConv) else width  # beside a relative position
+
+
+__all__ = ["adaptable_layers", "input_channels", "linear_layers", "output_channels"]

@@ -1,19 +1,22 @@
 """Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from torch import nn
 
-from ..errors import PlacementError
 from ..nn import MemoryBank
 from ..trainable import Target, match_modules
 from .config import MethodConfig, Site
+from .dry_run import Widths
 from .graph_geometry import Names
+from .point_peft_bank import check_graph_bank, check_token_bank
 from .point_peft_graph import graph_sites
 from .point_peft_tokens import token_sites
 from .tokens import is_token_backbone, token_blocks
+
+_TOKEN_PROMPTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +52,17 @@ class PointPEFTConfig(MethodConfig):
         pos, batch / edge_index ─────────────┐   by name, from the layer's call or from the nearest
                                              ▼   one around it
         x ── layer (frozen, own biases) ── GeometryAwareAdapter ── output
+        │                              │
+        └ join P prompts to all points └ remove their rows          with num_prompts, where a layer
+                                                                    has edges and features
 
     | placed at | component | trainable parameters |
     | --- | --- | --- |
+    | first ``prompt_depth`` layers that can take them, input | \
+      :class:`~pyg_peft.nn.PointPriorPrompt` (:class:`~pyg_peft.nn.PromptTokens` without a bank) \
+      | P C + 17 C + 8 (P C) |
+    | the same, if they are told positions | prompt positions | 3 P |
+    | the same, for a bank of another width D | linear map of rank 8 | 8 (C + D) |
     | layers named, output | :class:`~pyg_peft.nn.GeometryAwareAdapter` | 35 C + 17 (width 16) |
     | shared by layers of one width C | :class:`~pyg_peft.nn.NeighborAttention` | 75 C (width 18) |
     | layers named, and below | own biases | their lengths |
@@ -59,8 +70,18 @@ class PointPEFTConfig(MethodConfig):
 
     There the adapter's neighbourhoods are the layer's own edges, and every point is a centre. Where
     a layer has none, a structure over ``pos`` and ``batch`` is built once per level: centres as in
-    a token backbone, ``k`` neighbours. Identity at init. Prompts are for token backbones: the
-    arguments about them, ``ratio`` and ``num_interp`` (where there are edges) have no effect.
+    a token backbone, ``k`` neighbours; ``ratio`` and ``num_interp`` have no effect where there are
+    edges. Identity at init without prompts, which are off there unless ``num_prompts`` is given.
+
+    A prompt on a graph is a virtual node: learned features of the width ``C`` of the layer's input
+    and, as on tokens, learned coordinates (so a layer that was invariant under translation is so no
+    longer). It sends to every point of its cloud and receives nothing; of bipartite edges it is a
+    source. A layer can take prompts if it is called with features first, with ``edge_index`` by
+    name, and with nothing else that has a row per point or edge, but for positions:
+    ``PointTransformerConv``, ``PointNetConv`` with features, ``EdgeConv``, and blocks of these; not
+    ``PPFConv`` (normals), nor what searches neighbours itself. If no layer named can, that raises.
+    A bank there is made by ``MemoryBank.from_loader(..., module=...)``, which says what the query
+    is; calls or outputs with ``pos`` and ``batch`` must then tell whose cloud a layer's points are.
 
     The authors' code counts 773,017 trainable parameters on ScanObjectNN, of which 62,268 never get
     a gradient (prompts of blocks that have none, and an unused gate in each block). Ours has
@@ -78,10 +99,12 @@ class PointPEFTConfig(MethodConfig):
 
     Args:
         bottleneck_channels: Width of the bottlenecks in the adapters.
-        num_prompts: Prompts of a prompted block, ``P``; with a memory bank the top ``P - 2`` rows
-            are retrieved.
-        prompt_depth: How many blocks, from the first, are prompted.
-        prompt_bottleneck_channels: Width of the bottleneck that the bank's answer passes.
+        num_prompts: Prompts of a prompted block or layer, ``P``; with a memory bank the top
+            ``P - 2`` rows are retrieved. ``None`` is 10 on tokens, and none on other layers.
+        prompt_depth: How many blocks, or layers that can take prompts, are prompted, from the
+            first.
+        prompt_bottleneck_channels: Width of the bottleneck that the bank's answer passes, and rank
+            of the map from the bank to a layer of another width; no more than the layer's own.
         attention_channels: Width of the attention among neighbours, all heads together.
         attention_heads: Its heads.
         k: Neighbours of a second-level center.
@@ -98,6 +121,8 @@ class PointPEFTConfig(MethodConfig):
             its blocks. A layer returns a row per point, or ``(x, pos, batch)``.
         channels: Width of a layer's output by path, where its last linear layer does not tell it;
             measured if ``get_peft_model`` is handed an ``example``.
+        in_channels: Width of the features that a layer with prompts is called with, likewise.
+        bank_channels: Width of the memory bank; ``get_peft_model`` notes it.
         pos_from: Path or glob of the module that tells where layers lie: one around them, by its
             call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
             call or, if that has no positions, the nearest one around it.
@@ -112,7 +137,7 @@ class PointPEFTConfig(MethodConfig):
     identity_at_init: ClassVar[bool] = False
 
     bottleneck_channels: int = 16
-    num_prompts: int = 10
+    num_prompts: int | None = None
     prompt_depth: int = 6
     prompt_bottleneck_channels: int = 8
     attention_channels: int = 18
@@ -127,6 +152,8 @@ class PointPEFTConfig(MethodConfig):
     train_biases: bool = True
     target_modules: tuple[Target, ...] | None = None
     channels: Mapping[str, int] | None = field(default=None, hash=False)
+    in_channels: Mapping[str, int] | None = field(default=None, hash=False)
+    bank_channels: int | None = None
     pos_from: str | None = None
     pos_name: str = "pos"
     batch_name: str = "batch"
@@ -134,7 +161,7 @@ class PointPEFTConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_prompts < 0:
+        if self.num_prompts is not None and self.num_prompts < 0:
             raise ValueError(f"Expected 'num_prompts' to be non-negative (got {self.num_prompts})")
         if self.prompt_depth < 0:
             raise ValueError(
@@ -154,7 +181,7 @@ class PointPEFTConfig(MethodConfig):
         """Rows that are retrieved from the memory bank; two prompts carry the query and the
         weighted sum.
         """
-        return self.num_prompts - 2
+        return (_TOKEN_PROMPTS if self.num_prompts is None else self.num_prompts) - 2
 
     @property
     def names(self) -> Names:
@@ -164,18 +191,11 @@ class PointPEFTConfig(MethodConfig):
     def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
         if bank is None:
             return
-        if not is_token_backbone(base):
-            raise PlacementError(
-                f"Expected no 'memory_bank' on {type(base).__name__} (got one): its answer is for "
-                "the prompts of a token backbone"
-            )
-        channels, _ = token_blocks(base)
-        if bank.channels != channels:
-            raise ValueError(
-                f"Expected 'memory_bank' to have {channels} channels, as the backbone "
-                f"(got {bank.channels})"
-            )
-        if self.num_prompts < 3:
+        if self._is_on_tokens(base):
+            check_token_bank(base, bank)
+        else:
+            check_graph_bank(base, bank)
+        if self._prompts(base) < 3:
             raise ValueError(
                 "Expected 'num_prompts' to be at least 3 with a memory bank "
                 f"(got {self.num_prompts})"
@@ -190,17 +210,35 @@ class PointPEFTConfig(MethodConfig):
                 f"Expected 'memory_bank' to have more than {self.top_k} rows (got {len(bank)})"
             )
 
+    def resolve(
+        self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None
+    ) -> Self:
+        changes: dict[str, Any] = {"num_prompts": self._prompts(base)}
+        if bank is not None:
+            changes["bank_channels"] = bank.channels
+        return replace(super().resolve(base, widths), **changes)
+
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        targets = self.target_modules
-        found = None if targets is None else match_modules(base, targets)
-        if found is None or _are_blocks(base, found):
-            return token_sites(base, self, found, has_bank=has_bank) + self.saved_sites(base)
-        return graph_sites(base, self, found) + self.saved_sites(base)
+        config = replace(self, num_prompts=self._prompts(base))
+        found = None if self.target_modules is None else match_modules(base, self.target_modules)
+        if found is None or self._is_on_tokens(base):
+            sites = token_sites(base, config, found, has_bank=has_bank)
+        else:
+            sites = graph_sites(base, config, found, has_bank=has_bank)
+        return sites + self.saved_sites(base)
 
+    def _is_on_tokens(self, base: nn.Module) -> bool:
+        """Whether all targets are blocks of a token backbone."""
+        if self.target_modules is None:
+            return True
+        if not is_token_backbone(base):
+            return False
+        return set(match_modules(base, self.target_modules)) <= set(token_blocks(base)[1])
 
-def _are_blocks(base: nn.Module, found: Mapping[str, nn.Module]) -> bool:
-    """Whether these are all blocks of a token backbone."""
-    return is_token_backbone(base) and set(found) <= set(token_blocks(base)[1])
+    def _prompts(self, base: nn.Module) -> int:
+        if self.num_prompts is not None:
+            return self.num_prompts
+        return _TOKEN_PROMPTS if self._is_on_tokens(base) else 0
 
 
 __all__ = ["PointPEFTConfig"]

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from ..errors import PlacementError
-from ..nn import GeometryAwareAdapter, NeighborAttention
+from ..nn import GeometryAwareAdapter, NeighborAttention, PointPriorPrompt, PromptTokens
 from ..trainable import match_modules
 from .biases import bias_sites
 from .calls import parameter_names
 from .config import Site
 from .graph_adapter import GraphAdapter
+from .graph_clouds import CloudIds, CloudTeller
 from .graph_geometry import CallReader, GeometrySource, Names, SharedStructures
-from .layers import output_channels
+from .graph_prompts import GraphPrompts, takes_prompts
+from .layers import input_channels, output_channels
 from .slot import SLOT, check_site
 
 if TYPE_CHECKING:
@@ -21,7 +23,11 @@ if TYPE_CHECKING:
 
 
 def graph_sites(
-    base: nn.Module, config: "PointPEFTConfig", targets: Mapping[str, nn.Module]
+    base: nn.Module,
+    config: "PointPEFTConfig",
+    targets: Mapping[str, nn.Module],
+    *,
+    has_bank: bool,
 ) -> list[Site]:
     """Components at layers of any model, the head aside.
 
@@ -29,10 +35,12 @@ def graph_sites(
         base: The model.
         config: The method's settings.
         targets: The layers by path.
+        has_bank: Whether prompts get an answer of a memory bank.
 
     Raises:
         PlacementError: If a target is a container, tells no width, or neither receives geometry nor
-            lies within a module that does; those that do are listed.
+            lies within a module that does; those that do are listed. If there are to be prompts
+            and no target can take them.
     """
     names = config.names
     sources: dict[str, GeometrySource] = {}
@@ -44,10 +52,30 @@ def graph_sites(
             within = _contains(origin, path)
             reader = CallReader(base.get_submodule(origin), names) if within else None
             sources[origin] = GeometrySource(reader)
-    shared = SharedStructures(tuple(s for s in sources.values() if s.reader is None))
+    clouds = CloudIds() if has_bank else None
+    prompted = _prompted(base, config, targets) if config.num_prompts else {}
+    prompts = {
+        path: GraphPrompts(
+            _prompt(config, channels, has_bank=has_bank),
+            path,
+            CallReader(targets[path], names),
+            None if (origin := origins[path]) is None else sources[origin],
+            clouds,
+            config.bank_channels,
+        )
+        for path, channels in prompted.items()
+    }
+    noted = [source for source in sources.values() if source.reader is None]
+    shared = SharedStructures((*noted, *prompts.values()))
     attention: dict[int, NeighborAttention] = {}
     sites = [Site("", "structures", shared)]
     sites += [Site(origin, "source", source) for origin, source in sources.items()]
+    if clouds is not None:
+        sites.append(Site("", "clouds", clouds))
+        sites += [
+            Site(path, "tells", CloudTeller(CallReader(module, names), clouds))
+            for path, module in _carriers(base, names).items()
+        ]
     for path, layer in targets.items():
         channels = output_channels(layer, path, config.channels)
         if channels not in attention:
@@ -67,8 +95,12 @@ def graph_sites(
         )
         origin = origins[path]
         source = None if origin is None else sources[origin]
-        reader = CallReader(layer, names)
-        sites.append(Site(path, "adapter", GraphAdapter(adapter, path, reader, source, shared)))
+        reader, joined = CallReader(layer, names), prompts.get(path)
+        placed = GraphAdapter(adapter, path, reader, source, shared, joined)
+        sites.append(Site(path, "adapter", placed))
+        # After hooks run in reverse: the rows of prompts go before the adapter.
+        if joined is not None:
+            sites.append(Site(path, "prompt", joined))
     if config.train_biases:
         saved = config.trained_modules(base)
         sites += bias_sites(base, inside=tuple(targets), without=saved)
@@ -91,8 +123,48 @@ def _origin(base: nn.Module, path: str, names: Names, pos_from: str | None) -> s
         f"or {names.edge_index!r} by name (got {type(base.get_submodule(path)).__name__} with "
         f"{', '.join(parameter_names(base.get_submodule(path))) or 'no named parameters'}); "
         f"say 'pos_name' if the model has another name, 'pos_from' if another module tells it; "
-        f"modules that do: {_carriers(base, names)}"
+        f"modules that do: {_listed(_carriers(base, names))}"
     )
+
+
+def _prompted(
+    base: nn.Module, config: "PointPEFTConfig", targets: Mapping[str, nn.Module]
+) -> dict[str, int]:
+    """The first targets that can take prompts, and the width of their input, by path."""
+    if not config.prompt_depth:
+        return {}
+    if found := _takers(targets, config):
+        return dict(list(found.items())[: config.prompt_depth])
+    others = _takers(dict(base.named_modules()), config)
+    raise PlacementError(
+        f"Expected a target that can take prompts: one called with features first, with "
+        f"{config.edge_index_name!r} by name, and with nothing else that has a row per point, but "
+        f"for positions (got {', '.join(targets)}); num_prompts=0 goes without; modules that can: "
+        f"{_listed(others)}"
+    )
+
+
+def _prompt(
+    config: "PointPEFTConfig", channels: int, *, has_bank: bool
+) -> PointPriorPrompt | PromptTokens:
+    num_prompts = config.num_prompts or 0
+    if not has_bank:
+        return PromptTokens(num_prompts, channels)
+    # The first layers of a model may be narrower than the bottleneck.
+    width = min(config.prompt_bottleneck_channels, channels)
+    return PointPriorPrompt(channels, num_prompts, width)
+
+
+def _takers(modules: Mapping[str, nn.Module], config: "PointPEFTConfig") -> dict[str, int]:
+    """The modules that can take prompts, and the width of their input, by path."""
+    measured = config.in_channels or {}
+    return {
+        path: channels
+        for path, module in modules.items()
+        if SLOT not in path.split(".")
+        and takes_prompts(module, CallReader(module, config.names))
+        and (channels := input_channels(module, measured.get(path))) > 0
+    }
 
 
 def _named_origin(base: nn.Module, path: str, pos_from: str) -> str | None:
@@ -123,16 +195,19 @@ def _contains(outer: str, inner: str) -> bool:
     return outer == "" or f"{inner}.".startswith(f"{outer}.")
 
 
-def _carriers(base: nn.Module, names: Names) -> str:
-    """Paths of the modules whose calls tell the geometry."""
-    found = [
-        path or "the model itself"
+def _carriers(base: nn.Module, names: Names) -> dict[str, nn.Module]:
+    """The modules whose calls tell the geometry, by path."""
+    return {
+        path: module
         for path, module in base.named_modules()
         if SLOT not in path.split(".")
         and (reader := CallReader(module, names)).tells_pos
         and reader.tells_neighbors
-    ]
-    return ", ".join(found) or "none"
+    }
+
+
+def _listed(modules: Mapping[str, object]) -> str:
+    return ", ".join(path or "the model itself" for path in modules) or "none"
 
 
 __all__ = ["graph_sites"]

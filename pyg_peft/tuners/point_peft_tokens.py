@@ -41,10 +41,11 @@ def token_sites(
     attention = NeighborAttention(channels, config.attention_channels, config.attention_heads)
     chosen = blocks if chosen is None else chosen
     prompted = [path for path in list(blocks)[: config.prompt_depth] if path in chosen]
-    if not config.num_prompts:
+    prompts_of_each = config.num_prompts or 0
+    if not prompts_of_each:
         prompted = []
     geometry = PromptGeometry(
-        config.num_prompts if prompted else 0,
+        prompts_of_each if prompted else 0,
         k=config.k,
         ratio=config.ratio,
         num_interp=config.num_interp,
@@ -53,7 +54,7 @@ def token_sites(
     for path, block in blocks.items():
         if path not in chosen:
             continue
-        num_prompts = config.num_prompts if path in prompted else 0
+        num_prompts = prompts_of_each if path in prompted else 0
         adapter = GeometryAwareAdapter(
             channels,
             config.bottleneck_channels,

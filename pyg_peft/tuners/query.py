@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..nn import MemoryBank
+from ..nn.cloud_rows import CloudRows
+from .graph_geometry import CallReader, Names
 
 
 def frozen_part(
@@ -31,6 +34,31 @@ def frozen_part(
     return part
 
 
+def module_query(
+    base: nn.Module, call: Mapping[str, Any], source: CloudRows, names: Names
+) -> Tensor:
+    """The query of a call to any model whose adapters rest: what its bank's rows are made of.
+
+    Args:
+        base: The model; it runs once.
+        call: Its arguments by name.
+        source: Where the bank's rows come from.
+        names: What the model calls its cloud ids.
+
+    Shapes: output ``(B, C)``.
+    """
+    batch = CallReader(base, names)((), dict(call)).batch
+    data = next((v for v in call.values() if hasattr(v, "num_graphs")), None)
+    size: Any = call.get("batch_size")
+    if size is None and data is not None:
+        size = data.num_graphs
+    if size is None:
+        size = 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
+    run = lambda: base(**call)  # noqa: E731
+    with torch.no_grad():
+        return source.read(base, run, batch, int(size))
+
+
 def retrieve(
     bank: MemoryBank, query: Tensor, top_k: int, *, sample_id: Tensor | None, training: bool
 ) -> Tensor:
@@ -48,4 +76,4 @@ def retrieve(
     return bank(query, top_k, sample_id=sample_id if leaves_out else None)
 
 
-__all__ = ["frozen_part", "retrieve"]
+__all__ = ["frozen_part", "module_query", "retrieve"]

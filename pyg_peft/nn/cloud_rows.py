@@ -1,0 +1,122 @@
+"""One row a cloud from inside any model: what a module returns, pooled."""
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+_POOLS = ("max", "mean", None)
+
+
+@dataclass(frozen=True)
+class CloudRows:
+    """Where in a model a bank's rows come from, so that a query is made the same way.
+
+    Args:
+        module: path of the module whose output is taken.
+        pool: ``"max"`` or ``"mean"`` over the rows of a cloud, zero for a cloud without rows;
+            ``None`` if the module returns one row a cloud.
+
+    Raises:
+        ValueError: another ``pool``; a module that runs never or twice, or returns other rows.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        >>> pos, batch = torch.randn(5, 3), torch.tensor([0, 0, 1, 1, 1])
+        >>> CloudRows("0").read(net, lambda: net(pos), batch, 2).shape
+        torch.Size([2, 4])
+    """
+
+    module: str
+    pool: str | None = "max"
+
+    def __post_init__(self) -> None:
+        if self.pool not in _POOLS:
+            raise ValueError(f"Expected 'pool' to be 'max', 'mean' or None (got {self.pool!r})")
+
+    @classmethod
+    def find(cls, model: nn.Module, module: str, pool: str | None = "max") -> Self:
+        """Look up the one module of ``model`` that a path or a glob names."""
+        paths = [p for p, _ in model.named_modules() if p and "peft" not in p.split(".")]
+        found = [path for path in paths if _matches(path, module)]
+        if len(found) == 1:
+            return cls(found[0], pool)
+        if found:
+            raise ValueError(f"Expected 'module' to name one module (got {', '.join(found)})")
+        near = difflib.get_close_matches(module, paths, n=5, cutoff=0.4) or paths[:5]
+        raise ValueError(
+            f"Expected 'module' to name a module of {type(model).__name__} (got {module!r}; "
+            f"nearest paths: {', '.join(near) or 'none'})"
+        )
+
+    def read(
+        self, model: nn.Module, run: Callable[[], Any], batch: Tensor | None, num_clouds: int
+    ) -> Tensor:
+        """Return one row a cloud of a forward.
+
+        Args:
+            model: holds the module.
+            run: runs ``model`` once.
+            batch: cloud of each point of the model's input; ``None`` for one cloud.
+            num_clouds: number of clouds ``B``.
+
+        Shapes: batch ``(N,)``; output ``(B, C)``.
+        """
+        outputs: list[Any] = []
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.append(output)
+
+        handle = model.get_submodule(self.module).register_forward_hook(note)
+        try:
+            run()
+        finally:
+            handle.remove()
+        if len(outputs) != 1:
+            raise ValueError(
+                f"Expected {self.module!r} to be called once in a forward (got {len(outputs)} "
+                "calls): name another module"
+            )
+        return self._pooled(outputs[0], batch, num_clouds)
+
+    def _pooled(self, output: Any, batch: Tensor | None, num_clouds: int) -> Tensor:
+        x = output
+        if isinstance(output, (tuple, list)) and len(output) >= 3:  # pyright: ignore[reportUnknownArgumentType]
+            x, _, batch, *_ = output  # (x, pos, batch): rows of a level of its own
+        if not isinstance(x, Tensor) or x.dim() != 2 or not x.is_floating_point():
+            got = f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__  # pyright: ignore[reportUnknownArgumentType]
+            raise ValueError(
+                f"Expected {self.module!r} to return features [N, C], or (x, pos, batch) "
+                f"(got {got})"
+            )
+        if self.pool is None:
+            if x.size(0) != num_clouds:
+                raise ValueError(
+                    f"Expected {self.module!r} to return a row for each of {num_clouds} clouds "
+                    f"(got {x.size(0)} rows): pool='max' or 'mean' pools rows of points"
+                )
+            return x
+        if batch is None and num_clouds == 1:
+            batch = torch.zeros(x.size(0), dtype=torch.long, device=x.device)
+        if batch is None or batch.size(0) != x.size(0):
+            points = "unknown" if batch is None else str(batch.size(0))
+            raise ValueError(
+                f"Expected {self.module!r} to return a row for each point, or (x, pos, batch) "
+                f"(got {x.size(0)} rows, of {points} points in {num_clouds} clouds): name another "
+                "module; pool=None takes one row a cloud as it is"
+            )
+        return scatter(x, batch, dim=0, dim_size=num_clouds, reduce=str(self.pool))
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Segment by segment: ``*`` does not cross a dot."""
+    parts, wanted = path.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+__all__ = ["CloudRows"]
