@@ -1,7 +1,6 @@
 """DGCNN as a classifier: edge convolutions on graphs in feature space, a head on top."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,18 +9,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.edge_conv_block import edge_conv_levels
-from pyg_peft.backbones.flat_input import FlatClouds, flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.flat_input import FlatClouds
 from pyg_peft.backbones.own_files import OwnWeights, own_weights
 from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.segment_max import segment_max
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.stages import mean_of_clouds
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class DGCNN(nn.Module):
+class DGCNN(FlatBackbone):
     """The DGCNN classifier, after `"Dynamic Graph CNN for Learning on Point Clouds"
     <https://arxiv.org/abs/1801.07829>`_, section 4.1.
 
@@ -108,28 +107,8 @@ class DGCNN(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, self.mix, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments; ``DGCNN(**model.config)`` has the same shapes."""
-        return {name: getattr(self, name) for name in signature(DGCNN).parameters}
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        head = scoring_mlp(
-            self.embed_dim,
-            *self.head_channels,
-            num_classes,
-            dropout=self.head_dropout,
-            slope=0.2,
-            first_bias=False,
-        )
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
+    def head_options(self) -> dict[str, Any]:
+        return {"dropout": self.head_dropout, "slope": 0.2, "first_bias": False}
 
     def forward_features(
         self,
@@ -139,28 +118,11 @@ class DGCNN(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
         """Maximum and mean over each cloud's points, ``[B, embed_dim]``; zero for an empty one."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         mixed: Tensor = self.mix(run_levels(self.levels, clouds), *clouds[1:])
         largest = segment_max(mixed, clouds.batch, clouds.batch_size)
         mean = mean_of_clouds(mixed, clouds.batch, clouds.batch_size)
         return torch.cat([largest, mean], dim=1)
-
-    def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
-        """Scores ``[B, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> Tensor:

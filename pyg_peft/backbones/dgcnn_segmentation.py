@@ -1,7 +1,6 @@
 """DGCNN for segmentation: each point's edge features beside its cloud's, and its category."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,17 +11,16 @@ from torch import Tensor, nn
 from pyg_peft.backbones.category_level import CategoryLevel
 from pyg_peft.backbones.dgcnn import level_sizes, run_levels
 from pyg_peft.backbones.edge_conv_block import edge_conv_levels
-from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.segment_max import segment_max
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class DGCNNSegmentation(nn.Module):
+class DGCNNSegmentation(FlatBackbone):
     """The DGCNN segmentation network, after `"Dynamic Graph CNN for Learning on Point Clouds"
     <https://arxiv.org/abs/1801.07829>`_, section 4.3.
 
@@ -127,24 +125,9 @@ class DGCNNSegmentation(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, self.mix, *self.decoder, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {name: getattr(self, name) for name in signature(DGCNNSegmentation).parameters}
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        widths = (self.embed_dim, *self.head_channels, num_classes)
-        head = scoring_mlp(
-            *widths, dropout=self.head_dropout, last_dropout=0.0, slope=0.2, first_bias=False
-        )
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
+    def head_options(self) -> dict[str, Any]:
+        rates = {"dropout": self.head_dropout, "last_dropout": 0.0}
+        return {**rates, "slope": 0.2, "first_bias": False}
 
     def forward_features(
         self,
@@ -156,16 +139,11 @@ class DGCNNSegmentation(nn.Module):
         category: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "N C"]:
         """A feature of each point, ``[N, embed_dim]``."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         local = run_levels(self.levels, clouds)
         of_cloud = segment_max(self.mix(local, *clouds[1:]), clouds.batch, clouds.batch_size)
         x = torch.cat([of_cloud[clouds.batch], local], dim=1)
         return self.decoder[0](x, *clouds[1:], category=category)
-
-    def forward_head(self, x: Float[Tensor, "N C"]) -> Tensor:
-        """Scores ``[N, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
 
     def forward(
         self,
@@ -179,9 +157,6 @@ class DGCNNSegmentation(nn.Module):
         return self.forward_head(
             self.forward_features(x, pos, batch, batch_size, category=category)
         )
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["DGCNNSegmentation"]

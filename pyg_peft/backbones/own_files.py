@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyg_peft.backbones.state_files import State, join_names, read_state_dict
+from pyg_peft.backbones.weights import count_classes
 from pyg_peft.errors import CheckpointError
 
 _TASK = ("decoder.", "head.")
@@ -109,19 +110,8 @@ def own_weights(
         state = {key: value for key, value in state.items() if not key.startswith(_TASK)}
         fresh = _TASK
     widths = _head_widths(state)
-    if not widths:
-        if num_classes is None:
-            raise ValueError(
-                "Expected 'num_classes' to be given for weights without a head (got None)"
-            )
-        return OwnWeights(state, num_classes, (*fresh, "head."), name)
-    if num_classes not in (None, widths[-1]):
-        raise ValueError(
-            f"Expected 'num_classes' to be {widths[-1]}, the size of the checkpoint's head "
-            f"(got {num_classes}): leave it out, then call reset_head({num_classes}) for a "
-            "fresh head"
-        )
-    return OwnWeights(state, widths[-1], fresh, name)
+    num_classes = count_classes(num_classes, widths[-1] if widths else None)
+    return OwnWeights(state, num_classes, fresh if widths else (*fresh, "head."), name)
 
 
 def _head_widths(state: State) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pyg_peft.backbones.state_files import State, read_state_dict
 from pyg_peft.backbones.weights import (
+    count_classes,
     infer_depth,
     infer_width,
     map_point_mae_decoder_keys,
@@ -38,25 +39,16 @@ def classifier_weights(
     embed_dim = infer_width(state, "norm.weight", leftovers)
     refuse_leftovers(leftovers, name)
 
+    has_head = any(key.startswith("head.") for key in state)
+    stored = infer_width(state, "head.layers.8.bias", leftovers) if has_head else None
     fresh: list[str] = []
-    if any(key.startswith("head.") for key in state):
-        stored = infer_width(state, "head.layers.8.bias", leftovers)
-        if num_classes not in (None, stored):
-            raise ValueError(
-                f"Expected 'num_classes' to be {stored}, the size of the checkpoint's head "
-                f"(got {num_classes}): leave it out, then call reset_head({num_classes}) for a "
-                "fresh head"
-            )
-        num_classes = stored
-    elif num_classes is None:
-        raise ValueError("Expected 'num_classes' to be given for weights without a head (got None)")
-    else:
+    if not has_head:
         fresh += [name for name in ("cls_token", "cls_pos") if name not in state]
         fresh.append("head.")
     if "patch_embed.feature_stem.weight" not in state:
         fresh += ["patch_embed.feature_stem."]
     sizes = {
-        "num_classes": num_classes,
+        "num_classes": count_classes(num_classes, stored),
         "embed_dim": embed_dim,
         "depth": max(infer_depth(state), 1),
     }

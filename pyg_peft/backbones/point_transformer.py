@@ -1,24 +1,22 @@
 """Point Transformer as a classifier: five levels of vector attention, a mean, a head on top."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import OwnWeights, own_weights
 from pyg_peft.backbones.point_transformer_level import TransitionDown
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.stages import Stage, encode, features, mean_of_clouds
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import infer_depth, load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class PointTransformer(nn.Module):
+class PointTransformer(FlatBackbone):
     """The Point Transformer classifier, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
 
@@ -111,27 +109,6 @@ class PointTransformer(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments; ``PointTransformer(**model.config)`` has the same shapes."""
-        return {name: getattr(self, name) for name in signature(PointTransformer).parameters}
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        head = scoring_mlp(
-            self.embed_dim,
-            *self.head_channels,
-            num_classes,
-            dropout=self.head_dropout,
-        )
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
-
     def forward_features(
         self,
         x: Float[Tensor, "N in_channels"] | None = None,
@@ -140,27 +117,10 @@ class PointTransformer(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
         """The mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         last = encode(self.levels, stage, clouds.batch_size)[-1]
         return mean_of_clouds(features(last), last.batch, clouds.batch_size)
-
-    def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
-        """Scores ``[B, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 def point_transformer_levels(

@@ -1,25 +1,23 @@
 """Point Transformer for segmentation: the classifier's levels, and a U-Net's way back."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_transformer import level_sizes, point_transformer_levels
 from pyg_peft.backbones.point_transformer_level import Summit, TransitionUp
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.stages import Stage, decode, encode
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import infer_depth, load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class PointTransformerSegmentation(nn.Module):
+class PointTransformerSegmentation(FlatBackbone):
     """The Point Transformer segmentation network, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
 
@@ -125,25 +123,6 @@ class PointTransformerSegmentation(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, *self.decoder, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            name: getattr(self, name) for name in signature(PointTransformerSegmentation).parameters
-        }
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        widths = (self.embed_dim, *self.head_channels, num_classes)
-        head = scoring_mlp(*widths, dropout=self.head_dropout)
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
-
     def forward_features(
         self,
         x: Float[Tensor, "N in_channels"] | None = None,
@@ -152,29 +131,12 @@ class PointTransformerSegmentation(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
         """A feature of each point, ``[N, embed_dim]``."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)[1:]
         summit, *ups = self.decoder
         coarse = stages[-1]._replace(x=summit(*stages[-1], clouds.batch_size))
         return decode(ups, coarse, stages[:-1], clouds.batch_size)
-
-    def forward_head(self, x: Float[Tensor, "N C"]) -> Tensor:
-        """Scores ``[N, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["PointTransformerSegmentation"]

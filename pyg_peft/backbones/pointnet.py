@@ -1,25 +1,24 @@
 """PointNet as a classifier: layers that all points share, a maximum, a head on top."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.backbones.flat_input import FlatClouds, flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.flat_input import FlatClouds
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
 from pyg_peft.backbones.segment_max import segment_max
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class PointNet(nn.Module):
+class PointNet(FlatBackbone):
     """The PointNet classifier, after `"PointNet: Deep Learning on Point Sets for 3D Classification
     and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
 
@@ -108,27 +107,8 @@ class PointNet(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments; ``PointNet(**model.config)`` has the same shapes."""
-        return {name: getattr(self, name) for name in signature(PointNet).parameters}
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        head = scoring_mlp(
-            self.embed_dim,
-            *self.head_channels,
-            num_classes,
-            dropout=0.0,
-            last_dropout=self.head_dropout,
-        )
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
+    def head_options(self) -> dict[str, Any]:
+        return {"dropout": 0.0, "last_dropout": self.head_dropout}
 
     def forward_features(
         self,
@@ -138,26 +118,9 @@ class PointNet(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
         """The maximum over each cloud's points, ``[B, embed_dim]``; zero for an empty cloud."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         _, x = run_levels(self.levels, clouds)
         return segment_max(x, clouds.batch, clouds.batch_size)
-
-    def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
-        """Scores ``[B, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 def pointnet_levels(

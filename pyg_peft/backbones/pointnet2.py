@@ -1,17 +1,15 @@
 """PointNet++ as a classifier: a PointNet around sampled centres, level upon level."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.set_abstraction import GlobalSetAbstraction, SetAbstraction
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.stages import Stage, encode, features
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
@@ -20,7 +18,7 @@ from pyg_peft.typing import Batch, Pos
 LAYERS = r"conv\.local_nn|mlp"
 
 
-class PointNetPlusPlus(nn.Module):
+class PointNetPlusPlus(FlatBackbone):
     """The PointNet++ classifier with single-scale grouping, after `"PointNet++: Deep Hierarchical
     Feature Learning on Point Sets in a Metric Space" <https://arxiv.org/abs/1706.02413>`_.
 
@@ -126,27 +124,6 @@ class PointNetPlusPlus(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments; ``PointNetPlusPlus(**model.config)`` has the same shapes."""
-        return {name: getattr(self, name) for name in signature(PointNetPlusPlus).parameters}
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        head = scoring_mlp(
-            self.embed_dim,
-            *self.head_channels,
-            num_classes,
-            dropout=self.head_dropout,
-        )
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
-
     def forward_features(
         self,
         x: Float[Tensor, "N in_channels"] | None = None,
@@ -155,26 +132,9 @@ class PointNetPlusPlus(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
         """The feature of each cloud, ``[B, embed_dim]``; zero for an empty one."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         return features(encode(self.levels, stage, clouds.batch_size)[-1])
-
-    def forward_head(self, x: Float[Tensor, "B C"]) -> Tensor:
-        """Scores ``[B, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 def pointnet2_levels(

@@ -1,7 +1,6 @@
 """PointNet++ for segmentation: the levels of the classifier, and a way back to the points."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,17 +8,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.feature_propagation import FeaturePropagation
-from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.pointnet2 import LAYERS, pointnet2_levels
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.stages import Stage, decode, encode
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class PointNetPlusPlusSegmentation(nn.Module):
+class PointNetPlusPlusSegmentation(FlatBackbone):
     """The PointNet++ segmentation network with single-scale grouping, after `"PointNet++: Deep
     Hierarchical Feature Learning on Point Sets in a Metric Space"
     <https://arxiv.org/abs/1706.02413>`_.
@@ -138,25 +136,6 @@ class PointNetPlusPlusSegmentation(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, *self.decoder, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            name: getattr(self, name) for name in signature(PointNetPlusPlusSegmentation).parameters
-        }
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        widths = (self.embed_dim, *self.head_channels, num_classes)
-        head = scoring_mlp(*widths, dropout=self.head_dropout)
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
-
     def forward_features(
         self,
         x: Float[Tensor, "N in_channels"] | None = None,
@@ -165,28 +144,11 @@ class PointNetPlusPlusSegmentation(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
         """A feature of each point, ``[N, embed_dim]``."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)
         stages[0] = stage._replace(x=clouds.points)
         return decode(self.decoder, stages[-1], stages[:-1], clouds.batch_size)
-
-    def forward_head(self, x: Float[Tensor, "N C"]) -> Tensor:
-        """Scores ``[N, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["PointNetPlusPlusSegmentation"]

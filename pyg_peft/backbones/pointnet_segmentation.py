@@ -1,7 +1,6 @@
 """PointNet for segmentation: each point's own feature beside that of its cloud."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,19 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.backbones.flat_input import flat_input
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.pointnet import pointnet_levels, run_levels
 from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
 from pyg_peft.backbones.segment_max import segment_max
-from pyg_peft.backbones.shared_mlp import scoring_mlp
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
 from pyg_peft.typing import Batch, Pos
 
 
-class PointNetSegmentation(nn.Module):
+class PointNetSegmentation(FlatBackbone):
     """The PointNet segmentation network, after `"PointNet: Deep Learning on Point Sets for 3D
     Classification and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
 
@@ -119,23 +117,6 @@ class PointNetSegmentation(nn.Module):
         load_checked(model, weights.state, fresh=weights.fresh)
         return model
 
-    def reset_parameters(self) -> None:
-        for part in (*self.levels, *self.decoder, self.head):
-            part.reset_parameters()  # pyright: ignore[reportCallIssue]
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {name: getattr(self, name) for name in signature(PointNetSegmentation).parameters}
-
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
-        widths = (self.embed_dim, *self.head_channels, num_classes)
-        head = scoring_mlp(*widths, dropout=self.head_dropout)
-        self.head = head.to(next(self.levels.parameters())).train(self.training)
-        self.num_classes = num_classes
-
     def forward_features(
         self,
         x: Float[Tensor, "N in_channels"] | None = None,
@@ -144,28 +125,11 @@ class PointNetSegmentation(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
         """A feature of each point, ``[N, embed_dim]``."""
-        like = next(self.levels.parameters())
-        clouds = flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+        clouds = self.flat_input(x, pos, batch, batch_size)
         local, x = run_levels(self.levels, clouds)
         of_cloud = segment_max(x, clouds.batch, clouds.batch_size)
         x = torch.cat([local, of_cloud[clouds.batch]], dim=1)
         return self.decoder[0](x, clouds.pos, clouds.batch, clouds.batch_size)
-
-    def forward_head(self, x: Float[Tensor, "N C"]) -> Tensor:
-        """Scores ``[N, num_classes]`` from :meth:`forward_features`."""
-        return self.head(x)
-
-    def forward(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Tensor:
-        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["PointNetSegmentation"]

@@ -69,6 +69,27 @@ def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, T
     return state[key].numel()
 
 
+def count_classes(num_classes: int | None, stored: int | None) -> int:
+    """The classes ``stored`` in a file's head; without a head, those that the caller asks for.
+
+    Raises:
+        ValueError: if neither is there, or they differ.
+    """
+    if stored is None:
+        if num_classes is None:
+            raise ValueError(
+                "Expected 'num_classes' to be given for weights without a head (got None)"
+            )
+        return num_classes
+    if num_classes not in (None, stored):
+        raise ValueError(
+            f"Expected 'num_classes' to be {stored}, the size of the checkpoint's head "
+            f"(got {num_classes}): leave it out, then call reset_head({num_classes}) for a "
+            "fresh head"
+        )
+    return stored
+
+
 def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
     """Raise :class:`CheckpointError`, naming the keys that nothing in ``name`` corresponds to."""
     if leftovers:
@@ -79,6 +100,7 @@ def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
 
 
 __all__ = [
+    "count_classes",
     "infer_depth",
     "infer_width",
     "load_checked",

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from pyg_peft.backbones import PointMAE
+from pyg_peft.backbones import PointMAE, PointNet
 from pyg_peft.errors import CheckpointError
 from pyg_peft.testing import (
     assert_batch_isolated,
@@ -70,6 +70,14 @@ def test_config_rebuilds_the_model(case: Case):
     again.load_state_dict(model.state_dict())
     assert torch.equal(case.call(again, clouds_of()), case.call(model, clouds_of()))
     assert f"num_classes={CLASSES}, in_channels={CHANNELS}" in repr(model)
+
+
+def test_config_of_a_users_subclass_is_that_of_its_parent():
+    class Mine(PointNet):
+        def __init__(self) -> None:
+            super().__init__(num_classes=4, head_dropout=0.1)
+
+    assert Mine().config == PointNet(num_classes=4, head_dropout=0.1).config
 
 
 def test_reset_is_reproducible(case: Case):

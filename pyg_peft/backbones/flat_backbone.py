@@ -1,0 +1,94 @@
+"""What the backbones on flat clouds have in common: features first, then a head of layers."""
+
+from inspect import signature
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.nn import MLP
+from torch_geometric.nn.inits import reset
+
+from pyg_peft.backbones.flat_input import FlatClouds, flat_input
+from pyg_peft.backbones.shared_mlp import scoring_mlp
+from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.typing import Batch, Pos
+
+
+class FlatBackbone(nn.Module):
+    """The base of classifiers and segmentation models on flat clouds; it has no layers itself.
+
+    The rows of features and scores are the ``B`` clouds for a classifier, the ``N`` points for a
+    segmentation model. A subclass sets every argument of its constructor as an attribute, builds
+    ``levels`` and what follows them, ends with :meth:`reset_head`, and has ``forward_features``.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (rows, num_classes).
+    """
+
+    num_classes: int
+    in_channels: int
+    embed_dim: int
+    head_channels: tuple[int, ...]
+    head_dropout: float
+    levels: nn.ModuleList
+    head: MLP
+
+    def reset_parameters(self) -> None:
+        for part in self.children():
+            reset(part)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; the class, called with them, gives the same shapes."""
+        # A user's subclass may take other arguments: those of the class right below are meant.
+        own = next(kind for kind in type(self).__mro__ if FlatBackbone in kind.__bases__)
+        return {name: getattr(self, name) for name in signature(own).parameters}
+
+    def head_options(self) -> dict[str, Any]:
+        """How the head differs from plain layers: arguments of ``scoring_mlp``."""
+        return {"dropout": self.head_dropout}
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        check_positive(num_classes=num_classes)
+        widths = (self.embed_dim, *self.head_channels, num_classes)
+        head = scoring_mlp(*widths, **self.head_options())
+        self.head = head.to(next(self.levels.parameters())).train(self.training)
+        self.num_classes = num_classes
+
+    def flat_input(
+        self, x: Tensor | None, pos: Tensor | None, batch: Tensor | None, batch_size: int | None
+    ) -> FlatClouds:
+        """A call's arguments, checked, and in the precision of the weights."""
+        like = next(self.levels.parameters())
+        return flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "rows C"]:
+        """A feature of each row, ``[rows, embed_dim]``."""
+        raise NotImplementedError
+
+    def forward_head(self, x: Float[Tensor, "rows C"]) -> Float[Tensor, "rows num_classes"]:
+        """Scores ``[rows, num_classes]`` from :meth:`forward_features`."""
+        return self.head(x)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "rows num_classes"]:
+        """Scores of each cloud ``[B, num_classes]``, or of each point ``[N, num_classes]``."""
+        return self.forward_head(self.forward_features(x, pos, batch, batch_size))
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+__all__ = ["FlatBackbone"]
