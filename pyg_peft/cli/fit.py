@@ -146,13 +146,25 @@ def run(
         metadata={"weights": {"source": backbone, "seed": seed}},
     )
     if report.is_main:
-        _write_result(report, Path(output), {
-            "task": task,
-            "data": data, "data_args": data_args or {}, "batch_size": batch_size, "seed": seed,
-            "method": method, "method_args": method_args or {}, "options": asdict(options),
-            "augmentation": augmentation, "val_fraction": val_fraction, "num_views": num_views,
-            "precision": str(settings.get("precision", "32-true")),
-        }, 0 if rows is None else len(rows))
+        _write_result(
+            report,
+            Path(output),
+            {
+                "task": task,
+                "data": data,
+                "data_args": data_args or {},
+                "batch_size": batch_size,
+                "seed": seed,
+                "method": method,
+                "method_args": method_args or {},
+                "options": asdict(options),
+                "augmentation": augmentation,
+                "val_fraction": val_fraction,
+                "num_views": num_views,
+                "precision": str(settings.get("precision", "32-true")),
+            },
+            0 if rows is None else len(rows),
+        )
     say(f"best epoch {report.epoch + 1}: validation {report.val}")
     if report.test is not None:
         say(f"test {report.test}")
@@ -173,9 +185,7 @@ def _groups(dataset: Any, field: str | None) -> Any:
     return torch.tensor([names.setdefault(value, len(names)) for value in values])
 
 
-def _write_result(
-    report: FitReport, folder: Path, run: dict[str, Any], bank_rows: int
-) -> None:
+def _write_result(report: FitReport, folder: Path, run: dict[str, Any], bank_rows: int) -> None:
     numbers = {
         name: {
             "accuracy": found.accuracy,

@@ -51,9 +51,7 @@ def make_model(
     config = make_config(method, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed_seed(seed, "adapter"))
-        return get_peft_model(
-            base, config, memory_bank=bank if config.takes_memory_bank else None
-        )
+        return get_peft_model(base, config, memory_bank=bank if config.takes_memory_bank else None)
 
 
 def fill_bank(
