@@ -61,7 +61,7 @@ class GraphPrompts(Component):
         super().__init__()
         self.prompt = prompt
         self.path = path
-        has_pos = not reader.owner and reader.pos in reader.parameters
+        has_pos = reader.pos in reader.parameters
         self.prompt_pos = nn.Parameter(torch.empty(prompt.num_prompts, 3)) if has_pos else None
         self.map: nn.Module = nn.Identity()
         if isinstance(prompt, PointPriorPrompt) and bank_channels not in (None, prompt.channels):
@@ -92,8 +92,8 @@ class GraphPrompts(Component):
         source: Any = x[0] if isinstance(x, (tuple, list)) else x
         self._check(call, source)
         num_targets, is_bipartite = _targets(x, pos)
-        if is_bipartite and getattr(module, "add_self_loops", False):
-            _check_loops(self.path, source.size(0), num_targets)
+        if is_bipartite:
+            _check_bipartite(module, self.path, source.size(0), num_targets)
         prompts, cloud = self._prompts(args, kwargs, num_targets)
         rows = prompts.to(source.dtype).flatten(0, 1)  # [B * P, C]
         changes: dict[str, Any] = {
@@ -212,9 +212,16 @@ def _append(value: Any, rows: Tensor) -> Any:
     return torch.cat([source, rows.to(source.dtype)]), *rest
 
 
-def _check_loops(path: str, num_sources: int, num_targets: int) -> None:
-    """Raise if self-loops, which a layer adds up to the smaller number, would meet prompts."""
-    if num_sources < num_targets:
+def _check_bipartite(module: nn.Module, path: str, num_sources: int, num_targets: int) -> None:
+    """Raise if self-loops, which a layer adds up to the smaller number, would meet prompts, or if
+    the sources are not the first of a pair.
+    """
+    if getattr(module, "flow", "source_to_target") != "source_to_target":
+        raise ValueError(
+            f"Expected {path!r} to pass messages along bipartite edges (got 'target_to_source'): "
+            "choose another target or num_prompts=0"
+        )
+    if getattr(module, "add_self_loops", False) and num_sources < num_targets:
         raise ValueError(
             f"Expected {path!r}, which adds self-loops, to have no fewer sources than targets "
             f"(got {num_sources} and {num_targets}): choose another target or num_prompts=0"

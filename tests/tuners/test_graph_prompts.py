@@ -155,24 +155,32 @@ def test_saved_copied_checkpointed(name: str, has_bank: bool):
         assert getattr(module, "prior", None) is None, "nothing is kept after the forward"
 
 
-def test_compiles():
+@either_way
+def test_compiles(has_bank: bool):
+    """With a bank from a query that is handed in: the frozen forward is no part of the graph."""
+
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.a = PointTransformerConv(8, 8)
 
-        def forward(self, x: Tensor, pos: Tensor, edge_index: Tensor) -> Tensor:
+        def forward(self, x: Tensor, pos: Tensor, edge_index: Tensor, batch: Tensor) -> Tensor:
             return self.a(x, pos, edge_index)
 
-    method = config("a", modules_to_save=(), num_prompts=3)
-    model = randomize_(get_peft_model(Net().double(), method), torch.Generator().manual_seed(0))
+    bank = MemoryBank(torch.eye(8).double(), source=CloudRows("a")) if has_bank else None
+    method = config("a", modules_to_save=())
+    model = get_peft_model(Net().double(), method, memory_bank=bank)
+    randomize_(model, torch.Generator().manual_seed(0)).eval()
 
     def call_edges(model: Any, c: Clouds) -> Tensor:
-        return model(c.x, c.pos, knn_graph(c.pos.detach(), 3, c.batch))
+        query = torch.eye(8)[: c.batch_size].double() + 1.0
+        more = {"query": query} if has_bank else {}
+        edge_index = knn_graph(c.pos.detach(), 3, c.batch)
+        return model(x=c.x, pos=c.pos, edge_index=edge_index, batch=c.batch, **more)
 
     generator = torch.Generator().manual_seed(1)
     batches = [random_clouds(sizes, generator=generator) for sizes in ([20, 30], [12, 25, 9])]
-    testing.assert_compiles(model.eval(), batches, call=call_edges, backend="eager")
+    testing.assert_compiles(model, batches, call=call_edges, backend="eager")
 
 
 def test_geometry_once(monkeypatch: pytest.MonkeyPatch):
