@@ -15,7 +15,7 @@ from .tuners.adapter_set import AdapterSet
 from .tuners.calls import by_name
 from .tuners.dry_run import initialize, measure_widths, try_out
 from .tuners.loading import fill, load_adapter
-from .tuners.query import frozen_part, module_query, retrieve
+from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
 
 
@@ -199,7 +199,8 @@ class PeftModel(nn.Module):
         Args:
             *args: As the base's.
             query: Features ``[B, C]`` to ask the memory bank with, from :meth:`precompute`;
-                computed with one forward of the frozen base if not given.
+                made by the frozen base if not given, whose tokens are used again unless an
+                input wants gradients; the query itself has none.
             sample_id: Ids ``[B]`` of the samples; needed while training with a bank that has ids,
                 so that a sample does not retrieve itself.
             **kwargs: As the base's.
@@ -215,11 +216,13 @@ class PeftModel(nn.Module):
             )
         if bank is not None:
             if query is None:
-                call.update(self.precompute(**call))
-            asked = call.pop("query") if query is None else query
+                frozen = self.precompute(**call)
+                query = frozen.pop("query")
+                if not wants_gradients(call):
+                    call.update(frozen)
             config: Any = self._adapters.configs[self._adapters.active or ""]
             call["prior"] = retrieve(
-                bank, asked, config.top_k, sample_id=sample_id, training=self.training
+                bank, query, config.top_k, sample_id=sample_id, training=self.training
             )
         elif query is not None:
             raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")

@@ -24,7 +24,7 @@ UNNUMBERED = {"training", "cli", "viz", "testing"}
 LIGHT = {"torch", "torch_geometric", "numpy", "safetensors", "tqdm", "jaxtyping", "pyg_peft"}
 MAX_LINES = 250
 # PeftModel is one class with Hugging Face's list of methods, each a call and a docstring.
-LONGER = {"model.py": 380}
+LONGER = {"model.py": 385}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

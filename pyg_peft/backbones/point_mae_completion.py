@@ -189,10 +189,11 @@ def completion_loss(result: Completion) -> Tensor:
     if patches.mask is None:
         forth, back = nearest_squared_distances(cloud, members)
         return forth.mean() + back.mean()
-    # A masked member becomes the first one: that moves no minimum, and its own row counts nothing.
+    # A masked member becomes a valid one: that moves no minimum, and its own row counts nothing.
     valid = patches.mask.repeat_interleave(per_patch, dim=1)
+    first = valid.byte().argmax(dim=1)[:, None, None].expand(-1, 1, 3)
     forth, back = nearest_squared_distances(
-        cloud, torch.where(valid.unsqueeze(-1), members, members[:, :1])
+        cloud, torch.where(valid.unsqueeze(-1), members, members.gather(1, first))
     )
     filled = patches.mask.any(dim=1, keepdim=True).to(forth.dtype).expand_as(forth)
     rows = valid.to(back.dtype)

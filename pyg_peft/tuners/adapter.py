@@ -34,8 +34,8 @@ class AdapterConfig(MethodConfig):
         bottleneck_channels: Width of the bottleneck.
         scale: Multiplier of the residual branch.
         dropout: Inside the bottleneck, while training.
-        target_modules: Layers whose output is adapted; by default the attention and the MLP of
-            every block.
+        target_modules: Layers whose output is adapted, of a tuple its first element; by default the
+            attention and the MLP of every block.
         channels: Width of a layer's output by path, where its last linear layer does not tell it;
             measured if ``get_peft_model`` is handed an ``example``.
     """

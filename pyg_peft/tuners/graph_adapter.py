@@ -15,7 +15,7 @@ from ..geometry import (
 from ..nn import GeometryAwareAdapter
 from .graph_geometry import CallReader, Found, GeometrySource, SharedStructures, read_output
 from .graph_prompts import GraphPrompts
-from .slot import Args, Component, Kwargs
+from .slot import Args, Component, Kwargs, features_of, with_features
 
 
 class GraphAdapter(Component):
@@ -53,13 +53,9 @@ class GraphAdapter(Component):
         prompts = self._links[3]
         if prompts is not None:
             args, kwargs = prompts.held.pop()
-        x = output[0] if isinstance(output, (tuple, list)) else output  # pyright: ignore[reportUnknownVariableType]
+        x = features_of(output)
         self._check_features(x)
-        changed = self._adapt(x, self._geometry(args, kwargs, output))
-        if isinstance(output, Tensor):
-            return changed
-        rest = (changed, *output[1:])
-        return type(output)(*rest) if hasattr(output, "_fields") else type(output)(rest)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return with_features(output, self._adapt(x, self._geometry(args, kwargs, output)))
 
     def _geometry(self, args: Args, kwargs: Kwargs, output: Any) -> Found:
         found = read_output(output)

@@ -34,6 +34,12 @@ def frozen_part(
     return part
 
 
+def wants_gradients(call: Mapping[str, Any]) -> bool:
+    """Whether an input is to get a gradient, which nothing that was made without hands on."""
+    tensors = (value for value in call.values() if isinstance(value, Tensor))
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def module_query(
     base: nn.Module, call: Mapping[str, Any], source: CloudRows, names: Names
 ) -> Tensor:
@@ -76,4 +82,4 @@ def retrieve(
     return bank(query, top_k, sample_id=sample_id if leaves_out else None)
 
 
-__all__ = ["frozen_part", "module_query", "retrieve"]
+__all__ = ["frozen_part", "module_query", "retrieve", "wants_gradients"]

@@ -74,7 +74,8 @@ class Slot(nn.Module):
 
 
 class OutputAdapter(Component):
-    """Passes a module's output through a component, such as a bottleneck.
+    """Passes a module's output through a component, such as a bottleneck; of a tuple its first
+    element, the features.
 
     Args:
         component: Maps features to features of the same shape.
@@ -85,7 +86,20 @@ class OutputAdapter(Component):
         self.component = component
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        return self.component(output)
+        return with_features(output, self.component(features_of(output)))
+
+
+def features_of(output: Any) -> Any:
+    """A module's output, or the first element of a tuple such as ``(x, pos, batch)``."""
+    return output[0] if isinstance(output, (tuple, list)) and output else output  # pyright: ignore[reportUnknownVariableType]
+
+
+def with_features(output: Any, features: Any) -> Any:
+    """``output`` with other features; a tuple keeps its type and the rest of its elements."""
+    if not isinstance(output, (tuple, list)):
+        return features
+    rest = (features, *output[1:])
+    return type(output)(*rest) if hasattr(output, "_fields") else type(output)(rest)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def slot_of(module: nn.Module) -> Slot | None:
@@ -179,5 +193,7 @@ __all__ = [
     "attach",
     "check_site",
     "detach",
+    "features_of",
     "slot_of",
+    "with_features",
 ]

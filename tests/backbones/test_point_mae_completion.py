@@ -1,5 +1,7 @@
 """The second task of pre-training: the whole cloud, drawn from its summary."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,6 +109,21 @@ def test_a_cloud_alone_is_completed_as_in_company(counts, seed):
     # the mean over drawn points of clouds that hold points, and over members that exist
     expected = forth / max(num_filled, 1) + back / max(num_members, 1)
     torch.testing.assert_close(completion_loss(together), expected.double())
+
+
+def test_patches_count_in_any_order():
+    """A masked patch stands first here, where ``build_patches`` would put it last."""
+    result = make_model().rebuild(*_masked(make_patches([3, 20])))
+    patches = result.patches
+    assert patches.mask is not None and patches.mask[0, 0] and not patches.mask[0, -1]
+    turned = replace(
+        patches,
+        points=patches.points.flip(1),
+        center=patches.center.flip(1),
+        mask=patches.mask.flip(1),
+    )
+    turned_loss = completion_loss(replace(result, patches=turned))
+    torch.testing.assert_close(turned_loss, completion_loss(result))
 
 
 @pytest.mark.parametrize("counts", [[13, 40, 2], [1, 1], [0, 9, 0], [0, 0]])

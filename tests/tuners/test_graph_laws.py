@@ -347,16 +347,15 @@ def test_tokens_see_their_whole_cloud(way: Way):
     assert bool(grad[index].any(1).all()) and not bool(grad[30:].any())
 
 
-def test_what_is_computed_for_a_bank_has_no_gradient():
-    """Without a query the model makes tokens once, and without gradients; a query avoids that."""
+def test_an_input_gets_the_gradient_that_it_gets_with_a_query():
+    """What is frozen is made once and without gradients, but not where an input asks for one."""
     model = tuned_tokens("PointMAESegmentation", Way("point_peft", has_bank=True))
     clouds = clouds_of([30], 0).leaves()
-    own = {True: 0, False: 0}
-    for given_query in own:
-        out = call_tokens(model, clouds) if given_query else model(pos=clouds.pos, batch_size=1)
-        (grad,) = torch.autograd.grad(out[0].sum(), clouds.pos)
-        own[given_query] = int(grad.any(1).sum())
-    assert own[False] == 1 < own[True], "without, a point's scores follow its own position alone"
+    query = model.precompute(pos=clouds.pos, batch_size=1)["query"]
+    outs = (model(pos=clouds.pos, batch_size=1, **given) for given in ({"query": query}, {}))
+    given, found = (torch.autograd.grad(out[0].sum(), clouds.pos)[0] for out in outs)
+    assert torch.equal(given, found)
+    assert int(found.any(1).sum()) > 1
 
 
 # ---- what PyG's layers do not keep ---------------------------------------------------------------

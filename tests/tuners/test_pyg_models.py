@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyg_peft import LoRAConfig, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.geometry import enable_pyg_ops
 from pyg_peft.testing import randomize_
-from pyg_peft.tuners import MethodConfig
+from pyg_peft.tuners import AdapterConfig, MethodConfig
 
 every_model = pytest.mark.parametrize("name", MODELS)
 every_method = pytest.mark.parametrize("method", ["point_peft", "lora"])
@@ -109,3 +109,19 @@ def test_clouds_do_not_see_each_other(name: str, sizes: list[int], seed: int):
             torch.testing.assert_close(own, alone, rtol=1e-7, atol=1e-9)
             (grad,) = torch.autograd.grad(own.square().sum(), pos, retain_graph=True)
             assert not bool((grad[~rows] != 0).any())
+
+
+def test_a_plain_adapter_takes_the_features_of_a_level():
+    """A level returns ``(x, pos, batch)``: its features change, the rest goes on as it was."""
+    name, call = "pointnet2 cls modules", points([40, 25])
+    base = new_base(name)
+    expected = call_model(name, base, *call)
+    config = AdapterConfig(
+        bottleneck_channels=4, target_modules=("sa[12]_module",), modules_to_save=("mlp",)
+    )
+    model = get_peft_model(base, config)
+    assert torch.equal(call_model(name, model, *call), expected)
+    randomize_(model, torch.Generator().manual_seed(2))
+    assert not torch.allclose(call_model(name, model.eval(), *call), expected)
+    with model.disable_adapter():
+        assert torch.equal(call_model(name, model, *call), expected)
