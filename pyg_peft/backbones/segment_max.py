@@ -21,7 +21,8 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
 
     Shapes: x ``(E, C)``, index ``(E,)``; output ``(S, C)``.
 
-    Symmetries: invariant under the order of rows. Equal maxima share the gradient.
+    Symmetries: invariant under the order of rows. Equal maxima share the gradient; where
+    ``torch_scatter`` is installed, which PyG then calls, one of them has all of it.
 
     Example:
         >>> x = torch.tensor([[1.0], [3.0], [2.0]])
