@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import PlacementError
+from .copying import copy_as_before, copy_whole
 
 SLOT = "peft"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -123,6 +124,7 @@ def attach(
         slot = Slot()
         slot.train(module.training)
         module.add_module(SLOT, slot)
+        copy_whole(module)
         module.register_forward_pre_hook(_before, with_kwargs=True)
         module.register_forward_hook(_release, with_kwargs=True, always_call=True, prepend=True)
         module.register_forward_hook(_after, with_kwargs=True)
@@ -140,6 +142,7 @@ def detach(module: nn.Module, adapter_name: str) -> None:
     if len(slot.adapters):
         return
     del module._modules[SLOT]
+    copy_as_before(module)
     # By identity, not by handle: a handle does not survive deepcopy or pickle.
     for hooks, companions in (
         (module._forward_pre_hooks, [module._forward_pre_hooks_with_kwargs]),

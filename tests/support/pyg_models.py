@@ -1,5 +1,6 @@
 """Models as a user of PyG writes them: PointNet++, Point Transformer, DGCNN, and their decoders."""
 
+import ctypes
 from itertools import pairwise
 from typing import Any
 
@@ -305,9 +306,15 @@ MODELS: dict[str, tuple[type[nn.Module], bool, bool, tuple[Any, ...], str]] = {
 }
 
 
+def seed_fps() -> None:
+    """Give the next random starts of ``fps``: torch's, and C's for ``torch_cluster``."""
+    torch.manual_seed(0)
+    ctypes.CDLL(None).srand(0)
+
+
 def call_model(name: str, model: nn.Module, pos: Tensor, batch: Tensor) -> Tensor:
     """Call a model as its example script does, with the same random start of ``fps`` each time."""
-    torch.manual_seed(0)
+    seed_fps()
     _, takes_data, _, _, _ = MODELS[name]
     if not takes_data:
         return model(None, pos, batch)

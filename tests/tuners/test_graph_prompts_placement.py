@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from prompted import PLACED, OneLayer, config, either_way
-from pyg_models import MODELS, PointTransformerClassifier, call_model
+from pyg_models import MODELS, PointTransformerClassifier, call_model, seed_fps
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
@@ -175,7 +175,7 @@ def test_clouds_of_a_users_model_are_told_right():
     query = torch.randn(4, 24, generator=torch.Generator().manual_seed(3)).double()
 
     def scores(query: Tensor) -> Tensor:
-        torch.manual_seed(0)  # the random start of ``fps``
+        seed_fps()
         return model(None, clouds.pos, clouds.batch, query=query)
 
     with enable_pyg_ops():

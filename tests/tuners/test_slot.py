@@ -1,5 +1,7 @@
 """Slots on any model: what they refuse, what they put back, and what a compiler makes of them."""
 
+import copy
+import pickle
 import shutil
 from typing import Any
 
@@ -13,6 +15,7 @@ from tuned import SIZES, WAYS, Way, logits, points, portrait, tiny_bank, tiny_ba
 from pyg_peft.errors import PlacementError
 from pyg_peft.model import get_peft_model
 from pyg_peft.nn import MemoryBank
+from pyg_peft.testing import randomize_
 from pyg_peft.tuners import AdapterConfig, FullFineTuningConfig, LoRAConfig
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
@@ -267,3 +270,25 @@ def test_compiled_to_machine_code():
     assert grads[0].keys() == grads[1].keys() and grads[0]
     for name, grad in grads[0].items():
         torch.testing.assert_close(grad, grads[1][name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+class CopiesItself(nn.Linear):
+    """As PyG 2.6's linear layer: a copy is a fresh layer with equal weights, and nothing else."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "CopiesItself":
+        out = CopiesItself(self.in_features, self.out_features)
+        out.load_state_dict({k: v for k, v in self.state_dict().items() if k in ("weight", "bias")})
+        return out
+
+
+def test_a_layer_that_copies_itself_keeps_its_slot():
+    base = nn.Sequential(CopiesItself(3, 4), nn.ReLU())
+    model = get_peft_model(base, LoRAConfig(rank=2, target_modules=("0",), modules_to_save=()))
+    randomize_(model, torch.Generator().manual_seed(0)).eval()
+    expected = model(X)
+    for duplicate in (copy.deepcopy(model), copy.deepcopy(copy.deepcopy(model))):
+        assert torch.equal(duplicate(X), expected)
+        assert duplicate.base[0].weight is not base[0].weight  # type: ignore[index]
+    assert torch.equal(pickle.loads(pickle.dumps(model))(X), expected)
+    bare = model.unload()
+    assert vars(bare[0]).keys() == vars(CopiesItself(3, 4)).keys()  # type: ignore[index]
