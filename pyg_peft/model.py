@@ -14,6 +14,7 @@ from .tuners import METHODS, MethodConfig
 from .tuners.adapter_set import AdapterSet
 from .tuners.calls import by_name
 from .tuners.dry_run import initialize, measure_widths, try_out
+from .tuners.graph_geometry import Names
 from .tuners.loading import fill, load_adapter
 from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
@@ -199,8 +200,8 @@ class PeftModel(nn.Module):
         Args:
             *args: As the base's.
             query: Features ``[B, C]`` to ask the memory bank with, from :meth:`precompute`;
-                made by the frozen base if not given, whose tokens are used again unless an
-                input wants gradients; the query itself has none.
+                made by the frozen base if not given, whose tokens are used again unless a
+                tensor given wants gradients; the query itself has none.
             sample_id: Ids ``[B]`` of the samples; needed while training with a bank that has ids,
                 so that a sample does not retrieve itself.
             **kwargs: As the base's.
@@ -241,7 +242,7 @@ class PeftModel(nn.Module):
     @torch.no_grad()
     def precompute(self, **call: Any) -> dict[str, Any]:
         """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
-        asked; ``query`` alone of a model without tokens.
+        asked; ``query`` alone if the bank names a module.
 
         Hand it to :meth:`forward` by name. ``tokens`` are left out if the adapter trains the
         embedding.
@@ -254,7 +255,8 @@ class PeftModel(nn.Module):
         config: Any = self._adapters.configs.get(self._adapters.active or "")
         with self.disable_adapter():
             if bank is not None and bank.source is not None:
-                return {"query": module_query(self.base, call, bank.source, config.names)}
+                names = getattr(config, "names", Names())
+                return {"query": module_query(self.base, call, bank.source, names)}
             return frozen_part(self.base, call, keep_tokens=kept, make_query=bank is not None)
 
     def train(self, mode: bool = True) -> Self:

@@ -71,7 +71,7 @@ class Backbone:
         scratch = method.weights == RANDOM
         return {
             "settings": {**method.settings, **self.methods[name]},
-            "bank": False,  # prompts are for tokens
+            "bank": False,  # prompts on graphs are off unless asked for, and no row does
             "backbone": {"kind": self.kind, "sizes": dict(self.sizes), "axes": list(self.axes)},
             "weights": RANDOM if scratch else self.path.name,
             "weights_hash": RANDOM if scratch else self.sha256,

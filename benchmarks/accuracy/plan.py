@@ -135,7 +135,8 @@ class Plan:
         }
 
     def _own(self, method: Method) -> dict[str, Any]:
-        weights = method.weights or self.weights or ABSENT
+        weights = method.weights or self.weights
+        assert weights is not None  # see load_plan
         return {
             "settings": dict(method.settings),
             "bank": method.bank and METHODS[method.method].takes_memory_bank,
@@ -196,6 +197,11 @@ def load_plan(path: Path) -> Plan:
     for where in (plan.training, *(task.training for task in tasks.values())):
         if strange := sorted(set(where) - TRAINING):
             raise ValueError(f"Expected 'training' to have keys of {TRAINING} (got {strange})")
+    bare = [name for name, task in tasks.items() if task.backbone is None]
+    if bare and plan.weights is None:
+        raise ValueError(
+            f"Expected 'weights', or a 'backbone' for each set (got neither for {', '.join(bare)})"
+        )
     known: dict[str, Mapping[str, Any]] = {"main": methods, "rates_of": tasks, "method": METHODS}
     known |= {"backbone": plan.backbones, "methods": methods}
     named = [("main", name) for name in plan.main]

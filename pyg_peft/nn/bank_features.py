@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Generator, Iterable
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -78,7 +79,7 @@ def collect_features(
 def _features(backbone: nn.Module, data: Any, source: CloudRows | None) -> Tensor:
     """Return one row a cloud."""
     if source is not None:
-        run = lambda: call_on_batch(backbone, data)  # noqa: E731
+        run = partial(call_on_batch, backbone, data)
         return source.read(backbone, run, data.batch, data.num_graphs)
     if not isinstance(backbone, QueryBackbone):
         raise TypeError(

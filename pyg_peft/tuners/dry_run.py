@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .calls import parameter_names
+from .slot import features_of
 
 
 class Widths(NamedTuple):
@@ -65,10 +66,10 @@ def measure_widths(base: nn.Module, example: Any) -> Widths | None:
     def measure(path: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             name, *_ = *parameter_names(module), ""
-            features = _first(args[0] if args else kwargs.get(name))
+            features = features_of(args[0] if args else kwargs.get(name))
             if features is None:
                 widths.inputs[path] = 0
-            for into, first in ((widths.inputs, features), (widths.outputs, _first(output))):
+            for into, first in ((widths.inputs, features), (widths.outputs, features_of(output))):
                 if isinstance(first, Tensor) and first.dim() > 0:
                     into[path] = first.size(-1)
 
@@ -85,10 +86,6 @@ def measure_widths(base: nn.Module, example: Any) -> Widths | None:
         for handle in handles:
             handle.remove()
     return widths
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, (tuple, list)) and value else value  # pyright: ignore[reportUnknownVariableType]
 
 
 def try_out(model: nn.Module, example: Any) -> None:

@@ -55,10 +55,12 @@ class CloudIds(Component):
         if found.batch is not None and found.batch.size(0) == target.size(0):
             return found.batch
         ids = self._known(target)
-        if ids is None and source is not target and found.edge_index is not None:
+        edges = found.edge_index
+        told = edges is not None and edges.layout == torch.strided  # a sparse one tells nothing
+        if ids is None and source is not target and told:
             of_source = self._known(source)
             if of_source is not None:
-                sender, receiver = found.edge_index
+                sender, receiver = edges
                 # Ids start at 0, and the largest of nothing is 0: count from 1.
                 ids = scatter(of_source[sender] + 1, receiver, 0, target.size(0), "max") - 1
         return ids

@@ -24,6 +24,7 @@ def takes_prompts(layer: nn.Module, reader: CallReader) -> bool:
         first not in geometry
         and reader.names.edge_index in rest
         and set(required_names(layer)) <= known
+        and not getattr(layer, "cached", False)  # it would keep the prompts' edges
     )
 
 
@@ -218,8 +219,8 @@ def _check_bipartite(module: nn.Module, path: str, num_sources: int, num_targets
     """
     if getattr(module, "flow", "source_to_target") != "source_to_target":
         raise ValueError(
-            f"Expected {path!r} to pass messages along bipartite edges (got 'target_to_source'): "
-            "choose another target or num_prompts=0"
+            f"Expected 'flow' of {path!r} to be 'source_to_target' where edges are bipartite "
+            f"(got {module.flow!r}): choose another target or num_prompts=0"
         )
     if getattr(module, "add_self_loops", False) and num_sources < num_targets:
         raise ValueError(

@@ -26,9 +26,9 @@ class PointPEFTConfig(MethodConfig):
 
     On a token backbone::
 
-        pos ── patches ── tokens ──▶ [cls, patches]                         once per forward: the
-        structures,
-                                        │ insert P prompts ◀── bank(query)  the query and its answer
+                                                         once per forward: structures, bank(query)
+        pos ── patches ── tokens ──▶ [cls, patches]
+                                        │ insert P prompts ◀── bank(query)
                         ┌───────────────▼────────────────┐
                         │ x + proj(attn(norm1 x))        │  frozen weights, own biases
                         │ x + f + 0.7·A(f), f = MLP(..)  │  Bottleneck after the MLP
@@ -87,8 +87,8 @@ class PointPEFTConfig(MethodConfig):
     a gradient (prompts of blocks that have none, and an unused gate in each block). Ours has
     710,761: those are gone, and each adapter's propagation has a gate.
 
-    No identity at init: prompts change the attention. Without prompts (``num_prompts=0``) it is
-    one.
+    On tokens it is no identity at init, since prompts change the attention. Without prompts
+    (``num_prompts=0``) it is one.
 
     Differences to the released code: clouds of a batch do not mix; a prompt is a node at its
     learned position and takes part in neighbourhoods; the query is made by the same frozen backbone
@@ -197,8 +197,8 @@ class PointPEFTConfig(MethodConfig):
             check_graph_bank(base, bank)
         if self._prompts(base) < 3:
             raise ValueError(
-                "Expected 'num_prompts' to be at least 3 with a memory bank "
-                f"(got {self.num_prompts})"
+                "Expected 'num_prompts' to be at least 3 with a memory bank, and to be given on "
+                f"other layers than a token backbone's blocks (got {self.num_prompts})"
             )
         if self.prompt_depth < 1:
             raise ValueError(

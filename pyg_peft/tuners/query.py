@@ -1,14 +1,17 @@
 """The frozen half of a forward: what a memory bank is asked with, and its answer."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..geometry import Patches
 from ..nn import MemoryBank
 from ..nn.cloud_rows import CloudRows
 from .graph_geometry import CallReader, Names
+from .tokens import is_token_backbone
 
 
 def frozen_part(
@@ -21,7 +24,15 @@ def frozen_part(
         call: Its arguments by name; ``patches`` and ``tokens`` are taken over if they are there.
         keep_tokens: Whether tokens are handed on; not if an adapter changes them.
         make_query: Whether the query is computed.
+
+    Raises:
+        TypeError: If the base is no token backbone.
     """
+    if not is_token_backbone(base):
+        raise TypeError(
+            "Expected the model to be a token backbone, or its memory bank to name a module "
+            f"(got {type(base).__name__}): nothing else has a part that is computed once"
+        )
     backbone: Any = base
     patches, tokens = call.get("patches"), call.get("tokens")
     if patches is None:
@@ -36,8 +47,13 @@ def frozen_part(
 
 def wants_gradients(call: Mapping[str, Any]) -> bool:
     """Whether an input is to get a gradient, which nothing that was made without hands on."""
-    tensors = (value for value in call.values() if isinstance(value, Tensor))
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    patches = call.get("patches")
+    values = [*call.values()]
+    if isinstance(patches, Patches):
+        values += [patches.points, patches.center, patches.features]
+    return torch.is_grad_enabled() and any(
+        isinstance(value, Tensor) and value.requires_grad for value in values
+    )
 
 
 def module_query(
@@ -60,9 +76,8 @@ def module_query(
         size = data.num_graphs
     if size is None:
         size = 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
-    run = lambda: base(**call)  # noqa: E731
     with torch.no_grad():
-        return source.read(base, run, batch, int(size))
+        return source.read(base, partial(base, **call), batch, int(size))
 
 
 def retrieve(

@@ -125,3 +125,9 @@ def test_a_plain_adapter_takes_the_features_of_a_level():
     assert not torch.allclose(call_model(name, model.eval(), *call), expected)
     with model.disable_adapter():
         assert torch.equal(call_model(name, model, *call), expected)
+
+
+def test_nothing_is_computed_ahead_without_tokens_or_a_bank():
+    pos, batch = points([12])
+    with pytest.raises(TypeError, match=r"Expected the model to be a token backbone.*DGCNN"):
+        awake("dgcnn cls", "lora").precompute(pos=pos, batch=batch)
