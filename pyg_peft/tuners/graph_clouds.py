@@ -56,8 +56,9 @@ class CloudIds(Component):
             return found.batch
         ids = self._known(target)
         edges = found.edge_index
-        told = edges is not None and edges.layout == torch.strided  # a sparse one tells nothing
-        if ids is None and source is not target and told:
+        if edges is not None and edges.layout != torch.strided:
+            edges = None  # a sparse adjacency tells nothing here
+        if ids is None and source is not target and edges is not None:
             of_source = self._known(source)
             if of_source is not None:
                 sender, receiver = edges

@@ -131,7 +131,7 @@ def test_every_planned_method_fits_its_backbone(
     )
     pos, batch = torch.rand(120, 3), torch.arange(4).repeat_interleave(30)
     for name, backbone in plan.backbones.items():
-        if not backbone.path.is_relative_to(shared_dir):  # weights that a script makes
+        if not backbone.path.is_relative_to(shared_dir.resolve()):  # weights that a script makes
             backbone = dataclasses.replace(backbone, folder=tmp_path, weights="weights.safetensors")
         trained: dict[str, dict[str, int]] = {}
         for method in backbone.methods:

@@ -82,9 +82,10 @@ def test_repr():
         ({"sample_id": torch.tensor([1, 0])}, "Expected 'sample_id' to be strictly increasing"),
     ],
 )
-def test_constructor_errors(arguments: dict[str, Tensor], message: str):
+def test_constructor_errors(arguments: dict[str, Any], message: str):
+    settings: dict[str, Any] = {"keys": torch.zeros(2, 4), **arguments}
     with pytest.raises(ValueError) as error:
-        MemoryBank(**{"keys": torch.zeros(2, 4), **arguments})
+        MemoryBank(**settings)
     assert str(error.value).startswith(message)
 
 

@@ -96,7 +96,7 @@ def test_calls_that_do_not_fit():
             (x, None), (pos, torch.randn(5, 3)), None, edges
         )
     conv = PointNetConv(nn.Linear(7, 4), add_self_loops=False, flow="target_to_source")
-    with pytest.raises(ValueError, match=r"along bipartite edges \(got 'target_to_source'\)"):
+    with pytest.raises(ValueError, match=r"'flow' of 'conv'.*\(got 'target_to_source'\)"):
         get_peft_model(OneLayer(conv), method).eval()((x, None), (pos, pos), None, edges)
     model = get_peft_model(OneLayer(EdgeConv(nn.Sequential(nn.Flatten(), nn.Linear(6, 4)))), method)
     with pytest.raises(ValueError, match=r"features \[N, 3\] \(got \[3, 4\]\).*'example'"):
