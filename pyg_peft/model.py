@@ -216,14 +216,15 @@ class PeftModel(nn.Module):
                 "them (got a tensor)"
             )
         if bank is not None:
+            asked: Any = query
             if query is None:
                 frozen = self.precompute(**call)
-                query = frozen.pop("query")
+                asked = frozen.pop("query")
                 if not wants_gradients(call):
                     call.update(frozen)
             config: Any = self._adapters.configs[self._adapters.active or ""]
             call["prior"] = retrieve(
-                bank, query, config.top_k, sample_id=sample_id, training=self.training
+                bank, asked, config.top_k, sample_id=sample_id, training=self.training
             )
         elif query is not None:
             raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
