@@ -74,14 +74,14 @@ def main() -> None:
             options=FitOptions(lr=config["lr"], logger="none"),
             trainer={**TRAINER, "max_epochs": config["epochs"]},
         )
+    if report.test is None:
+        raise ValueError("Expected the data to have a test split (got none)")
     state = {k: v.contiguous() for k, v in sorted(model.merge_and_unload().state_dict().items())}
     content = save(state)
     path = args.output / f"{args.config.stem}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, lambda temporary: temporary.write_bytes(content))
     sha256 = hashlib.sha256(content).hexdigest()
-    if report.test is None:
-        raise ValueError("Expected the data to have a test split (got none)")
     record = {
         "config": config,
         "sha256": sha256,

@@ -5,9 +5,9 @@ import torch
 from pyg_peft.geometry.ordering import (
     Proposal,
     Search,
+    float64_arrays,
     num_candidates,
     relative_error,
-    search_unit,
 )
 
 
@@ -29,9 +29,7 @@ def nanoflann_candidates(search: Search) -> Proposal:
     width = num_candidates(search)
     limits = torch.finfo(search.pos.dtype)
     same = search.query is search.pos
-    unit = search_unit(search)
-    pos = search.pos.double().div(unit).numpy()
-    query = pos if same else search.query.double().div(unit).numpy()
+    pos, query, unit = float64_arrays(search)
     ptr, query_ptr = search.ptr.tolist(), search.query_ptr.tolist()
     table = np.full((query.shape[0], width), -1, dtype=np.int64)
     slack = np.zeros(query.shape[0])

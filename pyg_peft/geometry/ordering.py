@@ -8,7 +8,7 @@ where the library could have left out a neighbour that belongs in.
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,10 +64,23 @@ def relative_error(search: Search) -> float:
     return (search.pos.size(1) + 32) * torch.finfo(search.pos.dtype).eps
 
 
-def search_unit(search: Search) -> float:
-    """Return by what to divide coordinates for a float64 library, so that squares stay finite."""
-    largest = max(float(search.pos.abs().max()), float(search.query.abs().max()))
-    return 2.0**600 if largest > 2.0**500 else 1.0
+def float64_arrays(search: Search) -> tuple[Any, Any, float]:
+    """Return points and queries as NumPy arrays for a library that computes in float64, the very
+    same array if points look for each other, and the unit that they are measured in: huge ones are
+    divided by it, so that squares stay finite.
+    """
+    unit, same = 1.0, search.query is search.pos
+    if search.pos.dtype == torch.float64:  # no smaller type holds coordinates of that size
+        parts = (search.pos,) if same else (search.pos, search.query)
+        if max(float(part.abs().max()) for part in parts) > 2.0**500:
+            unit = 2.0**600
+
+    def array(points: Tensor) -> Any:
+        points = points.double()
+        return (points if unit == 1.0 else points / unit).numpy()
+
+    pos = array(search.pos)
+    return pos, pos if same else array(search.query), unit
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -173,9 +186,9 @@ __all__ = [
     "Search",
     "brute_force",
     "canonical_order",
+    "float64_arrays",
     "num_candidates",
     "relative_error",
-    "search_unit",
     "squared_distance",
     "table_distance",
 ]

@@ -7,9 +7,9 @@ import torch
 from pyg_peft.geometry.ordering import (
     Proposal,
     Search,
+    float64_arrays,
     num_candidates,
     relative_error,
-    search_unit,
 )
 
 #: A tree bounds a squared distance by adding to and subtracting from a sum of the size of the
@@ -31,9 +31,7 @@ def scipy_candidates(search: Search) -> Proposal:
 
     width = num_candidates(search)
     same = search.query is search.pos
-    unit = search_unit(search)
-    pos = search.pos.double().div(unit).numpy()
-    query = pos if same else search.query.double().div(unit).numpy()
+    pos, query, unit = float64_arrays(search)
     ptr, query_ptr = search.ptr.tolist(), search.query_ptr.tolist()
     # The bound keeps points on the sphere in spite of rounding.
     bound = np.inf if search.radius is None else search.radius / unit * (1 + 1e-6) + 1e-30
