@@ -191,8 +191,8 @@ class GeometryAwareAdapter(MessagePassing):
             size = max(max_degree, 1)
             qkv, mask = to_dense(inputs, index, dim_size, size)
             member, _ = to_dense(edge_index_j, index, dim_size, size)
-        change = self.attention.proj(self.attention.attend(qkv, mask))  # [S, K, C]
-        return neighbor_max(x, change, member, mask)  # [S, C]
+        hidden = self.attention.attend(qkv, mask)  # [S, K, A]
+        return neighbor_max(x, hidden, self.attention.proj, member, mask)  # [S, C]
 
     def __repr__(self) -> str:
         return (
