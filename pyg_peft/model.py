@@ -179,7 +179,7 @@ class PeftModel(nn.Module):
 
         Raises:
             ValueError: If no adapter is active.
-            NotImplementedError: If the method is no change of weights. Nothing has changed then.
+            NotImplementedError: If it changes more than layers' own weights; nothing has changed.
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to merge (got none)")

@@ -22,7 +22,9 @@ def scene_columns(
 
     Square windows of ``size`` slide over x and y by ``stride``, the last one ending where the scene
     ends. A window's points are dealt at random into as many blocks of about equal size as are
-    needed, so each block covers its whole column.
+    needed, so each block covers its whole column. Beside the scene, its coordinates in the plane
+    (16 bytes a point), their order along x (8), and one strip of windows are in memory; while that
+    order is made, 32 bytes a point more.
 
     Args:
         pos: points of one scene, z up.
@@ -56,41 +58,36 @@ def scene_columns(
         raise ValueError(f"Expected 'max_points' to be >= 1 (got {max_points})")
     if generator is None:
         generator = torch.Generator().manual_seed(0)
-    window, rows = _windows(pos, size, stride)
-    for inside in rows.split(window.unique_consecutive(return_counts=True)[1].tolist()):
-        order = torch.randperm(inside.numel(), generator=generator).to(inside.device)
-        yield from inside[order].tensor_split(math.ceil(inside.numel() / max_points))
-
-
-def _windows(pos: Tensor, size: float, stride: float) -> tuple[Tensor, Tensor]:
-    """Every pair of a window and a point in it: sorted window numbers and rows of ``pos``."""
     if pos.size(0) == 0:
-        nothing = torch.zeros(0, dtype=torch.long, device=pos.device)
-        return nothing, nothing
+        return
     plane = pos[:, :2].double()
     plane = plane - plane.amin(dim=0)
-    (x_first, x_count, _), (y_first, y_count, num_y) = (
-        _along(plane[:, axis].contiguous(), size, stride) for axis in (0, 1)
-    )
-    windows: list[Tensor] = []
-    rows: list[Tensor] = []
-    for dx in range(int(x_count.max())):
-        for dy in range(int(y_count.max())):
-            here = ((dx < x_count) & (dy < y_count)).nonzero().squeeze(1)
-            windows.append((x_first[here] + dx) * num_y + y_first[here] + dy)
-            rows.append(here)
-    window, order = torch.cat(windows).sort(stable=True)
-    return window, torch.cat(rows)[order]
+    x_start, y_start = (_starts(plane[:, axis], size, stride) for axis in (0, 1))
+    # Strip by strip: all pairs of a window and a point in it would be a multiple of the scene.
+    for strip in _windows(plane[:, 0], x_start, size):
+        for inside in _windows(plane[strip, 1], y_start, size):
+            order = torch.randperm(inside.numel(), generator=generator).to(inside.device)
+            yield from strip[inside[order]].tensor_split(math.ceil(inside.numel() / max_points))
 
 
-def _along(x: Tensor, size: float, stride: float) -> tuple[Tensor, Tensor, int]:
-    """The first window along one axis that holds each point, how many do, and how many exist."""
+def _starts(x: Tensor, size: float, stride: float) -> Tensor:
+    """Where the windows along one axis start."""
     last = max(float(x.max()) - size, 0.0)
-    number = math.ceil(last / stride) + 1
-    start = (torch.arange(number, device=x.device, dtype=x.dtype) * stride).clamp(max=last)
+    number = torch.arange(math.ceil(last / stride) + 1, device=x.device, dtype=x.dtype)
+    return (number * stride).clamp(max=last)
+
+
+def _windows(x: Tensor, start: Tensor, size: float) -> list[Tensor]:
+    """The rows of ``x`` in each window along one axis, views of one tensor; no window is empty."""
+    x, order = x.sort(stable=True)
     end = torch.searchsorted(start, x, right=True)
     first = torch.searchsorted(start, x - size).minimum(end - 1)
-    return first, end - first, number
+    # The windows of x are those from first up to end, both of which grow with x.
+    number = torch.arange(start.numel(), device=x.device)
+    low = torch.searchsorted(end, number, right=True)
+    high = torch.searchsorted(first, number, right=True)
+    filled = torch.stack([low, high], dim=1)[low < high]
+    return [order[begin:stop] for begin, stop in filled.tolist()]
 
 
 __all__ = ["scene_columns"]

@@ -28,6 +28,12 @@ def call_on_batch(model: nn.Module, data: Any) -> Any:
         >>> call_on_batch(torch.nn.Identity(), data) is data
         True
     """
+    args, kwargs = batch_arguments(model, data)
+    return model(*args, **kwargs)
+
+
+def batch_arguments(model: nn.Module, data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What :func:`call_on_batch` calls a model with: for those who call another in its place."""
     described = getattr(getattr(model, "signature", None), "param_dict", None)
     if isinstance(described, dict):  # of a torch_geometric.nn.Sequential
         needed = dict.fromkeys(map(str, described), True)  # pyright: ignore[reportUnknownArgumentType]
@@ -39,7 +45,14 @@ def call_on_batch(model: nn.Module, data: Any) -> Any:
             if p.kind in _NAMED
         }
     if not {"pos", "x"} & set(needed):
-        return model(data)
+        required = [name for name, is_needed in needed.items() if is_needed]
+        if len(required) > 1:
+            raise ValueError(
+                f"Expected {type(model).__name__}.forward to take the batch alone, or 'pos' or 'x' "
+                f"by name (got {', '.join(required)}): say how it is called, with 'call' where "
+                "that is a parameter"
+            )
+        return (data,), {}
     # A batch without features has x = None, which models take for just that.
     has = {"batch_size": data.num_graphs, "x": None, **data.to_dict()}
     missing = [name for name, is_needed in needed.items() if is_needed and name not in has]
@@ -48,7 +61,7 @@ def call_on_batch(model: nn.Module, data: Any) -> Any:
             f"Expected 'loader' to yield batches with {', '.join(missing)}, which "
             f"{type(model).__name__}.forward needs (got {', '.join(sorted(data.keys()))})"
         )
-    return model(**{name: has[name] for name in needed if name in has})
+    return (), {name: has[name] for name in needed if name in has}
 
 
-__all__ = ["call_on_batch"]
+__all__ = ["batch_arguments", "call_on_batch"]

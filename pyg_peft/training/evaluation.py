@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyg_peft.model import PeftModel
+from pyg_peft.training.forward import forward_batch
 
 # Precisions that leave coordinates alone; "true" half precision would round them.
 PRECISIONS = {
@@ -85,7 +86,7 @@ def predict_probabilities(
     for data in tqdm(loader, desc=progress, disable=None if progress else True, leave=False):
         data = data.to(device)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            logits = model(data.x, data.pos, data.batch, data.num_graphs)
+            logits = forward_batch(model, data)
         yield data, logits.float().softmax(dim=-1).cpu()
 
 

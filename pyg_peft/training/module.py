@@ -15,6 +15,7 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.forward import forward_batch
 from pyg_peft.training.metrics import classification_metrics
 from pyg_peft.training.schedule import warmup_cosine
 from pyg_peft.tuners.saving import base_fingerprint
@@ -31,7 +32,8 @@ class PeftModule(LightningModule):
     resumed at an epoch's end equals one that was not.
 
     Args:
-        model: with the adapter to train active.
+        model: with the adapter to train active; called with what its base takes of a batch, by
+            name, or as ``forward(data)``.
         num_classes: number of classes.
         lr: largest learning rate.
         weight_decay: of matrices; biases, norms and tokens have none.
@@ -79,7 +81,7 @@ class PeftModule(LightningModule):
         sample_id = data.sample_id if stage == "train" else None
         if stage in self.caches:
             return self.model(sample_id=sample_id, **self.caches[stage](data))
-        return self.model(data.x, data.pos, data.batch, data.num_graphs, sample_id=sample_id)
+        return forward_batch(self.model, data, sample_id=sample_id)
 
     def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
         # Lightning restores modes module by module after validation, and on its own way through

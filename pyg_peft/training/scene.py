@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from pyg_peft.geometry import scene_columns
+from pyg_peft.training.forward import forward_batch
 from pyg_peft.typing import Features, Pos
 
 
@@ -28,12 +29,14 @@ def score_scene(
     """Mean probabilities of every point ``[N, K]`` over the blocks that it is in.
 
     A block's coordinates are relative to the middle of its points in x and y and the lowest point
-    of the scene in z, in float32; the difference is taken in float64. Beside scene and result, no
-    more than ``batch_size * max_points`` points are in memory at once.
+    of the scene in z, in float32; the difference is taken in float64. The model sees at
+    most ``batch_size * max_points`` points at once; beside them, scene and result, memory holds a
+    count of votes per point and what ``scene_columns`` does.
 
     Args:
-        model: called as ``model(x, pos, batch, batch_size)``, gives scores ``[n, K]``; put into
-            eval mode. A ``PeftModel`` or any model.
+        model: gives scores ``[n, K]`` of the points of a batch; put into eval mode. A ``PeftModel``
+            or any model, called with what it takes of ``x``, ``pos``, ``batch``, ``batch_size``, or
+            as ``forward(data)``.
         pos: points of one scene, z up; on any device, the result is on the CPU.
         x: features of the points.
         size, stride, max_points, generator: see :func:`~pyg_peft.geometry.scene_columns`.
@@ -60,7 +63,7 @@ def score_scene(
         clouds = [_block(pos, x, rows, floor, transform) for rows in blocks]
         data: Any = Batch.from_data_list(clouds)  # pyright: ignore[reportArgumentType]
         data = data.to(device)
-        scores = model(data.x, data.pos, data.batch, data.num_graphs)
+        scores = forward_batch(model, data)
         probabilities = scores.float().softmax(dim=-1).cpu()
         rows = torch.cat(blocks).cpu()
         if total is None:

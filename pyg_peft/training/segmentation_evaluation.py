@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyg_peft.training.evaluation import Evaluation, check_precision
+from pyg_peft.training.forward import base_of, forward_batch
 from pyg_peft.training.part_iou import choose_parts, part_mask, shape_ious
 
 
@@ -62,19 +63,16 @@ class PartEvaluation(Evaluation):
 
 
 def score_points(model: nn.Module, data: Any, **more: Any) -> Tensor:
-    """Scores of a batch's points; its categories are told to a base that takes them.
+    """Scores of a batch's points; a base that was made for no categories is told none.
 
     Args:
         model: a ``PeftModel``, or a base alone.
         data: a PyG batch.
         more: further arguments of the model, by name.
     """
-    base: Any = getattr(model, "base", model)
-    if getattr(base, "num_categories", 0):
-        more["category"] = data.category
-    if "patches" in more:  # a cache; patches alone do not tell where the points are
-        return model(pos=data.pos, batch=data.batch, batch_size=data.num_graphs, **more)
-    return model(data.x, data.pos, data.batch, data.num_graphs, **more)
+    if getattr(base_of(model), "num_categories", None) == 0:
+        more["category"] = None
+    return forward_batch(model, data, **more)
 
 
 @torch.no_grad()

@@ -9,8 +9,9 @@ from torch.nn.parameter import is_lazy
 
 from ..errors import PlacementError
 from .config import MethodConfig, Site
+from .merging import check_merge
 from .placement import match_base, place, remove, site_tensors, slots
-from .slot import Component, Slot
+from .slot import Slot
 
 
 class AdapterSet:
@@ -148,14 +149,10 @@ class AdapterSet:
         """Fold an adapter into the base's weights.
 
         Raises:
-            NotImplementedError: If a component is no change of a weight. Nothing has changed then.
+            NotImplementedError: If a component is no change of a weight, or its weight is shared or
+                computed. Nothing has changed then.
         """
-        for site in self.sites(name):
-            if type(site.component).merge is Component.merge:
-                raise NotImplementedError(
-                    f"{self.configs[name].method} cannot be merged: a "
-                    f"{type(site.component).__name__} (at {site.path!r}) is no change of a weight"
-                )
+        check_merge(self.base, self.configs[name].method, self.sites(name))
         num_classes = self.configs[name].num_classes
         if num_classes is not None:
             # The base learns its new size; the tensors of the new head are overwritten below.
@@ -197,7 +194,8 @@ class AdapterSet:
         adapter.
 
         Raises:
-            PlacementError: Naming the modules whose parents use their weights without calling them.
+            PlacementError: Naming the modules that are not used, or whose parents use their weights
+                without calling them.
         """
         if self.active is None or self.active in self._verified:
             return
@@ -209,7 +207,8 @@ class AdapterSet:
         if silent:
             raise PlacementError(
                 "Expected every adapted module to be called in a forward (got no call of "
-                f"{', '.join(silent)}): its parent reads its weights instead; choose other targets"
+                f"{', '.join(silent)}): each is only read by its parent, or is never used; choose "
+                "other targets, or name it in 'exclude_modules' where the method has them"
             )
         self._verified.add(self.active)
 

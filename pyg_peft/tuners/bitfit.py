@@ -6,9 +6,10 @@ from typing import ClassVar
 from torch import nn
 
 from ..errors import PlacementError
-from ..trainable import Target, match_modules
+from ..trainable import Target
 from .biases import bias_sites
 from .config import MethodConfig, Site
+from .layers import below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +40,7 @@ class BitFitConfig(MethodConfig):
     exclude_modules: tuple[Target, ...] = ()
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        without = set(self.trained_modules(base))
-        if self.exclude_modules:
-            excluded = tuple(match_modules(base, self.exclude_modules))
-            without |= {
-                path
-                for path, _ in base.named_modules()
-                if any(f"{path}.".startswith(f"{root}.") for root in excluded)
-            }
+        without = {*self.trained_modules(base), *below(base, self.exclude_modules)}
         sites = bias_sites(base, without=without)
         if not sites:
             raise PlacementError(

@@ -1,11 +1,12 @@
 """What a method needs to know of the layers of a model: which are linear, how wide they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from ..errors import PlacementError
+from ..trainable import Target, match_modules
 from .slot import SLOT
 
 
@@ -31,6 +32,13 @@ def adaptable_layers(base: nn.Module) -> dict[str, nn.Module]:
         for path, module in base.named_modules()
         if path in linear or (isinstance(module, HeteroLinear) and SLOT not in path.split("."))
     }
+
+
+def below(base: nn.Module, targets: Sequence[Target]) -> set[str]:
+    """Paths of the modules that ``exclude_modules`` matches, and of all in them."""
+    excluded = match_modules(base, targets, argument="exclude_modules")
+    roots = tuple(f"{path}." if path else "" for path in excluded)
+    return {path for path, _ in base.named_modules() if f"{path}.".startswith(roots)}
 
 
 def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | None = None) -> int:
@@ -85,4 +93,4 @@ def input_channels(module: nn.Module, measured: int | None = None) -> int:
     return width - 3 if isinstance(module, PointNetConv) else width  # beside a relative position
 
 
-__all__ = ["adaptable_layers", "input_channels", "linear_layers", "output_channels"]
+__all__ = ["adaptable_layers", "below", "input_channels", "linear_layers", "output_channels"]

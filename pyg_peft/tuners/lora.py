@@ -10,7 +10,7 @@ from ..nn import LowRankHeteroLinear, LowRankLinear
 from ..trainable import Target, match_modules
 from .calls import first_input
 from .config import MethodConfig, Site
-from .layers import adaptable_layers
+from .layers import adaptable_layers, below
 from .slot import Args, Component, Kwargs
 
 
@@ -38,7 +38,11 @@ class LoRAConfig(MethodConfig):
         target_modules: Paths, globs, ``re:`` expressions or classes of linear layers of PyTorch or
             PyG (``Linear``, ``HeteroLinear``), or of modules that hold some, such as ``MLP``: then
             all of theirs. ``None`` takes all linear layers in ``blocks`` where the model has such
-            a child, and otherwise all that the adapter does not own already.
+            a child, and otherwise all that the adapter does not own already, but for ``out_proj``
+            of ``nn.MultiheadAttention``, which is never called.
+        exclude_modules: Paths, globs, ``re:`` expressions or classes of modules that get no change,
+            with all below them. Needed where ``target_modules`` takes in a layer that the model
+            never calls, which the first forward reports.
     """
 
     method: ClassVar[str] = "lora"
@@ -47,6 +51,7 @@ class LoRAConfig(MethodConfig):
     alpha: float | None = None
     dropout: float = 0.0
     target_modules: tuple[Target, ...] | None = None
+    exclude_modules: tuple[Target, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,15 +59,16 @@ class LoRAConfig(MethodConfig):
             raise ValueError(f"Expected 'rank' to be positive (got {self.rank})")
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        saved = self.trained_modules(base)
+        without = {*self.trained_modules(base), *below(base, self.exclude_modules)}
         sites = [
             Site(path, "lora", LowRankUpdate(self._update(layer)))
             for path, layer in self._targets(base).items()
-            if path not in saved
+            if path not in without
         ]
         if not sites:
             raise PlacementError(
-                "Expected 'target_modules' to match a linear layer outside 'modules_to_save'"
+                "Expected 'target_modules' to match a linear layer outside 'modules_to_save' and "
+                "'exclude_modules' (got none)"
             )
         return sites + self.saved_sites(base)
 
@@ -70,7 +76,7 @@ class LoRAConfig(MethodConfig):
         layers = adaptable_layers(base)
         if self.target_modules is None:
             inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
-            return inside or layers
+            return {p: m for p, m in (inside or layers).items() if not _only_read(base, p)}
         chosen: set[str] = set()
         for path, module in match_modules(base, self.target_modules).items():
             within = {p for p in layers if path == "" or f"{p}.".startswith(f"{path}.")}
@@ -106,9 +112,18 @@ class LowRankUpdate(Component):
             return output + self.update(*args, **kwargs)
         return output + self.update(first_input(args, kwargs))
 
+    def merged(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        return [(module, "weight")]
+
     def merge(self, module: nn.Module) -> None:
         weight: Any = module.weight
         weight.data.add_(self.update.delta_weight().detach().to(weight.dtype))
+
+
+def _only_read(base: nn.Module, path: str) -> bool:
+    """Whether a layer is the one whose weights an attention reads without calling it."""
+    parent, _, child = path.rpartition(".")
+    return child == "out_proj" and isinstance(base.get_submodule(parent), nn.MultiheadAttention)
 
 
 __all__ = ["LoRAConfig", "LowRankUpdate"]

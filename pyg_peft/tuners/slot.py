@@ -39,6 +39,10 @@ class Component(nn.Module):
     def release(self, module: nn.Module) -> None:
         """Undo what :meth:`before` did to ``module`` itself; runs even if the call raised."""
 
+    def merged(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        """The parameters that :meth:`merge` changes, each as its owner and its name there."""
+        return []
+
     def merge(self, module: nn.Module) -> None:
         """Fold the component into ``module``'s own tensors.
 

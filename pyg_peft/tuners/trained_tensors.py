@@ -73,6 +73,9 @@ class TrainedTensors(Component):
                     place[name] = self._originals[name]
         self._originals = {}
 
+    def merged(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        return [(self._owner(module), name) for name in self._parameters]
+
     def merge(self, module: nn.Module) -> None:
         for own, place in self._places(module):
             for name, tensor in own.items():
@@ -80,8 +83,11 @@ class TrainedTensors(Component):
                 place[name] = nn.Parameter(merged) if isinstance(tensor, nn.Parameter) else merged
 
     def _places(self, module: nn.Module) -> list[tuple[Any, Any]]:
-        owner = module.get_submodule(self.inner) if self.inner else module
+        owner = self._owner(module)
         return [(self._parameters, owner._parameters), (self._buffers, owner._buffers)]
+
+    def _owner(self, module: nn.Module) -> nn.Module:
+        return module.get_submodule(self.inner) if self.inner else module
 
     def extra_repr(self) -> str:
         prefix = f"{self.inner}." if self.inner else ""

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyg_peft.geometry import scene_columns
 
@@ -58,6 +60,35 @@ def test_overlap_and_equal_shares():
     assert times[middle].min() >= 4
     assert times.min() >= 1
     assert max(len(rows) for rows in blocks) - min(len(rows) for rows in blocks) <= 3
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many elements the largest tensor had that an operator returned."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for tensor in pytree.tree_leaves(output):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return output
+
+
+def test_overlap_costs_no_memory():
+    pos = torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)) * 20
+    largest = LargestTensor()
+    with largest:
+        seen = sum(len(rows) for rows in scene_columns(pos, size=2.0, stride=0.25))
+    assert seen > 40 * len(pos)  # nearly (size / stride) ** 2 windows a point
+    assert largest.elements <= pos.numel()
+
+
+def test_a_stray_point_far_away():
+    pos = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    pos[7, :2] = 5000.0
+    blocks = [rows.sort().values.tolist() for rows in scene_columns(pos, size=2.0)]
+    assert blocks == [[row for row in range(50) if row != 7], [7]]
 
 
 def test_the_same_cut_each_time():

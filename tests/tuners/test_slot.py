@@ -54,7 +54,11 @@ def test_containers_are_refused(target: Any):
 
 
 @pytest.mark.parametrize(
-    "config", [LoRAConfig(rank=2), FullFineTuningConfig(modules_to_save=("mha.out_proj", "head"))]
+    "config",
+    [
+        LoRAConfig(rank=2, target_modules=("lift", "mha")),
+        FullFineTuningConfig(modules_to_save=("mha.out_proj", "head")),
+    ],
 )
 def test_a_slot_that_never_fires_is_named(config: Any):
     net = Mixed().eval()
