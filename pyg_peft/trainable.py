@@ -123,7 +123,11 @@ def count_parameters(module: nn.Module, head: Sequence[str] = ("head",)) -> Para
 
 
 def match_modules(
-    root: nn.Module, targets: Iterable[Target], *, ignore: str = "peft"
+    root: nn.Module,
+    targets: Iterable[Target],
+    *,
+    ignore: str = "peft",
+    argument: str = "target_modules",
 ) -> dict[str, nn.Module]:
     r"""Find modules by path, glob, regular expression or class.
 
@@ -133,6 +137,7 @@ def match_modules(
             any number of them, a regular expression after ``re:`` that must match the whole path,
             or a class.
         ignore: Subtrees under a child of this name are not searched.
+        argument: What the caller's user knows ``targets`` as, for the message.
 
     Returns:
         Path to module, in the model's own order; of a module with several paths the first.
@@ -156,7 +161,7 @@ def match_modules(
     for target in targets:
         hits = {id(module) for path, module in modules.items() if _matches(path, module, target)}
         if not hits:
-            raise PlacementError(_nothing_matched(target, modules))
+            raise PlacementError(_nothing_matched(argument, target, modules))
         found |= hits
     return {
         path: module
@@ -186,19 +191,15 @@ def _glob(path: list[str], pattern: list[str]) -> bool:
     return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _glob(path[1:], pattern[1:])
 
 
-def _nothing_matched(target: Target, modules: dict[str, nn.Module]) -> str:
+def _nothing_matched(argument: str, target: Target, modules: dict[str, nn.Module]) -> str:
     if isinstance(target, type):
         classes = sorted({type(m).__name__ for m in modules.values()})
-        return (
-            f"Expected 'target_modules' to match at least one module (got {target.__name__}; "
-            f"the model holds {', '.join(classes)})"
-        )
-    paths = [path for path in modules if path]
-    near = difflib.get_close_matches(target, paths, n=5, cutoff=0.4) or paths[:5]
-    return (
-        f"Expected 'target_modules' to match at least one module (got {target!r}; "
-        f"nearest paths: {', '.join(near)})"
-    )
+        got = f"got {target.__name__}; the model holds {', '.join(classes)}"
+    else:
+        paths = [path for path in modules if path]
+        near = difflib.get_close_matches(target, paths, n=5, cutoff=0.4) or paths[:5]
+        got = f"got {target!r}; nearest paths: {', '.join(near) or 'none'}"
+    return f"Expected '{argument}' to match at least one module each ({got})"
 
 
 __all__ = [

@@ -118,6 +118,8 @@ def test_nothing_found_lists_what_is_near(net: Net):
         match_modules(net, ["norm", "blocks.3.attm"])
     with pytest.raises(PlacementError, match=r"got Conv1d; the model holds BatchNorm1d, Linear"):
         match_modules(net, [nn.Conv1d])
+    with pytest.raises(PlacementError, match=r"Expected 'modules_to_save' to match at least"):
+        match_modules(nn.Linear(2, 2), ["head"], argument="modules_to_save")
     with pytest.raises(PlacementError, match=r"nearest paths: blocks, "):
         match_modules(net, ["zzz"])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyg_peft.geometry.interpolation import sort_by_receiver
+from pyg_peft.geometry.parts import Part, parts_of_like_size
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class Structure:
         object.__setattr__(self, "interp_ptr", ptr)
         object.__setattr__(self, "max_degree", max_degree)
         object.__setattr__(self, "num_rows", num_rows)
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """Centres by their numbers of members, for layers that pad; worked out when first asked."""
+        return parts_of_like_size(self.edge_index[1], self.center_index.numel())
 
     def to_rows(self, rows: Tensor, num_rows: int | None = None) -> "Structure":
         """Return the structure of another array, in which node ``n`` is row ``rows[n]``.

@@ -1,7 +1,7 @@
 """What a frozen backbone makes of a training set: one feature row, label and id per sample."""
 
 import contextlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,7 +40,10 @@ class Adapted(Protocol):
 
 @torch.no_grad()
 def collect_features(
-    backbone: nn.Module, loader: Iterable[Any], source: CloudRows | None = None
+    backbone: nn.Module,
+    loader: Iterable[Any],
+    source: CloudRows | None = None,
+    call: Callable[[Any, Any], Any] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Return features, labels if there are any, and ids, in ascending order of the ids.
 
@@ -50,7 +53,10 @@ def collect_features(
         backbone: a token backbone, or any model if there is a ``source``.
         loader: yields PyG batches.
         source: whose output the features are.
+        call: runs the model of a ``source`` on a batch; by the names of its parameters by default.
     """
+    if call is not None and source is None:
+        raise ValueError("Expected 'module' to be named where 'call' runs a model (got None)")
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     features: list[Tensor] = []
     labels: list[Tensor | None] = []
@@ -59,7 +65,7 @@ def collect_features(
         for data in loader:
             data = data.to(device)
             y, sample_id = _read_targets(data)
-            features.append(_features(backbone, data, source))
+            features.append(_features(backbone, data, source, call or call_on_batch))
             labels.append(y)
             ids.append(sample_id)
     if not features:
@@ -76,10 +82,12 @@ def collect_features(
     return torch.cat(features)[order], torch.cat(known)[order] if known else None, sample_id
 
 
-def _features(backbone: nn.Module, data: Any, source: CloudRows | None) -> Tensor:
+def _features(
+    backbone: nn.Module, data: Any, source: CloudRows | None, call: Callable[[Any, Any], Any]
+) -> Tensor:
     """Return one row a cloud."""
     if source is not None:
-        run = partial(call_on_batch, backbone, data)
+        run = partial(call, backbone, data)
         return source.read(backbone, run, data.batch, data.num_graphs)
     if not isinstance(backbone, QueryBackbone):
         raise TypeError(

@@ -4,7 +4,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -86,8 +86,11 @@ class CloudRows:
 
     def _pooled(self, output: Any, batch: Tensor | None, num_clouds: int) -> Tensor:
         x = output
-        if isinstance(output, (tuple, list)) and len(output) >= 3:  # pyright: ignore[reportUnknownArgumentType]
-            x, _, batch, *_ = output  # (x, pos, batch): rows of a level of its own
+        if (level := level_of(output)) is not None:  # rows of a level of its own
+            x, _, told = level
+            batch = batch if told is None else told
+        elif isinstance(output, (tuple, list)) and output:
+            x = output[0]  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(x, Tensor) or x.dim() != 2 or not x.is_floating_point():
             got = f"shape {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__  # pyright: ignore[reportUnknownArgumentType]
             raise ValueError(
@@ -113,10 +116,52 @@ class CloudRows:
         return scatter(x, batch, dim=0, dim_size=num_clouds, reduce=str(self.pool))
 
 
+class Level(NamedTuple):
+    """What a module returns that works on points of its own.
+
+    Attributes:
+        x: features ``[M, C]``.
+        pos: their positions ``[M, 3]``.
+        batch: their cloud ids ``[M]``, or ``None``.
+    """
+
+    x: Tensor
+    pos: Tensor
+    batch: Tensor | None
+
+
+def level_of(output: Any) -> Level | None:
+    """Read ``(x, pos, batch)``, whatever follows; ``None`` for any other output.
+
+    A tuple is one only if shapes and types say so: three tensors may be something else, such as
+    features, positions and edges.
+
+    Example:
+        >>> x, pos = torch.ones(2, 4), torch.ones(2, 3)
+        >>> level_of((x, pos, torch.zeros(2, dtype=torch.long))) is not None
+        True
+        >>> level_of((x, pos, torch.zeros(2, 5, dtype=torch.long))) is None
+        True
+    """
+    if not isinstance(output, (tuple, list)) or len(output) < 3:  # pyright: ignore[reportUnknownArgumentType]
+        return None
+    x, pos, batch, *_ = output  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(x, Tensor) or not isinstance(pos, Tensor) or x.dim() == 0:
+        return None
+    if pos.shape != (x.size(0), 3) or not pos.is_floating_point():
+        return None
+    if batch is not None:
+        if not isinstance(batch, Tensor) or batch.shape != x.shape[:1]:
+            return None
+        if batch.is_floating_point() or batch.dtype == torch.bool:
+            return None
+    return Level(x, pos, batch)
+
+
 def _matches(path: str, pattern: str) -> bool:
     """Segment by segment: ``*`` does not cross a dot."""
     parts, wanted = path.split("."), pattern.split(".")
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-__all__ = ["CloudRows"]
+__all__ = ["CloudRows", "Level", "level_of"]

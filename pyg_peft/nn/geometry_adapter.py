@@ -1,6 +1,6 @@
 """The adapter that lets a point's neighbourhood correct its features."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -152,7 +152,9 @@ class GeometryAwareAdapter(MessagePassing):
                 f"Expected 'x' to have at least {num_rows} rows, as 'structure' has "
                 f"(got {x.size(0)})"
             )
-        # propagate_type: (qkv: Tensor, x: Tensor, degree: Optional[int], max_degree: int)
+        # A compiled graph cannot count members: it pads all neighbourhoods to the largest.
+        whole = structure.degree or torch.compiler.is_compiling() or num_centers == 0
+        # propagate_type: (qkv: Tensor, x: Tensor, degree: Any, max_degree: int, parts: Any)
         z = self.propagate(
             structure.edge_index,
             size=(x.size(0), num_centers),
@@ -160,6 +162,7 @@ class GeometryAwareAdapter(MessagePassing):
             x=x,
             degree=structure.degree,
             max_degree=structure.max_degree,
+            parts=None if whole else structure.parts,
         )  # [S, C]
         z = F.gelu(self._normalize(z))
         z = z + self.center_scale * x.index_select(0, structure.center_index)
@@ -180,25 +183,47 @@ class GeometryAwareAdapter(MessagePassing):
         dim_size: int,
         x: Tensor,
         edge_index_j: Tensor,
-        degree: Optional[int],  # noqa: UP045  PyG renders this annotation and knows no `|`
+        degree: Any,  # PyG renders these annotations, and knows no `int | None`
         max_degree: int,
+        parts: Any,
     ) -> Tensor:
         """A centre lets its members attend to each other and takes the largest of each channel."""
         if degree:  # neither unequal nor zero
             qkv = inputs.view(dim_size, degree, inputs.size(-1))
-            member, mask = edge_index_j.view(dim_size, degree), None
-        else:
-            size = max(max_degree, 1)
-            qkv, mask = to_dense(inputs, index, dim_size, size)
-            member, _ = to_dense(edge_index_j, index, dim_size, size)
-        hidden = self.attention.attend(qkv, mask)  # [S, K, A]
-        return neighbor_max(x, hidden, self.attention.proj, member, mask)  # [S, C]
+            return self._largest(x, qkv, edge_index_j.view(dim_size, degree))
+        if parts is None:
+            return self._padded(x, inputs, edge_index_j, index, dim_size, max(max_degree, 1))
+        # By size, since each takes its square: one large neighbourhood must not make all as large.
+        outs = [
+            self._padded(x, inputs[edges], edge_index_j[edges], place, sets.numel(), size)
+            for sets, edges, place, size in parts
+        ]
+        return torch.cat(outs)[torch.cat([part.sets for part in parts]).argsort()]
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.channels}, {self.bottleneck_channels}, k={self.k}, "
             f"ratio={self.ratio}, num_interp={self.num_interp})"
         )
+
+    def _padded(
+        self,
+        x: Tensor,
+        qkv: Tensor,
+        member: Tensor,
+        index: Tensor,
+        num_centers: int,
+        size: int,
+    ) -> Tensor:
+        qkv, mask = to_dense(qkv, index, num_centers, size)
+        member, _ = to_dense(member, index, num_centers, size)
+        return self._largest(x, qkv, member, mask)
+
+    def _largest(
+        self, x: Tensor, qkv: Tensor, member: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        hidden = self.attention.attend(qkv, mask)  # [S, K, A]
+        return neighbor_max(x, hidden, self.attention.proj, member, mask)  # [S, C]
 
     def _build(
         self, x: Tensor, pos: Tensor | None, batch: Tensor | None, batch_size: int | None

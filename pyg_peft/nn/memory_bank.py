@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,6 +99,7 @@ class MemoryBank(nn.Module):
         *,
         module: str | None = None,
         pool: str | None = "max",
+        call: Callable[[Any, Any], Any] | None = None,
         per_class: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Self:
@@ -106,17 +107,17 @@ class MemoryBank(nn.Module):
 
         The backbone runs in eval mode, on its own device, and every module's mode is restored; the
         adapters of a ``PeftModel`` rest. Rows are sorted by ``sample_id``, so a loader that
-        shuffles fills the same bank. Keys are the features normalised to length one, values the
-        features.
+        shuffles fills the same bank. Keys are the features at length one, values the features.
 
         Args:
             backbone: offers ``make_patches`` and ``forward_query``, or is any model that a
-                ``module`` is named of, called with what the batch has of its parameters or, if it
-                has neither ``pos`` nor ``x``, with the batch.
+                ``module`` is named of.
             loader: yields PyG batches with ``pos``, ``sample_id``, and ``x`` and ``y`` if known.
             module: path of the module whose output is taken, or a glob that matches one; it returns
                 a row per point, ``(x, pos, batch)``, or a row per cloud.
             pool: how rows become one a cloud: ``"max"``, ``"mean"``, or ``None`` if they are.
+            call: runs the model of a ``module`` on a batch, ``call(model, data)``; by default with
+                what the batch has of its parameters or, without ``pos`` and ``x``, on the batch.
             per_class: keep at most that many rows of each class; ``None`` keeps all.
             generator: draws the rows that are kept; ``None`` keeps those of lowest ``sample_id``.
         """
@@ -125,7 +126,7 @@ class MemoryBank(nn.Module):
             backbone, resting = backbone.base, backbone.disable_adapter()
         source = None if module is None else CloudRows.find(backbone, module, pool)
         with resting:
-            values, labels, sample_id = collect_features(backbone, loader, source)
+            values, labels, sample_id = collect_features(backbone, loader, source, call)
         keys = F.normalize(values, dim=-1)
         bank = cls(keys, values, labels=labels, sample_id=sample_id, source=source)
         return bank if per_class is None else bank.balanced(per_class, generator=generator)

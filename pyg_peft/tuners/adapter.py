@@ -2,15 +2,47 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from ..errors import PlacementError
 from ..nn import Bottleneck
 from ..trainable import Target, match_modules
 from .config import MethodConfig, Site
 from .layers import output_channels
-from .slot import OutputAdapter, check_site
+from .slot import Args, Kwargs, OutputAdapter, check_site, features_of
+
+_MEASURE = "hand get_peft_model an 'example' of the model's input, and widths are measured"
+
+
+class LayerAdapter(OutputAdapter):
+    """An :class:`OutputAdapter` that names its layer where the output does not fit.
+
+    Args:
+        component: The bottleneck.
+        path: Of the layer.
+    """
+
+    def __init__(self, component: Bottleneck, path: str) -> None:
+        super().__init__(component)
+        self.path = path
+        self.channels = component.channels
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        x = features_of(output)
+        if not isinstance(x, Tensor) or x.dim() == 0:
+            got = "a scalar" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"Expected {self.path!r} to return features, or a tuple of which they are the "
+                f"first (got {got}): choose another target"
+            )
+        if x.size(-1) != self.channels:
+            raise ValueError(
+                f"Expected {self.path!r} to return {self.channels} channels (got {x.size(-1)}): "
+                f"{_MEASURE}"
+            )
+        return super().after(module, args, kwargs, output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +91,20 @@ class AdapterConfig(MethodConfig):
         layers = match_modules(base, self.target_modules)
         for path, layer in layers.items():
             check_site(layer, path)
-        sites = [
-            Site(
-                path,
-                "adapter",
-                OutputAdapter(
-                    Bottleneck(
-                        output_channels(layer, path, self.channels),
-                        self.bottleneck_channels,
-                        scale=self.scale,
-                        dropout=self.dropout,
-                    )
-                ),
-            )
-            for path, layer in layers.items()
-        ]
+        adapters = {path: self._adapter(path, layer) for path, layer in layers.items()}
+        sites = [Site(path, "adapter", adapter) for path, adapter in adapters.items()]
         return sites + self.saved_sites(base)
+
+    def _adapter(self, path: str, layer: nn.Module) -> LayerAdapter:
+        channels, width = output_channels(layer, path, self.channels), self.bottleneck_channels
+        if width > channels:
+            raise PlacementError(
+                f"Expected 'bottleneck_channels' to be at most {channels}, as {path!r} returns "
+                f"(got {width}): if that is not its width, {_MEASURE}"
+            )
+        return LayerAdapter(
+            Bottleneck(channels, width, scale=self.scale, dropout=self.dropout), path
+        )
 
 
 __all__ = ["AdapterConfig"]

@@ -13,8 +13,9 @@ _NAMED = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
 
 @functools.cache
 def _parameters(forward: Callable[..., Any], kinds: tuple[Any, ...]) -> tuple[str, ...]:
-    signature = inspect.signature(forward).parameters
-    return tuple(n for n, p in signature.items() if p.kind in kinds and n != "self")
+    # The first parameter is the module, whatever its name.
+    _, *parameters = inspect.signature(forward).parameters.values()
+    return tuple(p.name for p in parameters if p.kind in kinds)
 
 
 def parameter_names(module: nn.Module) -> tuple[str, ...]:

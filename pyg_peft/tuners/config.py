@@ -95,11 +95,9 @@ class MethodConfig:
         """Modules that the adapter owns as a whole, by path: they follow ``train()``, the rest
         stays in eval.
         """
-        if not self.modules_to_save:
-            return {}
         return {
             _join(path, inner): module
-            for path, root in match_modules(base, self.modules_to_save).items()
+            for path, root in self._saved(base).items()
             for inner, module in root.named_modules()
             if SLOT not in inner.split(".")
         }
@@ -120,7 +118,7 @@ class MethodConfig:
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
         """Paths whose tensors in the base do not matter to the adapter, since it has its own."""
-        return list(match_modules(base, self.modules_to_save)) if self.modules_to_save else []
+        return list(self._saved(base))
 
     def head_paths(self, base: nn.Module) -> list[str]:
         """Paths that count as head when parameters are counted."""
@@ -146,7 +144,7 @@ class MethodConfig:
         for name in ("target_modules", "modules_to_save", "exclude_modules"):
             targets = getattr(self, name, None)
             if targets is not None and any(isinstance(target, type) for target in targets):
-                changes[name] = tuple(match_modules(base, targets))
+                changes[name] = tuple(match_modules(base, targets, argument=name))
         targets = getattr(self, "target_modules", None)
         if widths is not None and targets is not None:
             paths = match_modules(base, targets)
@@ -154,6 +152,9 @@ class MethodConfig:
                 if hasattr(self, name):
                     changes[name] = {path: found[path] for path in paths if path in found}
         return dataclasses.replace(self, **changes) if changes else self
+
+    def _saved(self, base: nn.Module) -> dict[str, nn.Module]:
+        return match_modules(base, self.modules_to_save, argument="modules_to_save")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON-able values."""

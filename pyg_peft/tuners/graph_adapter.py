@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.utils import is_torch_sparse_tensor
 
 from ..geometry import (
     Structure,
@@ -13,9 +14,13 @@ from ..geometry import (
     interpolate,
 )
 from ..nn import GeometryAwareAdapter
-from .graph_geometry import CallReader, Found, GeometrySource, SharedStructures, read_output
+from .graph_geometry import CallReader, Found, read_output
 from .graph_prompts import GraphPrompts
+from .graph_sources import GeometrySource, SharedStructures
 from .slot import Args, Component, Kwargs, features_of, with_features
+
+# Attention among the members of a point takes the square of their number: 0.4 GB for as many.
+MOST_MEMBERS = 4096
 
 
 class GraphAdapter(Component):
@@ -58,20 +63,13 @@ class GraphAdapter(Component):
         return with_features(output, self._adapt(x, self._geometry(args, kwargs, output)))
 
     def _geometry(self, args: Args, kwargs: Kwargs, output: Any) -> Found:
-        found = read_output(output)
-        if found.pos is not None:
-            return found
         reader, source, _, _ = self._links
-        found = reader(args, kwargs)
-        if source is not None:
-            if not source.held:
-                raise RuntimeError(
-                    f"Expected {self.path!r} to run within a call of the module that tells its "
-                    "geometry (got a call of its own, as when a checkpoint is recomputed): call or "
-                    "checkpoint that module as a whole, or choose targets that receive 'pos'"
-                )
-            found = found.completed_by(source.held[-1])
-        return found
+        found = read_output(output)
+        if found.tells_all:
+            return found
+        call = reader(args, kwargs)
+        found = call if found.pos is None else found.completed_by(call)
+        return found if source is None else source.complete(found, self.path)
 
     def _adapt(self, x: Tensor, found: Found) -> Tensor:
         pos, shared = found.pos, self._links[2]
@@ -82,36 +80,55 @@ class GraphAdapter(Component):
                 "another target, or name the source with 'pos_from'"
             )
         if found.edge_index is None:
-            structure = shared.get((*pos, found.batch), lambda: self._search(found, x.size(0)))
+            ids = self._ids(found, x.size(0))
+            structure = shared.get((*pos, ids), lambda: self._search(pos[1], ids))
             return self.adapter(x, structure=structure)
-        edges = found.edge_index
+        edges = self._edges(found)
         # A compiled graph cannot count members: no point may then have more than k.
         most = self.adapter.k if torch.compiler.is_compiling() else None
         if pos[0] is pos[1]:
             structure = shared.get(
                 (*pos, edges), lambda: edge_structure(pos[1], edges, max_degree=most)
             )
+            self._check_degree(structure)
             return self.adapter(x, structure=structure)
         structure, back, weight, ptr = shared.get(
             (*pos, edges), lambda: bipartite_structure(*pos, edges, max_degree=most)
         )
+        self._check_degree(structure)
         lifted = interpolate(x, back, weight, pos[0].size(0), ptr=ptr)
         return self.adapter(torch.cat([x, lifted]), structure=structure)[: x.size(0)]
 
-    def _search(self, found: Found, num_rows: int) -> Structure:
-        if not found.knows_batch:
+    def _edges(self, found: Found) -> Tensor:
+        """Edges ``[2, E]``, row 0 the source; the same tensor for all layers of a level."""
+        edges, shared = found.edge_index, self._links[2]
+        if is_torch_sparse_tensor(edges):
+            # An adjacency has a row for each target. PyG's ``to_edge_index`` would change it.
+            return shared.get((edges,), lambda: edges.to_sparse_coo()._indices().flip(0))
+        if not isinstance(edges, Tensor):
             raise ValueError(
-                f"Expected {self.path!r} or a module around it to receive cloud ids or edges (got "
-                "positions only): name them with 'batch_name' or 'edge_index_name'"
+                f"Expected the edges of {self.path!r} to be a tensor [2, E] or a sparse adjacency "
+                f"of torch (got {type(edges).__name__})"
             )
-        assert found.pos is not None
+        return shared.get((edges,), lambda: edges.flip(0)) if found.flipped else edges
+
+    def _ids(self, found: Found, num_rows: int) -> Tensor | None:
+        """The cloud of each row; ``None`` if there is one."""
+        batch = found.batch
+        if found.has_ids or (batch is None and found.knows_batch):
+            return batch
+        if batch is not None and not torch.compiler.is_compiling() and not batch.diff().any():
+            return None  # one cloud, of which the layer sees other points
+        raise ValueError(
+            f"Expected {self.path!r} or a module around it to receive edges, or cloud ids of its "
+            f"{num_rows} points (got {'none' if batch is None else f'ids of {batch.size(0)}'}): "
+            "name them with 'batch_name' or 'edge_index_name', or the module with 'pos_from'"
+        )
+
+    def _search(self, pos: Tensor, batch: Tensor | None) -> Structure:
         adapter = self.adapter
         return build_structure(
-            found.pos[1],
-            found.batch,
-            k=adapter.k,
-            ratio=adapter.ratio,
-            num_interp=adapter.num_interp,
+            pos, batch, k=adapter.k, ratio=adapter.ratio, num_interp=adapter.num_interp
         )
 
     def _check_features(self, x: Any) -> None:
@@ -125,6 +142,14 @@ class GraphAdapter(Component):
                 f"Expected {self.path!r} to return {self.adapter.channels} channels, as its last "
                 f"linear layer (got {x.size(1)}): hand get_peft_model an 'example' of the model's "
                 "input, and widths are measured"
+            )
+
+    def _check_degree(self, structure: Structure) -> None:
+        if (structure.max_degree or 0) > MOST_MEMBERS:
+            raise ValueError(
+                f"Expected no point of {self.path!r} to have more than {MOST_MEMBERS} edges "
+                f"(got {structure.max_degree}), among which the adapter attends: bound them where "
+                "the graph is made, such as by 'max_num_neighbors', or choose another target"
             )
 
     def extra_repr(self) -> str:

@@ -39,10 +39,14 @@ class CloudIds(Component):
         """Note what a call or an output says."""
         if found.pos is None:
             return
-        target = found.pos[1]
         ids = self.find(found)
-        if ids is not None and not any(target is known for known, _ in self._told):
-            self._told.append((target, ids))
+        if ids is not None:
+            self.note(found.pos[1], ids)
+
+    def note(self, pos: Tensor, ids: Tensor) -> None:
+        """Note whose clouds the points at these very positions are, unless that is known."""
+        if self._known(pos) is None:
+            self._told.append((pos, ids))
 
     def find(self, found: Found) -> Tensor | None:
         """Cloud of each target of a call, ``-1`` for one that no edge leads to; ``None`` if nothing
@@ -52,16 +56,16 @@ class CloudIds(Component):
             return None
         source, target = found.pos
         # A call may name more cloud ids than it has points: those of another level.
-        if found.batch is not None and found.batch.size(0) == target.size(0):
+        if found.has_ids:
             return found.batch
         ids = self._known(target)
         edges = found.edge_index
-        if edges is not None and edges.layout != torch.strided:
+        if not isinstance(edges, Tensor) or edges.layout != torch.strided:
             edges = None  # a sparse adjacency tells nothing here
         if ids is None and source is not target and edges is not None:
             of_source = self._known(source)
             if of_source is not None:
-                sender, receiver = edges
+                sender, receiver = edges.flip(0) if found.flipped else edges
                 # Ids start at 0, and the largest of nothing is 0: count from 1.
                 ids = scatter(of_source[sender] + 1, receiver, 0, target.size(0), "max") - 1
         return ids

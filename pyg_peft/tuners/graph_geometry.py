@@ -1,33 +1,25 @@
-"""Where the layers of any model lie in space: read from their calls, and handed on explicitly.
+"""Where the layers of any model lie in space, as their calls and outputs say by name.
 
-A layer's own call comes first, then that of the nearest ancestor that receives positions. The
-ancestor's pre-hook notes them in a :class:`GeometrySource`, which the layer's component holds a
-reference to, and its post-hook forgets them, also when the call raises::
-
-    ancestor(x, pos, batch) ──before──▶ source.held = pos, batch
-        └── layer(x) ──after──▶ adapter(output, source.held)
-                       ──release──▶ source.held is gone
-
-Nothing is looked up in a context: which source a layer reads is decided when the method is
-attached.
+A layer's own call comes first; what it lacks is taken from a call around it, see
+:mod:`~pyg_peft.tuners.graph_sources`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from .calls import parameter_names
-from .slot import Args, Component, Kwargs
+from ..nn.cloud_rows import level_of
+from .calls import parameter_names, required_names
+from .slot import Args, Kwargs
 
 _DATA = "data"
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a model calls the geometry in its calls.
+    """What a model calls the geometry in its calls; the usual names are known besides.
 
     Attributes:
         pos: parameter of the positions, or ``"graph.pos"`` for an attribute of a parameter.
@@ -45,22 +37,40 @@ class Found(NamedTuple):
 
     Attributes:
         pos: positions of the sources and of the targets; the same tensor unless bipartite.
-        batch: cloud ids of the targets; ``None`` for one cloud if ``knows_batch``.
+        batch: cloud ids of the targets. ``None`` if there is one cloud, or if a caller left out
+            what its layer can do without; ids of another number of points if only those were told.
         knows_batch: whether the call has cloud ids, be they ``None``.
-        edge_index: edges, row 0 the source.
+        edge_index: edges as they came, a sparse adjacency among them.
+        flipped: whether row 1 is the source, of a layer that passes messages against the edges.
     """
 
     pos: tuple[Tensor, Tensor] | None = None
     batch: Tensor | None = None
     knows_batch: bool = False
-    edge_index: Tensor | None = None
+    edge_index: Any = None
+    flipped: bool = False
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether there is a cloud id for each target."""
+        if self.pos is None or self.batch is None:
+            return False
+        return self.batch.size(0) == self.pos[1].size(0)
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether neighbourhoods follow from this, whatever the calls around it say."""
+        return self.pos is not None and (self.edge_index is not None or self.has_ids)
 
     def completed_by(self, outer: "Found") -> "Found":
-        """What is missing here is taken from there."""
-        batch = self if self.knows_batch else outer
-        edges = outer.edge_index if self.edge_index is None else self.edge_index
-        pos = outer.pos if self.pos is None else self.pos
-        return Found(pos, batch.batch, batch.knows_batch, edges)
+        """What is missing here is taken from there; edges only if they join as many points."""
+        found = self if self.pos is not None else self._replace(pos=outer.pos)
+        if found.edge_index is None and not self.tells_all and _as_many(found.pos, outer.pos):
+            found = found._replace(edge_index=outer.edge_index, flipped=outer.flipped)
+        # Ids of other points are taken too: where there are any, None is not one cloud.
+        if not found.has_ids and outer.batch is not None:
+            found = found._replace(batch=outer.batch)
+        return found._replace(knows_batch=self.knows_batch or outer.knows_batch)
 
 
 class CallReader:
@@ -68,135 +78,91 @@ class CallReader:
 
     Args:
         module: Whose calls are read.
-        names: What they call the geometry.
+        names: What they call the geometry; where they do not, the usual names are read.
+
+    Attributes:
+        parameters: Names of what the module is called with.
+        pos: The parameter of the positions; empty without one. Likewise ``batch`` and
+            ``edge_index``.
+        features: The first parameter, unless it is one of these.
     """
 
     def __init__(self, module: nn.Module, names: Names) -> None:
-        self.names = names
         self.parameters = parameter_names(module)
-        owner, _, attribute = names.pos.rpartition(".")
-        self.owner, self.pos = owner, attribute
+        owner, _, pos = names.pos.rpartition(".")
+        # PyG's layers have the usual names in a model that has its own.
+        self._pos = (pos, "pos")
+        self._batch = (names.batch, "batch")
+        self._edges = (names.edge_index, "edge_index")
+        self._owners = (owner, _DATA)
+        self.pos = self._parameter(self._pos)
+        self.batch = self._parameter(self._batch)
+        self.edge_index = self._parameter(self._edges)
+        first, *_ = *self.parameters, ""
+        self.features = "" if first in (self.pos, self.batch, self.edge_index) else first
+        self._required = set(required_names(module))
         # Row 0 of edge_index is the source, unless a layer passes messages against the edges.
         self.flipped = getattr(module, "flow", "source_to_target") == "target_to_source"
 
     @property
     def tells_pos(self) -> bool:
         """Whether the parameters name positions, or data that have them."""
-        return (self.owner or self.pos) in self.parameters or _DATA in self.parameters
+        return bool(self.pos or self._parameter(self._owners))
 
     @property
     def tells_neighbors(self) -> bool:
         """Whether the parameters name cloud ids or edges besides, or data that have them."""
-        wanted = {self.names.batch, self.names.edge_index, _DATA, self.owner} - {""}
-        return bool(wanted & set(self.parameters))
+        return any(self._parameter(n) for n in (self._batch, self._edges, self._owners))
+
+    def needs(self, name: str) -> bool:
+        """Whether the module cannot be called without this parameter."""
+        return name in self._required
+
+    def needs_only(self, *names: str) -> bool:
+        """Whether the module can be called with these parameters alone."""
+        return self._required <= set(names)
 
     def __call__(self, args: Args, kwargs: Kwargs) -> Found:
         call = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
-        names = self.names
         data = None
-        if self.owner or self.pos not in call:
-            data = call.pop(self.owner or _DATA, None)
-        if data is not None:
-            values = {n: getattr(data, n, None) for n in (self.pos, names.batch, names.edge_index)}
-            # A layer's own arguments go before those of the data that it is called with.
-            call = {**values, **call}
-        edges = call.get(names.edge_index)
-        if self.flipped and isinstance(edges, Tensor):
-            edges = edges.flip(0)
-        return Found(
-            _pair(call.get(self.pos)),
-            _last(call.get(names.batch)),
-            # Left out of a call it has its default: one cloud.
-            names.batch in call or (names.batch in self.parameters and names.batch != self.owner),
-            edges,
-        )
+        for owner in (*self._owners, *self._batch):
+            if _is_data(call.get(owner)):
+                data = call.pop(owner)
+                break
+        # Left out of a call, ids have their default.
+        known = bool(self.batch) or any(name in call for name in self._batch)
+        found = self._found(call.get, known)
+        if data is None:
+            return found
+        # A layer's own arguments go before those of the data that it is called with.
+        return found.completed_by(self._found(_getter(data), True))
+
+    def _found(self, get: Callable[[str], Any], knows_batch: bool) -> Found:
+        pos, batch, edges = (_first(get, n) for n in (self._pos, self._batch, self._edges))
+        return Found(_pair(pos), _ids(batch), knows_batch, edges, self.flipped)
+
+    def _parameter(self, names: tuple[str, str]) -> str:
+        return next((name for name in names if name in self.parameters), "")
 
 
 def read_output(output: Any) -> Found:
     """The geometry that a module returns beside its features, as ``(x, pos, batch)``."""
-    if not isinstance(output, (tuple, list)) or len(output) < 3:  # pyright: ignore[reportUnknownArgumentType]
-        return Found()
-    _, pos, batch, *_ = output  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(pos, Tensor) or not (batch is None or isinstance(batch, Tensor)):
-        return Found()
-    return Found((pos, pos), batch, True)
+    level = level_of(output)
+    return Found() if level is None else Found((level.pos, level.pos), level.batch, True)
 
 
-class GeometrySource(Component):
-    """At a module that receives positions (or returns them): notes them for the layers below.
-
-    Args:
-        reader: Of the module's calls; ``None`` notes what it returns, until the model returns.
-    """
-
-    def __init__(self, reader: CallReader | None) -> None:
-        super().__init__()
-        self.reader = reader
-        self.held: list[Found] = []
-
-    def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        if self.reader is not None:
-            self.held.append(self.reader(args, kwargs))
-        return args, kwargs
-
-    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        if self.reader is None:
-            self.held.append(read_output(output))
-        return output
-
-    def release(self, module: nn.Module) -> None:
-        if self.held:
-            self.held.pop()
+def _first(get: Callable[[str], Any], names: tuple[str, str]) -> Any:
+    return next((value for name in names if (value := get(name)) is not None), None)
 
 
-class HoldsNotes(Protocol):
-    """A component that notes something for the time of a forward."""
-
-    held: list[Any]
+def _is_data(value: Any) -> bool:
+    return value is not None and not isinstance(value, (Tensor, tuple, list))
 
 
-class SharedStructures(Component):
-    """At the base: structures of one forward, each built once for all layers of a level.
-
-    A level is told by the very tensors: layers that are handed the same positions, cloud ids and
-    edges share a structure. Outside of a forward of the base nothing is kept.
-
-    Args:
-        notes: Components that note something in ``held`` for the time of a forward; they are
-            emptied when the base returns.
-    """
-
-    def __init__(self, notes: "tuple[HoldsNotes, ...]" = ()) -> None:
-        super().__init__()
-        self._notes = notes
-        self._built: list[tuple[tuple[Any, ...], Any]] | None = None
-
-    def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        self._built = []
-        return args, kwargs
-
-    def release(self, module: nn.Module) -> None:
-        self._built = None
-        for component in self._notes:
-            component.held.clear()
-
-    def get(self, tensors: tuple[Tensor | None, ...], build: Callable[[], Any]) -> Any:
-        """What ``build`` made of these very tensors in this forward, or makes now."""
-        stamp = tuple(_version(tensor) for tensor in tensors)
-        for known, (versions, structure) in self._built or []:
-            if versions == stamp and all(a is b for a, b in zip(known, tensors, strict=True)):
-                return structure
-        structure = build()
-        if self._built is not None:
-            self._built.append((tensors, (stamp, structure)))
-        return structure
-
-
-def _version(tensor: Tensor | None) -> int:
-    """How often a tensor was changed in place; a compiler follows such changes by itself."""
-    if tensor is None or torch.compiler.is_compiling() or tensor.is_inference():
-        return 0
-    return tensor._version
+def _getter(data: Any) -> Callable[[str], Any]:
+    if isinstance(data, Mapping):
+        return data.get  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return lambda name: getattr(data, name, None)
 
 
 def _pair(pos: Any) -> tuple[Tensor, Tensor] | None:
@@ -207,8 +173,16 @@ def _pair(pos: Any) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def _last(batch: Any) -> Tensor | None:
-    return batch[-1] if isinstance(batch, (tuple, list)) else batch
+def _as_many(pos: tuple[Tensor, Tensor] | None, other: tuple[Tensor, Tensor] | None) -> bool:
+    if pos is None or other is None:
+        return pos is other
+    return all(a.size(0) == b.size(0) for a, b in zip(pos, other, strict=True))
 
 
-__all__ = ["CallReader", "Found", "GeometrySource", "Names", "SharedStructures", "read_output"]
+def _ids(batch: Any) -> Tensor | None:
+    """Cloud ids, of a pair those of the targets."""
+    batch = batch[-1] if isinstance(batch, (tuple, list)) and batch else batch  # pyright: ignore[reportUnknownVariableType]
+    return batch if isinstance(batch, Tensor) else None
+
+
+__all__ = ["CallReader", "Found", "Names", "read_output"]

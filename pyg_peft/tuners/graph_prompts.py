@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import PointPriorPrompt, PromptTokens
-from .calls import required_names
 from .graph_clouds import CloudIds, cloud_of_each
-from .graph_geometry import CallReader, GeometrySource
+from .graph_geometry import CallReader
+from .graph_sources import GeometrySource
 from .slot import Args, Component, Kwargs
 
 
@@ -17,13 +17,9 @@ def takes_prompts(layer: nn.Module, reader: CallReader) -> bool:
     """Whether a layer is called with features first, edges by name, and needs nothing else that
     has a row per point, such as normals, cloud ids or attributes of edges.
     """
-    first, *rest = reader.parameters or ("",)
-    geometry = {reader.pos, reader.names.batch, reader.names.edge_index}
-    known = {first, reader.pos, reader.names.edge_index}
     return (
-        first not in geometry
-        and reader.names.edge_index in rest
-        and set(required_names(layer)) <= known
+        bool(reader.features and reader.edge_index)
+        and reader.needs_only(reader.features, reader.pos, reader.edge_index)
         and not getattr(layer, "cached", False)  # it would keep the prompts' edges
     )
 
@@ -62,7 +58,7 @@ class GraphPrompts(Component):
         super().__init__()
         self.prompt = prompt
         self.path = path
-        has_pos = reader.pos in reader.parameters
+        has_pos = bool(reader.pos)
         self.prompt_pos = nn.Parameter(torch.empty(prompt.num_prompts, 3)) if has_pos else None
         self.map: nn.Module = nn.Identity()
         if isinstance(prompt, PointPriorPrompt) and bank_channels not in (None, prompt.channels):
@@ -86,10 +82,9 @@ class GraphPrompts(Component):
             nn.init.uniform_(self.prompt_pos, -0.5, 0.5)
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        reader, _, _ = self._links
+        reader, _, clouds = self._links
         call = dict(zip(reader.parameters, args, strict=False)) | kwargs
-        name = reader.parameters[0]
-        x, pos = call.get(name), call.get(reader.pos)
+        x, pos = call.get(reader.features), call.get(reader.pos)
         source: Any = x[0] if isinstance(x, (tuple, list)) else x
         self._check(call, source)
         num_targets, is_bipartite = _targets(x, pos)
@@ -98,14 +93,20 @@ class GraphPrompts(Component):
         prompts, cloud = self._prompts(args, kwargs, num_targets)
         rows = prompts.to(source.dtype).flatten(0, 1)  # [B * P, C]
         changes: dict[str, Any] = {
-            name: _append(x, rows),
-            reader.names.edge_index: self._join(call, source.size(0), num_targets, cloud),
+            reader.features: _append(x, rows),
+            reader.edge_index: self._join(call, source.size(0), num_targets, cloud),
         }
         if pos is not None:
             assert self.prompt_pos is not None
             places = self.prompt_pos.repeat(prompts.size(0), 1)
             pos = (pos, pos) if is_bipartite and isinstance(pos, Tensor) else pos
-            changes[reader.pos] = _append(pos, places)
+            changes[reader.pos] = pos = _append(pos, places)
+            if clouds is not None and cloud is not None:
+                of_prompts = torch.arange(prompts.size(0), device=cloud.device)
+                of_prompts = of_prompts.repeat_interleave(self.prompt.num_prompts)
+                # Layers inside this one see the prompts as points; as sources they stay unseen.
+                ids = cloud if is_bipartite else torch.cat([cloud, of_prompts])
+                clouds.note(pos[1] if is_bipartite else pos, ids)
         self.held.append((args, kwargs))
         names = reader.parameters
         return (
@@ -114,11 +115,11 @@ class GraphPrompts(Component):
         )
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        first = self._links[0].parameters[0]
-        (own_args, own_kwargs), x = self.held[-1], args[0] if args else kwargs[first]
-        call = dict(zip(self._links[0].parameters, own_args, strict=False)) | own_kwargs
-        num_targets, is_bipartite = _targets(call[first], call.get(self._links[0].pos))
-        num_rows = num_targets if is_bipartite else x.size(0)
+        reader, (own_args, own_kwargs) = self._links[0], self.held[-1]
+        joined = dict(zip(reader.parameters, args, strict=False)) | kwargs
+        call = dict(zip(reader.parameters, own_args, strict=False)) | own_kwargs
+        num_targets, is_bipartite = _targets(call[reader.features], call.get(reader.pos))
+        num_rows = num_targets if is_bipartite else joined[reader.features].size(0)
         if not isinstance(output, Tensor) or output.dim() != 2 or output.size(0) != num_rows:
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
@@ -144,16 +145,16 @@ class GraphPrompts(Component):
         ids = None
         if prior.size(0) != 1:
             found = reader(args, kwargs)
-            if source is not None and source.held:
-                found = found.completed_by(source.held[-1])
             ids = clouds.find(found)
+            if ids is None and source is not None and source.held:
+                ids = clouds.find(found.completed_by(source.held[-1]))
         cloud = cloud_of_each(ids, num_targets, prior.size(0), self.path)
         return self.prompt(prior.size(0), self.map(prior)), cloud
 
     def _join(self, call: Kwargs, num_sources: int, num_targets: int, cloud: Tensor | None) -> Any:
         """The layer's edges and those from the prompts, sorted by receiver."""
         reader = self._links[0]
-        edges = call[reader.names.edge_index]
+        edges = call[reader.edge_index]
         receiver = torch.arange(num_targets, device=edges.device)
         if cloud is not None:
             receiver = receiver[cloud >= 0]
@@ -169,11 +170,11 @@ class GraphPrompts(Component):
 
     def _check(self, call: Kwargs, source: Any) -> None:
         reader, path = self._links[0], self.path
-        edges = call.get(reader.names.edge_index)
+        edges = call.get(reader.edge_index)
         if not isinstance(edges, Tensor) or edges.layout != torch.strided:
             got = "a sparse tensor" if isinstance(edges, Tensor) else type(edges).__name__
             raise ValueError(
-                f"Expected {path!r} to be called with {reader.names.edge_index!r} of shape [2, E], "
+                f"Expected {path!r} to be called with {reader.edge_index!r} of shape [2, E], "
                 f"so that prompts can be joined (got {got}): choose another target or "
                 "num_prompts=0"
             )
@@ -184,7 +185,7 @@ class GraphPrompts(Component):
                 f"Expected {path!r} to be called with features [N, {channels}] (got {got}): hand "
                 "get_peft_model an 'example' of the model's input, and widths are measured"
             )
-        used = {reader.parameters[0], reader.pos, reader.names.edge_index}
+        used = {reader.features, reader.pos, reader.edge_index}
         others = [n for n, v in call.items() if n not in used and isinstance(v, (Tensor, Sequence))]
         others = [name for name in others if not isinstance(call[name], str)]
         if others:

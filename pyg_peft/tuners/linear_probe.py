@@ -41,7 +41,7 @@ class LinearProbeConfig(MethodConfig):
     head: str = "head"
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        ((path, head),) = match_modules(base, [self.head]).items()
+        ((path, head),) = match_modules(base, [self.head], argument="head").items()
         check_site(head, path)
         layers: list[Any] = list(linear_layers(head).values())
         if not layers:

@@ -125,9 +125,10 @@ class PointPEFTConfig(MethodConfig):
         bank_channels: Width of the memory bank; ``get_peft_model`` notes it.
         pos_from: Path or glob of the module that tells where layers lie: one around them, by its
             call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
-            call or, if that has no positions, the nearest one around it.
+            call and, for what that lacks, the nearest one around it.
         pos_name: What the model calls positions in its calls; ``"graph.pos"`` is an attribute of
-            the parameter ``graph``. A parameter ``data`` is looked into anyway.
+            the parameter ``graph``. A parameter ``data`` is looked into anyway, and the usual names
+            are read besides, for layers of PyG.
         batch_name: What it calls cloud ids.
         edge_index_name: What it calls edges.
     """

@@ -7,14 +7,14 @@ from torch import nn
 
 from ..errors import PlacementError
 from ..nn import GeometryAwareAdapter, NeighborAttention, PointPriorPrompt, PromptTokens
-from ..trainable import match_modules
 from .biases import bias_sites
-from .calls import parameter_names
 from .config import Site
 from .graph_adapter import GraphAdapter
 from .graph_clouds import CloudIds, CloudTeller
-from .graph_geometry import CallReader, GeometrySource, Names, SharedStructures
+from .graph_geometry import CallReader
+from .graph_origins import Origins, listed
 from .graph_prompts import GraphPrompts, takes_prompts
+from .graph_sources import GeometrySource, SharedStructures
 from .layers import input_channels, output_channels
 from .slot import SLOT, check_site
 
@@ -42,42 +42,37 @@ def graph_sites(
             lies within a module that does; those that do are listed. If there are to be prompts
             and no target can take them.
     """
-    names = config.names
-    sources: dict[str, GeometrySource] = {}
-    origins: dict[str, str | None] = {}
+    origins = Origins(base, config.names, config.pos_from)
+    sources: dict[str, GeometrySource | None] = {}
     for path, layer in targets.items():
         check_site(layer, path)
-        origin = origins[path] = _origin(base, path, names, config.pos_from)
-        if origin is not None and origin not in sources:
-            within = _contains(origin, path)
-            reader = CallReader(base.get_submodule(origin), names) if within else None
-            sources[origin] = GeometrySource(reader)
+        sources[path] = origins.of(path)
     clouds = CloudIds() if has_bank else None
     prompted = _prompted(base, config, targets) if config.num_prompts else {}
     prompts = {
         path: GraphPrompts(
             _prompt(config, channels, has_bank=has_bank),
             path,
-            CallReader(targets[path], names),
-            None if (origin := origins[path]) is None else sources[origin],
+            origins.reader(path),
+            sources[path],
             clouds,
             config.bank_channels,
         )
         for path, channels in prompted.items()
     }
-    noted = [source for source in sources.values() if source.reader is None]
-    shared = SharedStructures((*noted, *prompts.values()))
+    shared = SharedStructures((*origins.beside.values(), *prompts.values()))
     attention: dict[int, NeighborAttention] = {}
     sites = [Site("", "structures", shared)]
-    sites += [Site(origin, "source", source) for origin, source in sources.items()]
     if clouds is not None:
         sites.append(Site("", "clouds", clouds))
-        sites += [
-            Site(path, "tells", CloudTeller(CallReader(module, names), clouds))
-            for path, module in _carriers(base, names).items()
-        ]
     for path, layer in targets.items():
         channels = output_channels(layer, path, config.channels)
+        if config.bottleneck_channels > channels:
+            raise PlacementError(
+                f"Expected 'bottleneck_channels' to be at most {channels}, as {path!r} returns "
+                f"(got {config.bottleneck_channels}): if that is not its width, hand "
+                "get_peft_model an 'example' of the model's input, and widths are measured"
+            )
         if channels not in attention:
             attention[channels] = NeighborAttention(
                 channels, config.attention_channels, config.attention_heads
@@ -93,38 +88,21 @@ def graph_sites(
             center_scale=config.center_scale,
             scale=config.scale,
         )
-        origin = origins[path]
-        source = None if origin is None else sources[origin]
-        reader, joined = CallReader(layer, names), prompts.get(path)
-        placed = GraphAdapter(adapter, path, reader, source, shared, joined)
+        reader, joined = origins.reader(path), prompts.get(path)
+        placed = GraphAdapter(adapter, path, reader, sources[path], shared, joined)
         sites.append(Site(path, "adapter", placed))
         # After hooks run in reverse: the rows of prompts go before the adapter.
         if joined is not None:
             sites.append(Site(path, "prompt", joined))
+    # After the prompts: layers inside a layer that has some are handed them as points.
+    sites += origins.sites()
+    if clouds is not None:
+        carriers = origins.carriers().items()
+        sites += [Site(path, "tells", CloudTeller(reader, clouds)) for path, reader in carriers]
     if config.train_biases:
         saved = config.trained_modules(base)
         sites += bias_sites(base, inside=tuple(targets), without=saved)
     return sites
-
-
-def _origin(base: nn.Module, path: str, names: Names, pos_from: str | None) -> str | None:
-    """Path of the module that tells where a layer lies; ``None`` if its own call tells all."""
-    if pos_from is not None:
-        return _named_origin(base, path, pos_from)
-    own = CallReader(base.get_submodule(path), names)
-    if own.tells_pos and own.tells_neighbors:
-        return None
-    for ancestor in _ancestors(path):
-        reader = CallReader(base.get_submodule(ancestor), names)
-        if reader.tells_pos and reader.tells_neighbors:
-            return ancestor
-    raise PlacementError(
-        f"Expected {path!r}, or a module around it, to receive {names.pos!r} and {names.batch!r} "
-        f"or {names.edge_index!r} by name (got {type(base.get_submodule(path)).__name__} with "
-        f"{', '.join(parameter_names(base.get_submodule(path))) or 'no named parameters'}); "
-        f"say 'pos_name' if the model has another name, 'pos_from' if another module tells it; "
-        f"modules that do: {_listed(_carriers(base, names))}"
-    )
 
 
 def _prompted(
@@ -140,7 +118,7 @@ def _prompted(
         f"Expected a target that can take prompts: one called with features first, with "
         f"{config.edge_index_name!r} by name, and with nothing else that has a row per point, but "
         f"for positions (got {', '.join(targets)}); num_prompts=0 goes without; modules that can: "
-        f"{_listed(others)}"
+        f"{listed(others)}"
     )
 
 
@@ -156,58 +134,19 @@ def _prompt(
 
 
 def _takers(modules: Mapping[str, nn.Module], config: "PointPEFTConfig") -> dict[str, int]:
-    """The modules that can take prompts, and the width of their input, by path."""
+    """The modules that can take prompts, and the width of their input, by path.
+
+    Not the model itself: what its layers share of a forward ends with its call.
+    """
     measured = config.in_channels or {}
     return {
         path: channels
         for path, module in modules.items()
-        if SLOT not in path.split(".")
+        if path
+        and SLOT not in path.split(".")
         and takes_prompts(module, CallReader(module, config.names))
         and (channels := input_channels(module, measured.get(path))) > 0
     }
-
-
-def _named_origin(base: nn.Module, path: str, pos_from: str) -> str | None:
-    """The nearest module around a layer that ``pos_from`` names, or the only one beside it."""
-    named = match_modules(base, [pos_from])
-    if path in named:
-        return None
-    for ancestor in _ancestors(path):
-        if ancestor in named:
-            return ancestor
-    if len(named) > 1:
-        raise PlacementError(
-            f"Expected 'pos_from' to name a module around {path!r} or one module whose output it "
-            f"works on (got {', '.join(named)})"
-        )
-    (origin,) = named
-    check_site(named[origin], origin)
-    return origin
-
-
-def _ancestors(path: str) -> list[str]:
-    """Paths around ``path``, the nearest first, the model itself last."""
-    parts = path.split(".") if path else []
-    return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)]
-
-
-def _contains(outer: str, inner: str) -> bool:
-    return outer == "" or f"{inner}.".startswith(f"{outer}.")
-
-
-def _carriers(base: nn.Module, names: Names) -> dict[str, nn.Module]:
-    """The modules whose calls tell the geometry, by path."""
-    return {
-        path: module
-        for path, module in base.named_modules()
-        if SLOT not in path.split(".")
-        and (reader := CallReader(module, names)).tells_pos
-        and reader.tells_neighbors
-    }
-
-
-def _listed(modules: Mapping[str, object]) -> str:
-    return ", ".join(path or "the model itself" for path in modules) or "none"
 
 
 __all__ = ["graph_sites"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft.geometry import Structure, build_structure
+from pyg_peft.geometry.parts import Part
 from pyg_peft.nn import GeometryAwareAdapter, NeighborAttention
 from pyg_peft.testing import random_clouds, randomize_
 
@@ -171,6 +172,28 @@ def test_padding_is_the_same_as_reshaping(generator: torch.Generator):
     torch.testing.assert_close(outs[0], outs[1])
     grads = [torch.autograd.grad(out.square().sum(), x)[0] for out in outs]
     torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_one_large_neighbourhood_does_not_make_all_as_large(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    sizes = [60, *([3, 0, 5, 1] * 10)]
+    module, x = awake(), torch.randn(80, 8, dtype=torch.float64, generator=generator)
+    structure = random_structure(80, sizes, generator)
+    scores, attend = [0], module.attention.attend
+
+    def counted(qkv: Tensor, mask: Tensor | None = None) -> Tensor:
+        scores[0] += qkv.size(0) * qkv.size(1) ** 2
+        return attend(qkv, mask)
+
+    monkeypatch.setattr(module.attention, "attend", counted)
+    found = module(x, structure=structure)
+    assert scores[0] <= 4 * sum(max(size, 1) ** 2 for size in sizes)
+    monkeypatch.undo()
+    center = structure.edge_index[1]
+    whole = Part(torch.arange(len(sizes)), torch.arange(center.numel()), center, 60)
+    monkeypatch.setitem(vars(structure), "parts", [whole])
+    torch.testing.assert_close(found, module(x, structure=structure))
 
 
 def test_rows_that_receive_nothing_pass_the_bottleneck_only(generator: torch.Generator):

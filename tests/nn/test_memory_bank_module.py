@@ -119,6 +119,52 @@ def test_errors(module: str, pool: str | None, message: str):
     assert not any(m._forward_hooks for m in model.modules())
 
 
+def test_a_call_of_ones_own():
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift = nn.Linear(3, 4)
+
+        def forward(self, points: Tensor, cloud: Tensor) -> Tensor:
+            return global_max_pool(self.lift(points), cloud)
+
+    model, data = Own().eval(), samples()
+    bank = MemoryBank.from_loader(
+        model, loader(data), module="lift", call=lambda m, d: m(d.pos, cloud=d.batch)
+    )
+    expected = torch.stack([model.lift(item.pos).amax(0) for item in data]).detach()
+    torch.testing.assert_close(bank.values, expected)
+    with pytest.raises(ValueError, match=r"batch alone, .*\(got points, cloud\).*'call'"):
+        MemoryBank.from_loader(model, loader(data), module="lift")
+    with pytest.raises(ValueError, match="'module' to be named where 'call'"):
+        MemoryBank.from_loader(model, loader(data), call=lambda m, d: m(d))
+
+
+@pytest.mark.parametrize("third", ["edges", None])
+def test_a_third_output_that_is_no_ids(third: str | None):
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(3, 4)
+
+        def forward(self, x: Tensor, pos: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+            edges = torch.zeros(2, 5, dtype=torch.long)
+            return self.lin(x), pos, edges if third else None
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, pos: Tensor, batch: Tensor) -> Tensor:
+            return self.block(pos, pos)[0]
+
+    model, data = Whole().eval(), samples()
+    bank = MemoryBank.from_loader(model, loader(data), module="block")
+    expected = torch.stack([model.block.lin(item.pos).amax(0) for item in data]).detach()
+    torch.testing.assert_close(bank.values, expected)
+
+
 def test_outputs_that_are_no_rows():
     class Words(nn.Module):
         def forward(self, pos: Tensor) -> str:

@@ -85,6 +85,33 @@ class OneLayer(nn.Module):
         return self.last(self.site.run(self.conv, self.lift(x), pos, batch))
 
 
+class WithoutIds(nn.Module):
+    """Can do without cloud ids: its caller leaves them out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lin = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, pos: Tensor, batch: Tensor | None = None) -> Tensor:
+        return self.lin(x)
+
+
+class Returns(nn.Module):
+    """Returns three, of which the third is no cloud ids.
+
+    Args:
+        edges: whether it is the edges, or nothing.
+    """
+
+    def __init__(self, *, edges: bool) -> None:
+        super().__init__()
+        self.edges = edges
+        self.conv = PointTransformerConv(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor, pos: Tensor, edge_index: Tensor) -> tuple[Any, ...]:
+        return self.conv(x, pos, edge_index), pos, edge_index if self.edges else None
+
+
 def make_base(site: Site, seed: int = 0) -> nn.Module:
     """A model whose norm statistics are not trivial, in eval mode."""
     with torch.random.fork_rng():
@@ -247,6 +274,24 @@ SITES: dict[str, Site] = {
         least=K,
     ),
     "Linear": Site(lambda: nn.Linear(WIDTH, WIDTH), lambda conv, x, pos, batch: conv(x), no_edges),
+    "MLP": Site(
+        lambda: MLP([WIDTH, WIDTH, WIDTH], norm="layer_norm", norm_kwargs={"mode": "node"}),
+        lambda conv, x, pos, batch: conv(x),
+        no_edges,
+    ),
+    "block without ids": Site(WithoutIds, lambda conv, x, pos, batch: conv(x, pos), no_edges),
+    "block that returns edges": Site(
+        lambda: Returns(edges=True),
+        lambda conv, x, pos, batch: on_edges(conv, x, pos, batch)[0],
+        along_edges,
+        plain="conv.conv",
+    ),
+    "block that returns None": Site(
+        lambda: Returns(edges=False),
+        lambda conv, x, pos, batch: on_edges(conv, x, pos, batch)[0],
+        along_edges,
+        plain="conv.conv",
+    ),
     "bipartite PointNetConv": Site(
         lambda: PointNetConv(MLP([WIDTH + 3, WIDTH]), add_self_loops=False), bipartite, between
     ),

@@ -48,6 +48,11 @@ class Placed:
 
 PLACED = {
     "nodes": Placed(CASES["PointTransformer"], ("levels.*.blocks.*",), "levels.2"),
+    "blocks, and layers in them": Placed(
+        CASES["PointTransformer"],
+        ("levels.*.blocks.*", "levels.*.blocks.*.conv", "levels.*.blocks.*.lin_in"),
+        "levels.2",
+    ),
     "sources": Placed(CASES["PointNetPlusPlus"], ("levels.*.conv",), "levels.1"),
     "edges": Placed(CASES["DGCNN"], ("levels.*.conv",), "mix"),
     "points": Placed(CASES["PointTransformerSegmentation"], ("**.blocks.*",), "levels.2"),

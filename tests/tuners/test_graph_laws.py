@@ -226,6 +226,21 @@ def test_islands_of_one_cloud(kind: str, method: str, size: int, seed: int):
     assert torch.allclose(after[~there], before[~there], 1e-9, 1e-9) != SITES[kind].sees_cloud
 
 
+def test_a_norm_that_is_told_no_ids():
+    """The default of its parameter does not hide the ids that the model was called with."""
+
+    def block() -> nn.Module:
+        return MLP([WIDTH, WIDTH, WIDTH], norm="layer_norm", norm_kwargs={"mode": "node"})
+
+    base = make_base(Site(block, lambda conv, x, pos, batch: conv(x)))
+    model = tune(base, "point_peft", "conv.norms.0", channels={"conv.norms.0": WIDTH})
+    clouds = clouds_of([9, 1, 6], 0)
+    assert_batch_isolated(model, clouds, call=call)
+    with model.disable_adapter():
+        base = call(model, clouds)
+    assert not torch.allclose(call(model, clouds), base)
+
+
 # ---- whole models --------------------------------------------------------------------------------
 
 CONVOLUTIONS = (PointNetConv, PointTransformerConv, DynamicEdgeConv)

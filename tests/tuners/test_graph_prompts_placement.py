@@ -10,7 +10,14 @@ from pyg_models import MODELS, PointTransformerClassifier, call_model, seed_fps
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
-from torch_geometric.nn import EdgeConv, PointNetConv, PPFConv, SAGEConv, SimpleConv
+from torch_geometric.nn import (
+    EdgeConv,
+    PointNetConv,
+    PointTransformerConv,
+    PPFConv,
+    SAGEConv,
+    SimpleConv,
+)
 from tuned import portrait
 
 from pyg_peft import MemoryBank, PeftModel, get_peft_model
@@ -43,6 +50,16 @@ def test_no_target_can():
     with pytest.raises(PlacementError, match=r"levels.2\); num_prompts=0.*can: levels.0.blocks.0"):
         get_peft_model(base, method)
     assert portrait(base) == before
+
+
+def test_the_model_itself_takes_none():
+    """What layers share of a forward ends with the model's call, before its prompts could go."""
+    net = PointTransformerConv(4, 4)
+    with pytest.raises(PlacementError, match=r"can take prompts.*modules that can: none"):
+        get_peft_model(net, config(PointTransformerConv, modules_to_save=()))
+    x, pos, edges = torch.randn(3, 4), torch.randn(3, 3), torch.tensor([[0, 1], [1, 2]])
+    plain = config(PointTransformerConv, modules_to_save=(), num_prompts=0)
+    assert get_peft_model(net, plain).eval()(x, pos, edges).shape == (3, 4)
 
 
 @pytest.mark.parametrize(

@@ -432,5 +432,6 @@ def test_some_blocks_of_a_token_backbone():
     paths = {n.partition(".peft.")[0] for n, _ in model.base.named_parameters() if ".peft." in n}
     assert any(p.startswith("blocks.1") for p in paths)
     assert not any(p.startswith("blocks.0") for p in paths)
-    with pytest.raises(PlacementError, match=r"'patch_embed', or a module around it"):
-        get_peft_model(tiny_base(), config("patch_embed", pos_name="xyz"))
+    example = {"pos": torch.randn(40, 3)}
+    with pytest.raises(ValueError, match=r"'patch_embed' to return features \[N, C\]"):
+        get_peft_model(tiny_base(), config("patch_embed"), example=example)
