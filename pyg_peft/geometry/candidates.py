@@ -42,7 +42,8 @@ def dense_candidates(search: Search) -> Proposal:
             distance = _expanded_distance(pos, query[:, part])
         else:
             distance = squared_distance(pos.unsqueeze(1), query[:, part].unsqueeze(2))
-        distance = distance.masked_fill_(~real.unsqueeze(1), torch.inf)
+        # Not a number comes after infinity, which the distance of far points may be.
+        distance = distance.masked_fill_(~real.unsqueeze(1), torch.nan)
         cell = distance.topk(width, dim=-1, largest=False).indices
         found = members.unsqueeze(1).expand(distance.shape).gather(-1, cell)
         found = found.masked_fill(~real.unsqueeze(1).expand(distance.shape).gather(-1, cell), -1)

@@ -101,7 +101,10 @@ def canonical_start(pos: Tensor, ptr: Tensor) -> Tensor:
     rows, real = dense_rows(ptr, _largest(ptr, pos.size(0)))
     # Relative to a point of the cloud, a cloud far from the origin keeps its digits.
     local = (pos[rows] - pos[rows[:, :1]]).masked_fill(~real.unsqueeze(-1), 0)
-    centroid = local.sum(dim=1, keepdim=True) / real.sum(dim=1).clamp(min=1).view(-1, 1, 1)
+    # Ties must fall alike in every batch, however far it pads a cloud, so the sum may not round:
+    # single-precision coordinates add up exactly in double precision.
+    total = local.float().double().sum(dim=1, keepdim=True)
+    centroid = (total / real.sum(dim=1).clamp(min=1).view(-1, 1, 1)).to(pos.dtype)
     distance = squared_distance(local, centroid).masked_fill(~real, -1)
     return rows.gather(1, distance.argmax(dim=1, keepdim=True)).squeeze(1)
 

@@ -102,7 +102,7 @@ class Bottleneck(nn.Module):
         """Return ``x`` with the correction added."""
         check_channels(x, self.channels)
         h = self.dropout(quick_gelu(self.down(x)))  # [..., bottleneck]
-        return x + self.scale * self.up(h)  # [..., C]
+        return torch.add(x, self.up(h), alpha=self.scale)  # [..., C]
 
     def extra_repr(self) -> str:
         return f"{self.channels}, {self.bottleneck_channels}, scale={self.scale}"

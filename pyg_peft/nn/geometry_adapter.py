@@ -238,7 +238,10 @@ class GeometryAwareAdapter(MessagePassing):
         )
 
     def _normalize(self, z: Tensor) -> Tensor:
-        if self.norm.training and not torch.compiler.is_compiling() and z.size(0) < 2:
+        if torch.compiler.is_compiling():
+            # A number of centres that a compiler cannot know: one is too few to train with.
+            torch._check(z.size(0) > int(self.norm.training))
+        elif self.norm.training and z.size(0) < 2:
             if z.size(0) == 0:
                 return z
             raise ValueError(

@@ -101,7 +101,8 @@ class NeighborAttention(nn.Module):
         num_sets, size, _ = qkv.shape
         width = self.attention_channels // self.num_heads
         qkv = qkv.view(num_sets, size, 3, self.num_heads, width).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)  # [S, heads, K, width]
+        # Laid out anew once, not by each product of its own.
+        query, key, value = qkv.contiguous().unbind(0)  # [S, heads, K, width]
         if mask is not None:
             # A softmax over nothing would be NaN: a set without members attends to its padding,
             # and whoever holds the mask throws the result away.

@@ -73,12 +73,7 @@ class _LargestMember(torch.autograd.Function):
             value = value.view(-1, size, channels)
             if mask is not None:
                 value.masked_fill_(~mask[part].unsqueeze(-1), -torch.inf)
-            # As a picture with channels last: pooling finds the first of the largest, and NaN,
-            # several times faster than a maximum over a middle dimension does.
-            picture = value.unsqueeze(2).permute(0, 3, 1, 2)  # [S, C, K, 1]
-            largest, place = F.max_pool2d(picture, (size, 1), return_indices=True)
-            out[part] = largest.flatten(1)
-            winner[part] = place.flatten(1)
+            out[part], winner[part] = _first_largest(value)
         return out, winner
 
     @staticmethod
@@ -108,6 +103,18 @@ class _LargestMember(torch.autograd.Function):
             to_hidden[part] = (rows @ weight).view_as(to_hidden[part])
             to_weight.addmm_(hidden[part].flatten(0, 1).t(), rows)
         return to_x, to_hidden, to_weight.t(), None, None
+
+
+def _first_largest(value: Tensor) -> tuple[Tensor, Tensor]:
+    """The maximum over the members ``[S, K, C]``, and the first that attains it."""
+    size = value.size(1)
+    if torch.compiler.is_compiling():  # a compiler may not know the size of a window
+        return value.max(dim=1)
+    # As a picture with channels last: pooling finds the first of the largest, and NaN, several
+    # times faster than a maximum over a middle dimension does.
+    picture = value.unsqueeze(2).permute(0, 3, 1, 2)  # [S, C, K, 1]
+    largest, place = F.max_pool2d(picture, (size, 1), return_indices=True)
+    return largest.flatten(1), place.flatten(1)
 
 
 def _slices(x: Tensor, num_sets: int, size: int) -> list[slice]:

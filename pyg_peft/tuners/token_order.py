@@ -24,14 +24,18 @@ def insert_prompts(x: Tensor, prompts: Tensor, kwargs: Kwargs) -> Tensor:
     Raises:
         RuntimeError: If the block was called without ``patches``.
     """
-    before = x.size(1) - _num_patches(kwargs)
-    return torch.cat([x[:, :before], prompts.to(x.dtype), x[:, before:]], dim=1)
+    num_patches = _num_patches(kwargs)
+    # A split, not two slices: each slice would fill an array of the whole size on the way back.
+    before, patches = x.split([x.size(1) - num_patches, num_patches], dim=1)
+    return torch.cat([before, prompts.to(x.dtype), patches], dim=1)
 
 
 def remove_prompts(x: Tensor, num_prompts: int, kwargs: Kwargs) -> Tensor:
     """Take the last ``num_prompts`` tokens in front of the patches out again."""
-    before = x.size(1) - _num_patches(kwargs)
-    return torch.cat([x[:, : before - num_prompts], x[:, before:]], dim=1)
+    num_patches = _num_patches(kwargs)
+    sizes = [x.size(1) - num_patches - num_prompts, num_prompts, num_patches]
+    before, _, patches = x.split(sizes, dim=1)
+    return torch.cat([before, patches], dim=1)
 
 
 def _num_patches(kwargs: Kwargs) -> int:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from geometry_cases import KNN_BACKENDS, Clouds, pairs, points, ragged, slow_knn
@@ -87,6 +88,17 @@ def test_order_holds_where_squares_leave_double_precision(backend: str, scale: f
         expected = knn_graph(pos, 40, batch)
     with use_backend(backend):
         assert torch.equal(knn_graph(pos, 40, batch), expected)
+
+
+@pytest.mark.parametrize("backend", KNN_BACKENDS)
+def test_nobody_is_lost_where_squares_are_infinite(backend: str):
+    generator = torch.Generator().manual_seed(0)
+    pos = 3e19 * torch.rand(45, 3, generator=generator)
+    batch = torch.tensor([0] * 5 + [1] * 40)  # the first cloud is padded to the second
+    with np.errstate(over="ignore"):
+        expected = slow_knn(pos, pos, 8, batch, batch)
+    with use_backend(backend):
+        assert pairs(knn(pos, pos, 8, batch, batch)) == expected
 
 
 @settings(max_examples=40)

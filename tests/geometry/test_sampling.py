@@ -193,3 +193,19 @@ def test_fpsample_refuses_double_precision():
     pytest.importorskip("fpsample", reason="fpsample is not installed")
     with use_backend("fpsample"), pytest.raises(TypeError, match="'pos' to be float32"):
         farthest_point_sample(LINE.double(), 2)
+
+
+@pytest.mark.parametrize("spacing", [0.1, 0.3, 1 / 3, 0.123])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_ties_fall_alike_beside_other_clouds(spacing: float, dtype: torch.dtype):
+    generator = torch.Generator().manual_seed(0)
+    for side in (2, 3, 5, 7):
+        axis = torch.arange(side) * spacing + 0.05
+        grid = torch.cartesian_prod(axis, axis, axis).to(dtype)  # eight corners are equally far
+        grid = grid[torch.randperm(len(grid), generator=generator)]
+        alone = farthest_point_sample(grid, 1)
+        for beside in (10, 100, 1000):
+            other = torch.randn(beside, 3, dtype=dtype, generator=generator)
+            batch = torch.arange(2).repeat_interleave(torch.tensor([len(grid), beside]))
+            both = farthest_point_sample(torch.cat([grid, other]), 1, batch)
+            assert both[0].tolist() == alone[0].tolist()

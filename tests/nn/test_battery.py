@@ -306,3 +306,13 @@ def test_geometry_is_compiled_with_the_adapter(generator: torch.Generator):
     batches = [random_clouds([size], CHANNELS, generator=generator) for size in (9, 12)]
     adapter = build("GeometryAwareAdapter")
     testing.assert_compiles(adapter, batches, call=one_cloud, backend="eager")
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_geometry_of_ragged_clouds_is_compiled_too(train: bool, generator: torch.Generator):
+    def several(module: Any, clouds: Clouds) -> Tensor:
+        return module(clouds.x, clouds.pos, clouds.batch, batch_size=clouds.batch_size)
+
+    batches = [random_clouds(sizes, CHANNELS, generator=generator) for sizes in ([9, 4], [5, 12])]
+    adapter = build("GeometryAwareAdapter").train(train)
+    testing.assert_compiles(adapter, batches, call=several, backend="eager")
