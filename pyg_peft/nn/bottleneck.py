@@ -1,6 +1,7 @@
 """The smallest adapter: a narrow detour beside a residual."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -102,7 +103,9 @@ class Bottleneck(nn.Module):
         """Return ``x`` with the correction added."""
         check_channels(x, self.channels)
         h = self.dropout(quick_gelu(self.down(x)))  # [..., bottleneck]
-        return torch.add(x, self.up(h), alpha=self.scale)  # [..., C]
+        # The factor meets the few columns of the detour, not the many of a row.
+        up = self.up
+        return x + F.linear(self.scale * h, up.weight, self.scale * up.bias)  # [..., C]
 
     def extra_repr(self) -> str:
         return f"{self.channels}, {self.bottleneck_channels}, scale={self.scale}"

@@ -169,8 +169,8 @@ class GeometryAwareAdapter(MessagePassing):
         # The gate meets the few centers, not the many rows that they are spread over.
         z = (self.gate * z).to(x.dtype)
         back, weight, ptr = structure.interp_index, structure.interp_weight, structure.interp_ptr
-        h = interpolate(z, back, weight, x.size(0), ptr=ptr)  # [N, C]
-        return self.bottleneck(x + h)
+        h = interpolate(z, back, weight, x.size(0), ptr=ptr).add_(x)  # [N, C]
+        return self.bottleneck(h)
 
     def message(self, qkv_j: Tensor) -> Tensor:
         """A member sends its query, key and value."""
