@@ -127,7 +127,7 @@ class PeftModel(nn.Module):
             PlacementError: If the method does not fit the model. Nothing has changed in either
                 case.
         """
-        self._adapters.check_name(adapter_name)
+        self._adapters.check_new(adapter_name, config)
         config.check_bank(self.base, memory_bank)
         with self.disable_adapter():
             widths = measure_widths(self.base, example)
@@ -179,7 +179,7 @@ class PeftModel(nn.Module):
 
         Raises:
             ValueError: If no adapter is active.
-            NotImplementedError: If it changes more than layers' own weights; nothing has changed.
+            NotImplementedError: If it changes no weights, or shared ones. Nothing has changed then.
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to merge (got none)")

@@ -122,6 +122,33 @@ def count_parameters(module: nn.Module, head: Sequence[str] = ("head",)) -> Para
     return ParameterCount(trainable, of_head, frozen)
 
 
+def check_targets(targets: Iterable[Target], *, argument: str = "target_modules") -> None:
+    """Raise unless every target is a path, glob, regular expression or class.
+
+    Args:
+        targets: As of :func:`match_modules`.
+        argument: What the caller's user knows ``targets`` as, for the message.
+
+    Raises:
+        TypeError: If one is something else.
+        ValueError: If one is no regular expression, though it says so.
+    """
+    for target in targets:
+        if not isinstance(target, (str, type)):
+            raise TypeError(
+                f"Expected '{argument}' to hold paths, globs, 're:' expressions or classes "
+                f"(got {target!r})"
+            )
+        if isinstance(target, str) and target.startswith("re:"):
+            try:
+                re.compile(target[3:])
+            except re.error as error:
+                raise ValueError(
+                    f"Expected '{argument}' to hold a regular expression after 're:' "
+                    f"(got {target!r}: {error})"
+                ) from error
+
+
 def match_modules(
     root: nn.Module,
     targets: Iterable[Target],
@@ -144,6 +171,8 @@ def match_modules(
 
     Raises:
         PlacementError: If a target matches nothing; the message lists the nearest paths.
+        TypeError: If a target is none of these.
+        ValueError: If a regular expression is none.
 
     Example:
         >>> from torch import nn
@@ -151,6 +180,8 @@ def match_modules(
         >>> list(match_modules(net, ["d*"])), list(match_modules(net, [nn.Linear]))
         (['down'], ['down', 'up'])
     """
+    targets = tuple(targets)
+    check_targets(targets, argument=argument)
     # A module that two parents share has a path from each.
     modules = {
         path: module
@@ -205,6 +236,7 @@ def _nothing_matched(argument: str, target: Target, modules: dict[str, nn.Module
 __all__ = [
     "ParameterCount",
     "Target",
+    "check_targets",
     "count_parameters",
     "freeze",
     "match_modules",

@@ -33,6 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         labels = [n % count for n in range(12)]
         names = list("abcd"[:count])
         NpzShapes.write(folder / f"{name}.npz", clouds, labels, class_names=names)
+    NpzShapes.write(folder / "lonely.npz", clouds[:2], [0, 1], class_names=["a", "b"])
     (folder / "empty").mkdir()
     for name in ("one/bolt/1.npy", "one/nut/2.npy"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "one", folder / "two")
     (folder / "two" / "nut" / "bad.ply").write_text("")
     np.save(folder / "nan.npy", np.array([[0, 0, np.nan], [1, 1, 1]]))
+    (folder / "damaged.off").write_text("OFF\n999999999999 1 0\n0 0 0\n")
     np.save(folder / "none.npy", np.zeros((0, 3)))
     np.save(folder / "cloud.npy", clouds[1])
     (folder / "garbage.pth").write_bytes(b"hello world, this is no checkpoint")
@@ -77,6 +79,7 @@ FIT = [
     (("--data", "{}/empty"), "to hold files of", 1),
     (("--data", "{}/one"), "bolt/bad.off", 2),
     (("--data", "{}/single.npz"), "to have two classes or more", 1),
+    (("--data", "{}/lonely.npz"), "to have clouds to validate on", 1),
     (("--data", "procedural:x"), "to name a positive number (got 'x')", 1),
     (("--data_args", '{"flod": 1}'), "unexpected keyword argument 'flod'", 1),
     (("--data_args", '{"fold": 1}'), "to have the field 'fold'", 1),
@@ -106,6 +109,8 @@ FIT = [
     (("--trainer.accelerator", "tpu"), "to fit together and this machine", 1),
     (("--options.cache", "true"), "'num_views' to be a number", 1),
     (("--options.logger", "paper"), "paper", 1),
+    (("--options.lr", "-1"), "'lr' to be positive (got -1.0)", 1),
+    (("--options.label_smoothing", "1"), "'label_smoothing' to lie in [0, 1)", 1),
 ]
 
 
@@ -167,6 +172,7 @@ OTHERS = [
     (("predict", "{}/adapter", "{}/empty"), "to hold files that end in one of"),
     (("predict", "{}/adapter", "{}/one"), "bad.off' to be a readable .off file"),
     (("predict", "{}/adapter", "{}/nan.npy"), "finite coordinates (got [0.0, 0.0, nan]"),
+    (("predict", "{}/adapter", "{}/damaged.off"), "damaged.off' to be a readable .off file"),
     (("predict", "{}/adapter", "{}/none.npy"), "to have points (got none)"),
     (("predict", "{}/adapter", "{}/broken.yaml"), "to end in one of"),
     (("predict", "{}/adapter", "{}/cloud.npy", "--top", "0"), "'top' to be positive"),

@@ -1,7 +1,5 @@
 """Which parameters: by path, segment by segment, never by a part of a name."""
 
-import re
-
 import pytest
 import torch
 from torch import nn
@@ -139,8 +137,14 @@ def test_a_module_under_two_paths_is_found_under_the_first():
 
 
 def test_a_bad_regular_expression_is_an_error(net: Net):
-    with pytest.raises(re.error):
-        match_modules(net, ["re:("])
+    message = r"'head' to hold a regular expression after 're:' .got 're:\(': missing \)"
+    with pytest.raises(ValueError, match=message):
+        match_modules(net, ["norm", "re:("], argument="head")
+
+
+def test_a_target_of_another_type_is_an_error(net: Net):
+    with pytest.raises(TypeError, match=r"'target_modules' to hold paths, .*\(got 1\)"):
+        match_modules(net, [1])  # type: ignore[list-item]
 
 
 def test_frozen_buffers_do_not_move(net: Net):

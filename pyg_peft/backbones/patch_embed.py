@@ -109,6 +109,21 @@ class PatchEmbed(nn.Module):
         return f"embed_dim={self.embed_dim}, in_channels={self.in_channels}"
 
 
+def check_tokens(tokens: Tokens, patches: Patches, embed_dim: int) -> Tokens:
+    """Return ``tokens`` if they can be those of ``patches``, one of ``embed_dim`` for each.
+
+    Raises:
+        ValueError: if they are of another shape; compiled graphs are not asked.
+    """
+    expected = [*patches.center.shape[:2], embed_dim]
+    if not torch.compiler.is_compiling() and list(tokens.shape) != expected:
+        raise ValueError(
+            f"Expected 'tokens' to be of shape {expected}, one for each patch "
+            f"(got {list(tokens.shape)})"
+        )
+    return tokens
+
+
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation of rows whose training statistics leave masked rows out.
 
@@ -159,4 +174,4 @@ def _max_members(x: Tensor) -> Tensor:
     return x.max(dim=1).values if x.requires_grad else x.amax(dim=1)
 
 
-__all__ = ["PatchEmbed"]
+__all__ = ["PatchEmbed", "check_tokens"]

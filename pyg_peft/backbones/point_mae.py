@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.head import ClassificationHead
-from pyg_peft.backbones.patch_embed import PatchEmbed
+from pyg_peft.backbones.patch_embed import PatchEmbed, check_tokens
 from pyg_peft.backbones.point_mae_files import classifier_weights
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
 from pyg_peft.backbones.tokens import (
@@ -23,7 +23,7 @@ from pyg_peft.backbones.tokens import (
     zero_masked,
 )
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import agreed_sizes, load_checked
 from pyg_peft.geometry import Patches, build_patches
 from pyg_peft.typing import Batch, Features, Mask, Pos, Tokens
 
@@ -129,10 +129,10 @@ class PointMAE(nn.Module):
         Raises:
             FileNotFoundError: if there is no such file.
             CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            ValueError: if ``num_classes`` is missing, or a size differs from what the weights tell.
         """
         state, read, fresh = classifier_weights(source, num_classes, cls.__name__)
-        model = cls(**read, **sizes)
+        model = cls(**agreed_sizes(read, sizes))
         load_checked(model, state, fresh=fresh)
         if "cls_token" in fresh:
             draw_tokens_(model.cls_token, model.cls_pos)
@@ -202,7 +202,7 @@ class PointMAE(nn.Module):
 
         ``structure`` and ``prior`` are handed to every block by name, and not read here.
         """
-        x = self.embed(patches) if tokens is None else tokens
+        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         x = prepend(self.cls_token, x)
         code = prepend(self.cls_pos, self.pos_embed(patches.center))
         for block in self.blocks:
@@ -218,7 +218,7 @@ class PointMAE(nn.Module):
 
         The maximum over the normalised tokens without a summary token; zero for an empty cloud.
         """
-        x = self.embed(patches) if tokens is None else tokens
+        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         code = self.pos_embed(patches.center)
         for block in self.blocks:
             x = block(x + code, patches=patches)

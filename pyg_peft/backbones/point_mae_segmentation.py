@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pyg_peft.backbones.patch_embed import PatchEmbed
+from pyg_peft.backbones.patch_embed import PatchEmbed, check_tokens
 from pyg_peft.backbones.patch_propagation import mean_valid, patches_to_points
 from pyg_peft.backbones.point_mae_segmentation_files import segmentation_weights
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
@@ -22,7 +22,7 @@ from pyg_peft.backbones.tokens import (
     zero_masked,
 )
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import agreed_sizes, load_checked
 from pyg_peft.geometry import Patches, build_patches
 from pyg_peft.typing import Batch, Features, Pos, Tokens
 
@@ -137,7 +137,7 @@ class PointMAESegmentation(nn.Module):
         Raises: as :meth:`PointMAE.from_checkpoint`.
         """
         state, read, fresh = segmentation_weights(source, num_classes, num_categories, cls.__name__)
-        load_checked(model := cls(**{**sizes, **read}), state, fresh=fresh)
+        load_checked(model := cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
         return model
 
     @classmethod
@@ -188,7 +188,7 @@ class PointMAESegmentation(nn.Module):
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B G levels"]:
         """Normalised tokens of all levels side by side, ``[B, G, levels * C]``; masked are zero."""
-        x = self.embed(patches) if tokens is None else tokens
+        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         code = self.pos_embed(patches.center)
         last = {self.depth * level // self.num_levels for level in range(1, self.num_levels + 1)}
         levels: list[Tensor] = []

@@ -6,6 +6,7 @@ The first two steps are in :mod:`pyg_peft.backbones.state_files` and
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -90,6 +91,25 @@ def count_classes(num_classes: int | None, stored: int | None) -> int:
     return stored
 
 
+def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor: sizes that weights tell, and those that the caller gives besides.
+
+    Args:
+        read: read off the weights.
+        given: the caller's.
+
+    Raises:
+        ValueError: if a size is among both, and not the same.
+    """
+    for name in read.keys() & given.keys():
+        if read[name] != given[name]:
+            raise ValueError(
+                f"Expected '{name}' to be left out or {read[name]}, as the weights tell "
+                f"(got {given[name]!r})"
+            )
+    return {**given, **read}
+
+
 def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
     """Raise :class:`CheckpointError`, naming the keys that nothing in ``name`` corresponds to."""
     if leftovers:
@@ -100,6 +120,7 @@ def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
 
 
 __all__ = [
+    "agreed_sizes",
     "count_classes",
     "infer_depth",
     "infer_width",

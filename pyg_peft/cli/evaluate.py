@@ -39,7 +39,8 @@ def run(
     Args:
         adapter: folder that fit wrote.
         data: as in fit; that of the run by default.
-        data_args: as in fit; those of the run by default.
+        data_args: as in fit; those of the run by default, and for another folder of shapes how the
+            files of training were read.
         backbone: weights of the base; by default those that the adapter records.
         backbone_args: constructor arguments that replace the recorded ones.
         split: test, or val for the split of the training set that chose the epoch.
@@ -57,8 +58,10 @@ def run(
     if data is None and "data" not in past:
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
-    if data_args is None:
-        data_args = past.get("data_args", {}) if own else {}
+    if data_args is None and own:
+        data_args = past.get("data_args")
+    elif data_args is None and Path(str(data)).is_dir():
+        data_args = saved.read_args
     options: dict[str, Any] = dict(data_args or {})
     segments = isinstance(saved.model.base, PointMAESegmentation)
     open_data, data_module, _ = TASKS["segmentation" if segments else "classification"]

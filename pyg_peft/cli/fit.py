@@ -126,6 +126,7 @@ def run(
         num_workers=num_workers,
         seed=seed,
     )
+    module.check_trainable()
     base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed, base_name)
     wants_bank = bank and config.takes_memory_bank
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None

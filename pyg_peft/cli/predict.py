@@ -11,7 +11,8 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import say
-from pyg_peft.datasets.files import FILE_TYPES, read_points
+from pyg_peft.datasets.files import FILE_TYPES, TABLE_TYPES, read_points
+from pyg_peft.datasets.folder_index import files_below
 from pyg_peft.training.evaluation import predict_probabilities
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def run(
         top: classes to print of each file.
         batch_size: clouds at once; it does not change what a cloud gets.
         precision: 32-true, bf16-mixed or 16-mixed.
-        read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]}.
+        read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]}; what
+            is not given is as the files of training were read.
     """
     for name, number in (("top", top), ("batch_size", batch_size)):
         if number < 1:
@@ -58,7 +60,8 @@ def run(
             "PeftModel.from_pretrained and score_scene or the model itself"
         )
     prepare = saved.preprocessing.evaluation()
-    items: list[Data] = [prepare(cloud) for cloud in read_files(paths, read_args or {})]
+    settings = {**saved.read_args, **(read_args or {})}
+    items: list[Data] = [prepare(cloud) for cloud in read_files(paths, settings)]
     loader = DataLoader(items, batch_size=batch_size)
     results: list[tuple[Path, Tensor]] = []
     for _, probabilities in predict_probabilities(saved.model, loader, precision=precision):
@@ -73,7 +76,7 @@ def run(
 
 
 def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
-    """The clouds of files.
+    """The clouds of files; ``columns`` are those of the tables among them.
 
     Raises:
         ValueError: some cannot be read, all of which are named, or the settings do not fit.
@@ -83,9 +86,11 @@ def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
         raise ValueError(f"Expected 'read_args' to be arguments of read_points (got {unknown})")
     clouds: list[Data] = []
     failures: list[str] = []
+    others = {name: value for name, value in settings.items() if name != "columns"}
     for path in paths:
+        is_table = path.suffix.lower() in TABLE_TYPES
         try:
-            clouds.append(read_points(path, **settings))
+            clouds.append(read_points(path, **(settings if is_table else others)))
         except (ValueError, OSError) as error:
             failures.append(str(error))
     if len(failures) == 1:
@@ -107,7 +112,7 @@ def find_files(names: list[str]) -> list[Path]:
     paths: list[Path] = []
     for name in map(Path, names):
         if name.is_dir():
-            inside = sorted(p for p in name.rglob("*") if p.suffix.lower() in FILE_TYPES)
+            inside = sorted(p for p in files_below(name) if p.suffix.lower() in FILE_TYPES)
             if not inside:
                 raise ValueError(
                     f"Expected '{name}' to hold files that end in one of {', '.join(FILE_TYPES)} "

@@ -9,6 +9,7 @@ from pyg_peft.cli.weights import open_recorded
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.tuners.saving import check_class_names
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Saved:
         model: base and adapter, in eval mode.
         class_names: in the order of the logits.
         preprocessing: as in training.
+        read_args: arguments of ``read_points`` with which the files of training were read.
     """
 
     model: PeftModel
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    read_args: dict[str, Any]
 
 
 def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) -> Saved:
@@ -37,14 +40,21 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
     Raises:
         CheckpointError: a file is damaged, the base is another one, or names and preprocessing are
             not in the folder.
+        ValueError: there is not one name for each score.
     """
     config = read_adapter(folder).config
     for key in ("class_names", "preprocessing"):
         if config.get(key) is None:
             raise CheckpointError(f"Expected '{folder}' to hold '{key}' (got none)")
     model = PeftModel.from_pretrained(open_recorded(config, weights, settings), folder)
+    recorded, names = config["preprocessing"], tuple(config["class_names"])
+    # Saving checks it, too, but did not always.
+    check_class_names(names, model.base, model.peft_config["default"])
     return Saved(
-        model, tuple(config["class_names"]), Preprocessing.from_dict(config["preprocessing"])
+        model,
+        names,
+        Preprocessing.from_dict(recorded),
+        dict(recorded.get("read_args", {})),  # older adapters have none
     )
 
 

@@ -34,6 +34,10 @@ _TABLES: dict[str, Callable[[Path, Sequence[str] | None], RawPoints]] = {
     ".xyz": read_text,
 }
 FILE_TYPES = tuple(sorted([*_READERS, *_TABLES]))
+# Those whose columns have no names of their own.
+TABLE_TYPES = tuple(_TABLES)
+# Those that hold much else than clouds: notes, lists, labels.
+_GENERAL_TYPES = (".npy", ".npz", ".txt")
 _WIDTHS = {"color": 3, "normal": 3}
 
 
@@ -58,9 +62,10 @@ def read_points(
     Args:
         path: the file; its ending names the format.
         channels: what makes up ``x``, in this order: ``"color"`` (3 columns; integers become 0
-            to 1, floating-point colours stay as stored), ``"normal"`` (3 columns; those of the
-            faces for a mesh), ``"intensity"`` (as stored), or any other scalar of the file by its
-            name in lower case.
+            to 1, floating-point colours and those of text stay as stored), ``"normal"`` (3 columns;
+            those of the faces for a mesh), ``"intensity"`` (as stored), or any other scalar of the
+            file by its name in lower case. Integer colours of 8 and 16 bits are divided by the
+            largest value of their type; wider ones by 255 if none is larger, else by 65,535.
         fill: value of channels that the file does not have; ``None`` makes that an error.
         columns: names of the columns of .npy, .txt and .xyz, for example
             ``("x", "y", "z", "red", "green", "blue")``. Unnamed ones are ``column_3`` and so on.
@@ -98,7 +103,10 @@ def read_points(
             )
         kept = {name: values[valid] for name, values in raw.channels.items()}
         raw = RawPoints(raw.pos[valid], kept)
+    if len(raw.pos) == 0:
+        raise ValueError(f"Expected '{path}' to have points (got none)")
     if raw.faces is not None:
+        _center(raw.pos, path)  # areas of larger coordinates would be infinite
         digest = hashlib.blake2b(np.ascontiguousarray(raw.pos).tobytes())
         digest.update(np.ascontiguousarray(raw.faces).tobytes())
         generator = keyed_generator("mesh", digest.hexdigest(), seed)
@@ -106,31 +114,51 @@ def read_points(
             raw = sample_mesh(raw, mesh_points, generator)
         except ValueError as error:
             raise ValueError(f"Expected '{path}' to be a mesh to sample (got: {error})") from error
-    if len(raw.pos) == 0:
-        raise ValueError(f"Expected '{path}' to have points (got none)")
-    origin = raw.pos.mean(axis=0, keepdims=True)
-    data = Data(
-        pos=torch.from_numpy((raw.pos - origin).astype(np.float32)),
-        origin=torch.from_numpy(origin),
-    )
+    pos, origin = _center(raw.pos, path)
+    data = Data(pos=torch.from_numpy(pos), origin=torch.from_numpy(origin))
     if channels:
         data.x = torch.from_numpy(_stack(raw, channels, fill, path))
     return data
+
+
+def may_be_cloud(path: Path) -> bool:
+    """Tell a cloud or mesh from a note, a list or labels that only share its ending."""
+    if path.suffix.lower() not in _GENERAL_TYPES:
+        return path.suffix.lower() in FILE_TYPES
+    try:
+        _parse(path, None)
+    except ValueError:
+        return False
+    return True
+
+
+def _center(pos: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates relative to their mean in float32, and the mean in float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        origin = pos.mean(axis=0, keepdims=True)
+        centered = (pos - origin).astype(np.float32)
+    if not np.isfinite(centered).all():
+        raise ValueError(
+            f"Expected '{path}' to have coordinates that float32 can hold "
+            f"(got up to {np.abs(pos).max():g})"
+        )
+    return centered, origin
 
 
 def _parse(path: Path, columns: Sequence[str] | None) -> RawPoints:
     suffix = path.suffix.lower()
     if suffix not in FILE_TYPES:
         raise ValueError(f"Expected '{path}' to end in one of {list(FILE_TYPES)} (got {suffix!r})")
-    if columns is not None and suffix not in _TABLES:
-        raise ValueError(f"Expected 'columns' for {list(_TABLES)} only (got '{path}')")
+    if columns is not None and suffix not in TABLE_TYPES:
+        raise ValueError(f"Expected 'columns' for {list(TABLE_TYPES)} only (got '{path}')")
     try:
         if suffix in _TABLES:
             return _TABLES[suffix](path, columns)
         return _READERS[suffix](path)
-    except (FileNotFoundError, MissingExtraError, MemoryError):
+    except (FileNotFoundError, MissingExtraError):
         raise
-    # Damaged bytes make the parsers, other people's too, fail in any way; all of them mean this.
+    # Damaged bytes make the parsers, other people's too, fail in any way; all of them mean this. A
+    # damaged count asks for more memory than there is.
     except Exception as error:
         what = str(error) or type(error).__name__
         raise ValueError(
@@ -152,4 +180,4 @@ def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Pa
     return np.concatenate(blocks, axis=1).astype(np.float32)
 
 
-__all__ = ["FILE_TYPES", "read_points"]
+__all__ = ["FILE_TYPES", "TABLE_TYPES", "may_be_cloud", "read_points"]

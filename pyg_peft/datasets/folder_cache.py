@@ -1,6 +1,7 @@
 """The parsed shapes of a folder, kept in one file until the folder changes."""
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import torch
 from torch_geometric.data import Data
 
 from pyg_peft.datasets.atomic import write_npz
-from pyg_peft.datasets.files import read_points
+from pyg_peft.datasets.files import TABLE_TYPES, read_points
 from pyg_peft.datasets.folder_index import FolderIndex
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.npz_file import NpzFile, read_npz
 from pyg_peft.datasets.npz_select import SPLITS
 
+logger = logging.getLogger(__name__)
+
 # Part of the cache's key; raise it when a parser or the cache changes.
-_VERSION = 1
+_VERSION = 2
 
 
 def load_folder(
@@ -42,8 +45,8 @@ def load_folder(
     path = folder / f"processed-{key.hexdigest()}.npz"
     fingerprint = index.fingerprint()
     if path.is_file():
-        file = read_npz(path)
-        if str(file.arrays.get("fingerprint")) == fingerprint:
+        file = _read(path)
+        if file is not None and str(file.arrays.get("fingerprint")) == fingerprint:
             return file
     arrays = _parse(index, options)
     arrays["fingerprint"] = np.array(fingerprint)
@@ -57,6 +60,15 @@ def load_folder(
     return _as_file(path, arrays)
 
 
+def _read(path: Path) -> NpzFile | None:
+    """The cache, or ``None`` if it is damaged: all that is in it can be parsed again."""
+    try:
+        return read_npz(path)
+    except Exception as error:
+        logger.warning("the cache is made anew (%s)", error)
+        return None
+
+
 def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]:
     num_points, seed = options["num_points"], options["seed"]
     items: list[Data] = []
@@ -67,7 +79,7 @@ def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]
                 index.root / name,
                 options["channels"],
                 fill=options["fill"],
-                columns=options["columns"] if name.endswith((".npy", ".txt", ".xyz")) else None,
+                columns=options["columns"] if name.lower().endswith(TABLE_TYPES) else None,
                 mesh_points=num_points or 2048,
                 drop_invalid=options["drop_invalid"],
                 seed=seed,

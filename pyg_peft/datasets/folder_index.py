@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyg_peft.datasets.files import FILE_TYPES
+from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
 from pyg_peft.datasets.npz_select import SPLITS
 
 
@@ -46,14 +47,15 @@ def index_folder(root: str | os.PathLike[str], extensions: tuple[str, ...] = ())
     """List the shapes below ``root``.
 
     Layouts: ``class/…/shape.ext``; ``class/{train,test,val}/…`` (ModelNet's);
-    ``{train,test,val}/class/…``. Hidden entries and files of other endings are passed over.
+    ``{train,test,val}/class/…``. Links are followed. Hidden entries, files of other endings, and
+    files beside the folders of the classes that hold no cloud (a README.txt) are passed over.
 
     Args:
         root: the folder.
         extensions: endings to take; by default all that ``read_points`` reads.
 
     Raises: ``FileNotFoundError``; ``ValueError`` for a folder without shapes, shapes outside of
-        class folders, or a mixture of layouts.
+        class folders (a root that holds only files, say), or a mixture of layouts.
     """
     root = Path(root)
     if not root.is_dir():
@@ -62,19 +64,18 @@ def index_folder(root: str | os.PathLike[str], extensions: tuple[str, ...] = ())
     unknown = [ending for ending in endings if ending not in FILE_TYPES]
     if unknown:
         raise ValueError(f"Expected 'extensions' to be of {list(FILE_TYPES)} (got {unknown})")
-    names: list[str] = []
-    for folder, inner, files in os.walk(root):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in endings:
-                names.append((Path(folder) / name).relative_to(root).as_posix())
-    names.sort()
-    if not names:
+    found = [path for path in files_below(root) if path.suffix.lower() in endings]
+    if not found:
         raise ValueError(f"Expected '{root}' to hold files of {list(endings)} (got none)")
-    parts = [name.split("/") for name in names]
-    stray = [name for name, part in zip(names, parts, strict=True) if len(part) < 2]
+    names = sorted(path.relative_to(root).as_posix() for path in found if path.parent != root)
+    loose = [path for path in found if path.parent == root]
+    stray = loose if not names else [path for path in loose if may_be_cloud(path)]
     if stray:
-        raise ValueError(f"Expected shapes of '{root}' to lie in class folders (got {stray[0]!r})")
+        where = "" if names else " and no folder with shapes"
+        raise ValueError(
+            f"Expected shapes of '{root}' to lie in class folders (got '{stray[0].name}'{where})"
+        )
+    parts = [name.split("/") for name in names]
     split_first = all(part[0] in SPLITS and len(part) > 2 for part in parts)
     classes = [part[1] if split_first else part[0] for part in parts]
     splits: list[str | None] = []
@@ -88,4 +89,24 @@ def index_folder(root: str | os.PathLike[str], extensions: tuple[str, ...] = ())
     return FolderIndex(root, tuple(names), tuple(classes), tuple(splits))
 
 
-__all__ = ["FolderIndex", "index_folder"]
+def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield the files below a folder, through links too, but nothing that is hidden.
+
+    Args:
+        folder: where to look.
+        above: the folders that lead here, without links; a link back to one of them is not
+            followed, as it would never end.
+    """
+    real = folder.resolve()
+    if real in above:
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from files_below(folder / entry.name, above | {real})
+        else:
+            yield folder / entry.name
+
+
+__all__ = ["FolderIndex", "files_below", "index_folder"]

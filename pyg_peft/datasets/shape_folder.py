@@ -18,8 +18,9 @@ class ShapeFolder(Dataset):
     """Shapes in ``root/class/*.ext``, ``root/class/{train,test,val}/*.ext`` or split first.
 
     Every file that :func:`~pyg_peft.datasets.read_points` reads is a shape; ModelNet's folders work
-    as they come. Shapes are parsed once into ``processed-….npz`` in the cache folder, written in
-    one step, and parsed again when a name, size or time of change differs. The file is one that
+    as they come: links are followed, and a README.txt beside the classes is passed over. Shapes are
+    parsed once into ``processed-….npz`` in the cache folder, written in one step, and parsed again
+    when a name, size or time of change differs, or the file is damaged. It is one that
     :class:`~pyg_peft.datasets.NpzShapes` opens too.
 
     Args:
@@ -90,6 +91,9 @@ class ShapeFolder(Dataset):
             "seed": seed,
         }
         self._file = load_folder(index, options, cache)
+        #: How files have to be read to be like these: arguments of ``read_points`` and of this
+        #: class, without those that are left at their default.
+        self.read_args = _given(channels, columns, fill, drop_invalid)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
         self._rows = torch.tensor(rows, dtype=torch.long)
         self._labels = torch.from_numpy(self._file.per_cloud("label").astype(np.int64))[self._rows]
@@ -120,4 +124,20 @@ class ShapeFolder(Dataset):
         return Normalize()(data) if self.normalize else data
 
 
-__all__ = ["ShapeFolder"]
+def read_args_of(dataset: Any) -> dict[str, Any]:
+    """The ``read_args`` of a :class:`ShapeFolder`, also inside of wrappers; else none."""
+    while not hasattr(dataset, "read_args") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return dict(getattr(dataset, "read_args", {}))
+
+
+def _given(
+    channels: Sequence[str], columns: Sequence[str] | None, fill: float | None, drop_invalid: bool
+) -> dict[str, Any]:
+    values: dict[str, Any] = {"channels": list(channels)} if channels else {}
+    values |= {} if columns is None else {"columns": list(columns)}
+    values |= {} if fill is None else {"fill": fill}
+    return values | ({"drop_invalid": True} if drop_invalid else {})
+
+
+__all__ = ["ShapeFolder", "read_args_of"]

@@ -207,13 +207,7 @@ class GeometryAwareAdapter(MessagePassing):
         )
 
     def _padded(
-        self,
-        x: Tensor,
-        qkv: Tensor,
-        member: Tensor,
-        index: Tensor,
-        num_centers: int,
-        size: int,
+        self, x: Tensor, qkv: Tensor, member: Tensor, index: Tensor, num_centers: int, size: int
     ) -> Tensor:
         qkv, mask = to_dense(qkv, index, num_centers, size)
         member, _ = to_dense(member, index, num_centers, size)

@@ -1,6 +1,6 @@
 """Splits, views and loaders of a training run as a Lightning data module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -11,6 +11,7 @@ from torch_geometric.loader import DataLoader
 
 from pyg_peft.datasets import Augmented, SampleIds, train_val_split
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
+from pyg_peft.datasets.shape_folder import read_args_of
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sampler import KeyedSampler
 from pyg_peft.training.sources import Splits, open_source
@@ -75,6 +76,8 @@ class ShapeDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        #: How the files of ``train`` were read, if it is a ``ShapeFolder``; saved with an adapter.
+        self.read_args = read_args_of(train)
         train = with_sample_ids(train)
         if val is None:
             rows, val_rows = train_val_split(labels_of(train), val_fraction, seed, groups=groups)
@@ -96,6 +99,22 @@ class ShapeDataModule(LightningDataModule):
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def check_trainable(self) -> None:
+        """Raise unless a model can be trained on the data, and its best epoch chosen.
+
+        Raises:
+            ValueError: a single class, or nothing to validate on.
+        """
+        if self.num_classes < 2:
+            raise ValueError(
+                f"Expected the data to have two classes or more (got {self.class_names})"
+            )
+        if len(self.val_set) == 0:
+            raise ValueError(
+                "Expected the data to have clouds to validate on, or a class of two clouds or more "
+                f"to take some from (got none, and {len(self.train_set)} to train on)"
+            )
+
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         sampler = KeyedSampler(
@@ -104,7 +123,7 @@ class ShapeDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        return DataLoader(
+        return LateLoader(
             self.train_set,  # pyright: ignore[reportArgumentType]
             batch_size=self.batch_size,
             sampler=sampler,
@@ -147,6 +166,17 @@ class ShapeDataModule(LightningDataModule):
         return batch.to(device)
 
 
+class LateLoader(DataLoader):
+    """A loader that starts to fetch only when its first batch is asked for.
+
+    Lightning makes a loader's iterator before it restores a run's epoch and hands it to the
+    sampler; workers would by then have fetched batches of epoch 0.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        yield from super().__iter__()
+
+
 def with_sample_ids(dataset: Any) -> Any:
     """``dataset`` itself if its items carry ``sample_id``, else wrapped so that they do."""
     if len(dataset) > 0 and dataset[0].get("sample_id") is not None:
@@ -154,4 +184,4 @@ def with_sample_ids(dataset: Any) -> Any:
     return SampleIds(dataset)
 
 
-__all__ = ["ShapeDataModule", "with_sample_ids"]
+__all__ = ["LateLoader", "ShapeDataModule", "with_sample_ids"]

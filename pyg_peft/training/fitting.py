@@ -17,37 +17,11 @@ from pyg_peft.model import PeftModel
 from pyg_peft.training.cache import FeatureCache
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.evaluation import Evaluation, check_precision
+from pyg_peft.training.fit_options import LOGGERS, FitOptions
 from pyg_peft.training.resuming import check_folder, check_resumed, describe_run, write_run
 from pyg_peft.training.tasks import task_of
 
 logger = logging.getLogger(__name__)
-
-LOGGERS = ("tensorboard", "csv", "none")
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How an adapter is trained.
-
-    Args:
-        lr: largest learning rate of AdamW.
-        weight_decay: of matrices; biases, norms and tokens have none.
-        warmup_epochs: linear warm-up before the cosine.
-        label_smoothing: share of the target that is spread over all classes.
-        cache: keep the frozen features of each sample and view; wants views in the data.
-        logger: ``"tensorboard"``, ``"csv"`` or ``"none"``.
-    """
-
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_epochs: float = 1.0
-    label_smoothing: float = 0.1
-    cache: bool = False
-    logger: str = "tensorboard"
-
-    def __post_init__(self) -> None:
-        if self.logger not in LOGGERS:
-            raise ValueError(f"Expected 'logger' to be one of {LOGGERS} (got {self.logger!r})")
 
 
 @dataclass(frozen=True)
@@ -92,7 +66,8 @@ def fit(
 
     Raises:
         ValueError: ``folder`` holds a run and ``resume`` is off; a precision that would round
-            positions; a cache without a fixed number of views; a single class.
+            positions; a cache without a fixed number of views; a single class; nothing to validate
+            on.
         CheckpointError: the run to resume is another one, which the message tells apart, or its
             checkpoint is damaged.
     """
@@ -100,8 +75,7 @@ def fit(
     folder = Path(folder)
     settings = check_run(folder, options, trainer or {}, resume=resume)
     precision = str(settings["precision"])
-    if data.num_classes < 2:
-        raise ValueError(f"Expected the data to have two classes or more (got {data.class_names})")
+    data.check_trainable()
     described = describe_run(model, data, asdict(options), settings)
     last = folder / "checkpoints" / "last.ckpt"
     resumes = resume and last.exists()
@@ -159,7 +133,11 @@ def fit(
         model.save_pretrained(
             folder,
             class_names=data.class_names,
-            preprocessing={**data.preprocessing.to_dict(), **(metadata or {})},
+            preprocessing={
+                **data.preprocessing.to_dict(),
+                "read_args": data.read_args,
+                **(metadata or {}),
+            },
         )
     return report
 

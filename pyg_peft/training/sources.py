@@ -90,10 +90,7 @@ def open_parts(spec: str, **options: Any) -> Splits:
     """
     kind, _, root = spec.partition(":")
     if kind == "shapenet" and root:
-        from torch_geometric.datasets import ShapeNet
-
-        settings: dict[str, Any] = {"include_normals": False, **options}
-        train, val, test = (ShapeNet(root, split=s, **settings) for s in ("train", "val", "test"))
+        train, val, test = _shapenet(root, options)
     else:
         splits = open_source(spec, **options)
         train, val, test = splits.train, splits.val, splits.test
@@ -138,13 +135,17 @@ def _open_modelnet(name: str) -> Callable[[str, Mapping[str, Any]], Splits]:
 
 
 def _open_shapenet(root: str, options: Mapping[str, Any]) -> Splits:
+    by_category = {"transform": _CategoryAsLabel(), **options}
+    sets = [SampleIds(dataset) for dataset in _shapenet(root, by_category)]
+    return Splits(sets[0], sets[1], sets[2], sets[0].class_names)
+
+
+def _shapenet(root: str, options: Mapping[str, Any]) -> list[Any]:
     from torch_geometric.datasets import ShapeNet
 
-    sets = [
-        SampleIds(ShapeNet(root, split=split, transform=_CategoryAsLabel(), **options))
-        for split in ("train", "val", "test")
-    ]
-    return Splits(sets[0], sets[1], sets[2], sets[0].class_names)
+    # PyG's default puts normals into x, which a backbone takes only if it was made for them.
+    settings: dict[str, Any] = {"include_normals": False, **options}
+    return [ShapeNet(root, split=split, **settings) for split in ("train", "val", "test")]
 
 
 def _open_scanobjectnn(root: str, options: Mapping[str, Any]) -> Splits:

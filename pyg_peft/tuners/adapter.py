@@ -58,6 +58,7 @@ class AdapterConfig(MethodConfig):
     | placed at | component | trainable parameters |
     | --- | --- | --- |
     | output of each layer matched | :class:`~pyg_peft.nn.Bottleneck` | 2 · C · width + C + width |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
     | ``modules_to_save`` | own copy | all of them |
 
     Identity at init.

@@ -63,6 +63,15 @@ class AdapterSet:
         if name in self.configs:
             raise ValueError(f"Expected 'adapter_name' to be new (got {name!r}, which exists)")
 
+    def check_new(self, name: str, config: object) -> None:
+        """Raise unless ``name`` is free and ``config`` is one of a method."""
+        self.check_name(name)
+        if not isinstance(config, MethodConfig):
+            raise TypeError(
+                "Expected 'config' to be the configuration of a method, such as LoRAConfig() "
+                f"(got {config!r})"
+            )
+
     def sites(self, name: str) -> list[Site]:
         """Where an adapter sits.
 

@@ -23,6 +23,7 @@ class BitFitConfig(MethodConfig):
     | placed at | component | trainable parameters |
     | --- | --- | --- |
     | every module with a bias | own bias | its length |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
     | ``modules_to_save`` | own copy | all of them |
 
     Identity at init. Batch norms keep their frozen statistics. ``out_proj`` of

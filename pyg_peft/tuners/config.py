@@ -8,7 +8,7 @@ same for all. Third parties write their own the same way and hand the class to
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -16,9 +16,11 @@ from torch import nn
 
 from ..errors import CheckpointError, PlacementError
 from ..nn import MemoryBank
-from ..trainable import Target, match_modules
+from ..trainable import Target, check_targets, match_modules
+from .checks import check_types
 from .dry_run import Widths
 from .slot import SLOT, Component
+from .tokens import feature_stems
 from .trained_tensors import TrainedTensors
 
 
@@ -48,6 +50,10 @@ class Site:
 class MethodConfig:
     """Settings that every method has.
 
+    Besides what a method places, the adapter has its own ``feature_stem`` (128 · ``in_channels``
+    parameters) where the backbone embeds patches with features: pre-trained weights leave that
+    layer at zero, so nothing else would see ``x``.
+
     Args:
         modules_to_save: Whole paths (or globs, ``re:`` expressions, classes) of modules that the
             adapter trains and keeps as its own, all tensors and buffers of theirs included, such as
@@ -64,17 +70,16 @@ class MethodConfig:
     num_classes: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.modules_to_save, str):
-            raise TypeError(
-                f"Expected 'modules_to_save' to be a tuple of paths (got {self.modules_to_save!r})"
-            )
-        object.__setattr__(self, "modules_to_save", tuple(self.modules_to_save))
-        for name in ("target_modules", "exclude_modules"):
+        check_types(self)
+        for name in ("modules_to_save", "target_modules", "exclude_modules"):
             targets = getattr(self, name, None)
-            if isinstance(targets, (str, type)):
+            if targets is None and name != "modules_to_save":
+                continue
+            if isinstance(targets, (str, type)) or not isinstance(targets, Iterable):
                 raise TypeError(f"Expected '{name}' to be a tuple of targets (got {targets!r})")
-            if targets is not None:
-                object.__setattr__(self, name, tuple(targets))
+            targets = tuple(targets)
+            check_targets(targets, argument=name)
+            object.__setattr__(self, name, targets)
         if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
 
@@ -97,13 +102,13 @@ class MethodConfig:
         """
         return {
             _join(path, inner): module
-            for path, root in self._saved(base).items()
+            for path, root in {**self._saved(base), **feature_stems(base)}.items()
             for inner, module in root.named_modules()
             if SLOT not in inner.split(".")
         }
 
     def saved_sites(self, base: nn.Module) -> list[Site]:
-        """The adapter's own copies of what ``modules_to_save`` matches."""
+        """The adapter's own copies of what ``modules_to_save`` matches, and of feature stems."""
         owner = base if self.num_classes is None else _with_head(base, self.num_classes)
         saved = self.trained_modules(owner)
         sites: list[Site] = []
@@ -117,7 +122,10 @@ class MethodConfig:
         return sites
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
-        """Paths whose tensors in the base do not matter to the adapter, since it has its own."""
+        """Paths whose tensors in the base do not matter to the adapter, since it has its own.
+
+        Feature stems are not among them: through the base's own a memory bank is asked.
+        """
         return list(self._saved(base))
 
     def head_paths(self, base: nn.Module) -> list[str]:

@@ -1,6 +1,6 @@
 """Linear probe: one linear layer on frozen features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -25,10 +25,12 @@ class LinearProbeConfig(MethodConfig):
     | placed at | component | trainable parameters |
     | --- | --- | --- |
     | the head | ``LinearProbe`` | classes · (C + 1) |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
 
     The batch norm scales the features, as is usual for probes of masked autoencoders; it has
     running statistics, which are saved with the probe, and nothing to train. No identity at init:
-    the head is another one.
+    the head is another one. On a backbone with ``in_channels`` the features do change: the layer
+    that point features enter by starts at zero, and a probe that left it there would not see them.
 
     Args:
         head: Path of the module whose input is probed; not a container.
@@ -41,7 +43,13 @@ class LinearProbeConfig(MethodConfig):
     head: str = "head"
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        ((path, head),) = match_modules(base, [self.head], argument="head").items()
+        matched = match_modules(base, [self.head], argument="head")
+        if len(matched) > 1:
+            raise PlacementError(
+                f"Expected 'head' to match one module (got {self.head!r}, which matches "
+                f"{', '.join(matched)})"
+            )
+        ((path, head),) = matched.items()
         check_site(head, path)
         layers: list[Any] = list(linear_layers(head).values())
         if not layers:
@@ -50,7 +58,9 @@ class LinearProbeConfig(MethodConfig):
             )
         num_classes = self.num_classes or layers[-1].weight.size(0)
         probe = LinearProbe(layers[0].weight.size(1), num_classes)
-        return [Site(path, "probe", probe)]
+        # The probe has the adapter's number of classes; the head behind it keeps the base's.
+        own = replace(self, num_classes=None).saved_sites(base)
+        return [Site(path, "probe", probe), *own]
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
         return [self.head]

@@ -27,6 +27,7 @@ class LoRAConfig(MethodConfig):
     | --- | --- | --- |
     | linear layers matched | :class:`~pyg_peft.nn.LowRankLinear` | rank · (in + out) |
     | ``HeteroLinear`` | :class:`~pyg_peft.nn.LowRankHeteroLinear` | rank · types · (in + out) |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
     | ``modules_to_save`` | own copy | all of them |
 
     Identity at init. Can be merged: see :meth:`pyg_peft.model.PeftModel.merge_and_unload`.

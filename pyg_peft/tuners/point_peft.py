@@ -45,6 +45,7 @@ class PointPEFTConfig(MethodConfig):
     | every block, output | :class:`~pyg_peft.nn.GeometryAwareAdapter` | 13,457 each |
     | shared by all of these | :class:`~pyg_peft.nn.NeighborAttention` | 28,800 |
     | base | prompt positions; own biases, final norm, cls token | 30 + 38,400 |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
     | ``modules_to_save`` | own copy of the head | 267,535 (15 classes) |
 
     On the layers of another model that ``target_modules`` names::

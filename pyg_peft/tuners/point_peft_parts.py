@@ -60,8 +60,14 @@ class PromptGeometry(Component):
             call["patches"] = module.make_patches(  # type: ignore[operator]
                 call.get("pos"), call.get("batch"), call.get("batch_size"), call.get("x")
             )
-        if call.get("structure") is None:
+        structure = call.get("structure")
+        if structure is None:
             call["structure"] = self.structures(call["patches"], num_prefix_tokens(module))
+        elif not isinstance(structure, TokenStructures):
+            raise TypeError(
+                "Expected 'structure' to be TokenStructures, one structure with the prompts and "
+                f"one without (got {type(structure).__name__})"
+            )
         return (), call
 
     def structures(self, patches: Patches, num_prefix: int = 1) -> TokenStructures:

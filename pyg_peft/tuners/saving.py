@@ -46,7 +46,12 @@ def describe(
 ) -> dict[str, Any]:
     """The configuration that is written with an adapter; all that ``predict`` needs besides the
     base's file.
+
+    Raises:
+        ValueError: If there is not one class name for each score of a backbone.
     """
+    if class_names is not None:
+        check_class_names(class_names, base, config)
     counts = count(base, config, sites)
     arguments = getattr(base, "config", None)
     return {
@@ -81,6 +86,7 @@ def save_adapter(
     """Write an adapter and its bank, and then remove a bank that was only the older adapter's.
 
     Raises:
+        ValueError: If there is not one class name for each score; nothing is written then.
         TypeError: If a setting is no JSON value; nothing is written then.
     """
     description = describe(
@@ -104,4 +110,16 @@ def save_adapter(
             remove_unused(folder)
 
 
-__all__ = ["base_fingerprint", "count", "describe", "save_adapter"]
+def check_class_names(class_names: Sequence[str], base: nn.Module, config: MethodConfig) -> None:
+    """Raise ``ValueError`` unless there is one name for each score of a backbone's adapter."""
+    # Backbones keep 'num_classes' true to their head; in other models it may mean anything.
+    known = getattr(base, "num_classes", None) if hasattr(base, "reset_head") else None
+    expected = config.num_classes or known
+    if expected is not None and len(class_names) != expected:
+        raise ValueError(
+            f"Expected 'class_names' to name the {expected} classes of the adapter's scores "
+            f"(got {len(class_names)}: {list(class_names)})"
+        )
+
+
+__all__ = ["base_fingerprint", "check_class_names", "count", "describe", "save_adapter"]

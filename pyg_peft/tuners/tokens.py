@@ -4,7 +4,9 @@ from typing import Any
 
 from torch import nn
 
+from ..backbones import PatchEmbed
 from ..errors import PlacementError
+from .slot import SLOT
 
 
 def is_token_backbone(base: nn.Module) -> bool:
@@ -32,4 +34,15 @@ def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
     return embed_dim, {f"blocks.{name}": block for name, block in blocks.named_children()}
 
 
-__all__ = ["is_token_backbone", "token_blocks"]
+def feature_stems(base: nn.Module) -> dict[str, nn.Module]:
+    """The layers through which point features enter the patch embeddings of a model, by path."""
+    return {
+        f"{path}.feature_stem" if path else "feature_stem": module.feature_stem
+        for path, module in base.named_modules()
+        if isinstance(module, PatchEmbed)
+        and module.feature_stem is not None
+        and SLOT not in path.split(".")
+    }
+
+
+__all__ = ["feature_stems", "is_token_backbone", "token_blocks"]

@@ -28,6 +28,7 @@ class VPTConfig(MethodConfig):
     | placed at | component | trainable parameters |
     | --- | --- | --- |
     | every block (deep) or the first (shallow) | :class:`~pyg_peft.nn.PromptTokens` | P · C each |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
     | ``modules_to_save`` | own copy | all of them |
 
     No identity at init. Differences: prompts stand between the cls token and the patches, not at

@@ -10,7 +10,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pyg_peft.backbones import PointMAE, PointMAEPretraining
+from pyg_peft.backbones import (
+    PointMAE,
+    PointMAECompletion,
+    PointMAEPretraining,
+    PointMAESegmentation,
+)
 from pyg_peft.backbones.pretrained import PretrainedFile, find_pretrained
 from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict, strip_prefix
 from pyg_peft.errors import CheckpointError
@@ -252,3 +257,24 @@ def test_shipped_weights(weights, tmp_path, monkeypatch):
     monkeypatch.setattr("pyg_peft.backbones.pretrained._FOLDER", tmp_path)
     model = PointMAE.from_pretrained("small", num_centers=20)
     assert (model.num_centers, model.patch_size) == (20, 16)
+
+
+@pytest.mark.parametrize(
+    "kind", [PointMAE, PointMAESegmentation, PointMAEPretraining, PointMAECompletion]
+)
+def test_a_size_that_the_weights_tell_must_agree(kind):
+    more = {"decoder_num_heads": 3} if issubclass(kind, PointMAEPretraining) else {"num_classes": 4}
+    small = {"embed_dim": 24, "depth": 3, "num_heads": 3, **more}
+    state = kind(**small).state_dict()
+    given = {k: v for k, v in small.items() if k != "num_classes"}
+    assert kind.from_checkpoint(state, **given).depth == 3
+    with pytest.raises(ValueError, match=r"'depth' to be left out or 3, .* tell \(got 2\)"):
+        kind.from_checkpoint(state, **{**given, "depth": 2})
+    with pytest.raises(ValueError, match=r"'embed_dim' to be left out or 24, .* \(got 48\)"):
+        kind.from_checkpoint(state, **{**given, "embed_dim": 48})
+
+
+@pytest.mark.parametrize("kind", [PointMAE, PointMAESegmentation])
+def test_a_size_of_shipped_weights_must_agree(kind):
+    with pytest.raises(ValueError, match=r"'depth' to be left out or 6, .* tell \(got 2\)"):
+        kind.from_pretrained("point-mae-tiny", num_classes=4, depth=2)

@@ -142,7 +142,7 @@ def test_unreadable_files_are_listed_together(tmp_path):
     ("names", "arguments", "match"),
     [
         ((), {}, "to hold files of"),
-        (("a.off",), {}, r"to lie in class folders \(got 'a.off'\)"),
+        (("a.off",), {}, r"to lie in class folders \(got 'a.off' and no folder"),
         (("cup/train/a.off", "cup/b.off"), {}, r"to be in a split \(got 'cup/b.off'\)"),
         (FLAT, {"split": "train"}, r"'split' to be one that .* of \[\] \(got 'train'\)"),
         (FLAT, {"extensions": [".glb"]}, r"'extensions' to be of .* \(got \['.glb'\]\)"),

@@ -52,6 +52,16 @@ def test_groups_stay_together():
     assert not {row // 12 for row in train} & {row // 12 for row in val}
 
 
+def test_data_that_cannot_train_are_refused_before():
+    module().check_trainable()
+    items = [Data(pos=torch.rand(9, 3), y=torch.tensor([row])) for row in range(2)]
+    with pytest.raises(ValueError, match=r"clouds to validate on.*\(got none, and 2 to train on"):
+        ShapeDataModule(items, class_names=["a", "b"]).check_trainable()
+    ShapeDataModule(items, items, class_names=["a", "b"]).check_trainable()
+    with pytest.raises(ValueError, match=r"two classes or more \(got \('a',\)\)"):
+        ShapeDataModule(items[:1] * 4, class_names=["a"]).check_trainable()
+
+
 def test_an_epoch_is_a_function_of_its_number():
     def epoch(data: ShapeDataModule, number: int) -> list[torch.Tensor]:
         loader = data.train_dataloader()
@@ -70,6 +80,23 @@ def test_workers_do_not_change_the_batches(workers):
     data = module(num_workers=workers)
     expected = [batch.pos for batch in module().train_dataloader()]
     found = [batch.pos for batch in data.train_dataloader()]
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_iterator_that_was_made_early_shows_the_epoch_that_was_set_late(workers: int):
+    """Lightning makes the iterator of a resumed run before it knows the epoch."""
+
+    def epoch(number: int, *, early: bool) -> list[torch.Tensor]:
+        loader = module(num_workers=workers).train_dataloader()
+        sampler: Any = loader.sampler
+        if not early:
+            sampler.set_epoch(number)
+        batches = iter(loader)
+        sampler.set_epoch(number)
+        return [batch.pos for batch in batches]
+
+    expected, found = epoch(2, early=False), epoch(2, early=True)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 

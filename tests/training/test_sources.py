@@ -34,10 +34,9 @@ def write_shapenet(root):
 
 
 def small(data: str, output) -> list[str]:
-    sizes = '{"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 6, "patch_size": 4%s}'
-    channels = ', "in_channels": 3' if data.startswith("shapenet") else ""
+    sizes = '{"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 6, "patch_size": 4}'
     return [
-        *("fit", "--data", data, "--output", str(output), "--backbone_args", sizes % channels),
+        *("fit", "--data", data, "--output", str(output), "--backbone_args", sizes),
         *("--method_args", '{"k": 2, "num_prompts": 4}', "--preprocessing.num_points", "24"),
         *("--batch_size", "4", "--val_fraction", "0.34", "--options.logger", "none"),
         *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
@@ -71,6 +70,9 @@ def test_shapenet_through_pyg(tmp_path):
     splits = open_source(spec, categories=["Airplane", "Bag"])
     assert splits.class_names == ("Airplane", "Bag")
     assert int(splits.train[0].y) in (0, 1) and splits.train[0].y.shape == (1,)
+    assert all(split[0].x is None for split in (splits.train, splits.val, splits.test))
+    with_normals = open_source(spec, categories=["Airplane", "Bag"], include_normals=True)
+    assert with_normals.train[0].x.shape == (30, 3)
 
 
 @pytest.mark.usefixtures("command_line")
@@ -78,6 +80,7 @@ def test_fit_on_two_categories_of_shapenet(tmp_path):
     spec = f"shapenet:{write_shapenet(tmp_path / 'sn')}"
     more = ["--data_args", '{"categories": ["Airplane", "Bag"]}']
     assert main([*small(spec, tmp_path / "out"), *more]) == 0
+    assert main(["evaluate", str(tmp_path / "out")]) == 0
 
 
 def test_folders_with_and_without_splits(tmp_path):

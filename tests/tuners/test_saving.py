@@ -103,6 +103,17 @@ def test_no_frozen_tensor_is_in_the_file(way: Way, tmp_path: Path):
     assert sum(t.numel() for t in saved.values()) == trainable + sum(t.numel() for t in statistics)
 
 
+@pytest.mark.parametrize(("num_classes", "expected"), [(None, 4), (3, 3)])
+def test_a_name_for_each_class(tmp_path: Path, num_classes: int | None, expected: int):
+    model = Way("lora").attach(tiny_base(), num_classes=num_classes)
+    names = ["a", "b", "c", "d", "e"]
+    with pytest.raises(ValueError, match=rf"'class_names' to name the {expected} .*got 5: \['a'"):
+        model.save_pretrained(tmp_path / "new", class_names=names)
+    assert not (tmp_path / "new").exists()
+    model.save_pretrained(tmp_path / "new", class_names=names[:expected])
+    assert read_adapter(tmp_path / "new").config["class_names"] == names[:expected]
+
+
 def test_the_card_tells_what_it_is(tmp_path: Path):
     trained(WITH_BANK).save_pretrained(tmp_path, class_names=["sofa", "desk", "bed", "lamp"])
     card = (tmp_path / CARD).read_text()

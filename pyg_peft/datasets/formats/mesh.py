@@ -1,5 +1,6 @@
 """Parsers of mesh files: .off, .obj, .stl."""
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,10 +28,11 @@ def read_off(path: Path) -> RawPoints:
         num_vertices, num_faces = int(counts[0]), int(counts[1])
     except (ValueError, IndexError):
         raise ValueError(f"line {number}: expected two counts (got {counts})") from None
-    vertices = np.empty((num_vertices, 3))
+    # Not allocated by a count that may be damaged: the file's end then says so.
+    vertices: list[list[float]] = []
     for row in range(num_vertices):
         number, text = _take(lines, "a vertex", row, num_vertices)
-        vertices[row] = _floats(text.split(), number)
+        vertices.append(_floats(text.split(), number))
     polygons: dict[int, list[list[str]]] = {}
     for row in range(num_faces):
         number, text = _take(lines, "a face", row, num_faces)
@@ -40,7 +42,8 @@ def read_off(path: Path) -> RawPoints:
         polygons.setdefault(int(words[0]), []).append(words[1 : 1 + int(words[0])])
     faces = fan([np.array(rows, dtype=np.int64) for rows in polygons.values()])
     check_faces(faces, num_vertices)
-    return RawPoints(vertices, {}, faces if num_faces else None)
+    pos = np.array(vertices, dtype=np.float64).reshape(-1, 3)
+    return RawPoints(pos, {}, faces if num_faces else None)
 
 
 def read_obj(path: Path) -> RawPoints:
@@ -82,13 +85,13 @@ def read_stl(path: Path) -> RawPoints:
     # Binary files may start with "solid" too, so the length decides.
     if size >= 0 and len(content) == 84 + 50 * size:
         corners = np.frombuffer(content, _STL_TRIANGLE, offset=84)["corners"]
-    elif content.lstrip()[:5].lower() == b"solid" and b"facet" in content:
+    elif _starts_solid(content) and b"facet" in content.lower():
         found = [
             _floats(text.split()[1:], number)
             for number, text in _lines(path)
-            if text.startswith("vertex")
+            if text.lower().startswith("vertex")
         ]
-        if len(found) % 3:
+        if not found or len(found) % 3:
             raise ValueError(f"expected three corners for each facet (got {len(found)} in all)")
         corners = np.array(found).reshape(-1, 3, 3)
     else:
@@ -100,9 +103,15 @@ def read_stl(path: Path) -> RawPoints:
     return RawPoints(pos, {}, np.arange(len(pos)).reshape(-1, 3))
 
 
+def _starts_solid(content: bytes) -> bool:
+    start = content[:1000].removeprefix(codecs.BOM_UTF8).lstrip()
+    return start[:5].lower() == b"solid"
+
+
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that say something; ``#`` starts a comment."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    # Editors on Windows mark UTF-8 by a first character that is no part of the keyword.
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             text = line.partition("#")[0].strip()
             if text:

@@ -85,7 +85,6 @@ def _layout(header: dict[str, list[str]]) -> tuple[list[str], np.dtype]:
 
 def _text(body: bytes, dtype: np.dtype, size: int, before: int) -> np.ndarray:
     width = sum(dtype[name].itemsize // dtype[name].base.itemsize for name in dtype.names or ())
-    table = np.zeros(size, dtype)
     rows = []
     for number, line in enumerate(body.decode("ascii", "replace").splitlines(), before + 1):
         words = line.split()
@@ -99,6 +98,7 @@ def _text(body: bytes, dtype: np.dtype, size: int, before: int) -> np.ndarray:
             raise ValueError(f"line {number}: expected {width} numbers (got {len(words)})")
     if len(rows) != size:
         raise ValueError(f"expected {size} points (got {len(rows)} lines)")
+    table = np.zeros(size, dtype)
     values = np.array(rows, np.float64).reshape(size, width)
     start = 0
     for name in dtype.names or ():

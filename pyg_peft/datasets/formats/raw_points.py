@@ -30,14 +30,14 @@ class RawPoints:
 def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = None) -> RawPoints:
     """Group columns by name: x, y, z; normals; colours; anything else is a channel of its own.
 
-    Integer colours are divided by the largest value of their type, as the formats define them.
+    Integer colours become 0 to 1, see :func:`unit_color`.
 
     Args:
         columns: name to ``[n]`` array; names are compared in lower case, and a leading ``scalar_``
             (CloudCompare writes it) is ignored.
         faces: see :class:`RawPoints`.
 
-    Raises: ``ValueError`` if x, y or z is missing.
+    Raises: ``ValueError`` if x, y or z is missing, or for colours that are on no known scale.
     """
     named = {name.lower().removeprefix("scalar_"): array for name, array in columns.items()}
     missing = [axis for axis in "xyz" if axis not in named]
@@ -48,17 +48,36 @@ def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = N
     for channel, spellings in _TRIPLES.items():
         for spelling in spellings:
             if all(name in named for name in spelling):
-                parts = [unit_color(named.pop(name), channel) for name in spelling]
-                channels[channel] = np.stack(parts, axis=1)
+                triple = np.stack([named.pop(name) for name in spelling], axis=1)
+                channels[channel] = unit_color(triple) if channel == "color" else _single(triple)
     for name, array in named.items():
-        channels.setdefault(name, array.astype(np.float32).reshape(len(pos), -1))
+        channels.setdefault(name, _single(array).reshape(len(pos), -1))
     return RawPoints(pos, channels, faces)
 
 
-def unit_color(values: np.ndarray, channel: str = "color") -> np.ndarray:
-    """Convert to float32, and integer colours to [0, 1]."""
-    if channel == "color" and values.dtype.kind in "iu":
-        return (values / np.iinfo(values.dtype).max).astype(np.float32)
+def unit_color(values: np.ndarray) -> np.ndarray:
+    """Convert colours to float32, and integers to [0, 1].
+
+    Unsigned integers of 8 and 16 bits are divided by the largest value of their type. The maximum
+    of a wider type is no colour that anybody means, so there the values decide: up to 255 they are
+    of 8 bits, up to 65,535 of 16.
+
+    Args:
+        values: all colours of a file, of any numeric type.
+
+    Raises: ``ValueError`` if integers are negative or larger.
+    """
+    if values.dtype.kind not in "iu":
+        return _single(values)
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        return _single(values / np.iinfo(values.dtype).max)
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    if low < 0 or high > 65535:
+        raise ValueError(f"expected integer colours from 0 to 255 or 65535 (got {low} to {high})")
+    return _single(values / (255 if high <= 255 else 65535))
+
+
+def _single(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)
 
 

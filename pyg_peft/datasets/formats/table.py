@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns
+from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns, unit_color
 
 _POSITIONS = ("pos", "xyz", "points")
 
@@ -28,7 +28,9 @@ def read_npz(path: Path) -> RawPoints:
     if pos.ndim != 2 or pos.shape[1] != 3:
         raise ValueError(f"expected '{found[0]}' of shape [n, 3] (got {list(pos.shape)})")
     channels = {
-        name: array.astype(np.float32).reshape(len(pos), -1)
+        name: (unit_color(array) if name == "color" else array.astype(np.float32)).reshape(
+            len(pos), -1
+        )
         for name, array in arrays.items()
         if array.ndim in (1, 2) and len(array) == len(pos) and array.dtype.kind in "fiub"
     }
@@ -42,7 +44,8 @@ def read_text(path: Path, columns: Sequence[str] | None = None) -> RawPoints:
     """
     rows: list[list[float]] = []
     width = 0
-    with path.open(encoding="utf-8", errors="replace") as stream:
+    # Editors on Windows mark UTF-8 by a first character that is no number.
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             text = line.partition("#")[0].partition("//")[0]
             words = text.replace(",", " ").replace(";", " ").split()
