@@ -101,8 +101,8 @@ def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     Raises:
         ValueError: if a size is among both, and not the same.
     """
-    for name in read.keys() & given.keys():
-        if read[name] != given[name]:
+    for name in read:
+        if name in given and read[name] != given[name]:
             raise ValueError(
                 f"Expected '{name}' to be left out or {read[name]}, as the weights tell "
                 f"(got {given[name]!r})"

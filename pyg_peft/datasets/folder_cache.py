@@ -64,7 +64,7 @@ def _read(path: Path) -> NpzFile | None:
     """The cache, or ``None`` if it is damaged: all that is in it can be parsed again."""
     try:
         return read_npz(path)
-    except Exception as error:
+    except ValueError as error:
         logger.warning("the cache is made anew (%s)", error)
         return None
 

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from torch import Tensor, empty_like
+import torch
+from torch import Tensor
 
 
 class Part(NamedTuple):
@@ -21,11 +22,23 @@ class Part(NamedTuple):
     size: int
 
 
-def parts_of_like_size(index: Tensor, num_sets: int) -> list[Part]:
+class Parts(NamedTuple):
+    """All neighbourhoods, in parts.
+
+    Attributes:
+        parts: the parts.
+        order: for each neighbourhood its place when the parts are put one behind the other.
+    """
+
+    parts: list[Part]
+    order: Tensor
+
+
+def parts_of_like_size(index: Tensor, num_sets: int) -> Parts:
     """Part neighbourhoods so that none is twice as large as another of its part.
 
-    Attention takes memory by the square of a size, and sets that are padded to one size all that of
-    the largest. Part by part they take four times the sum of their own squares at most.
+    Attention takes memory by the square of a size; padded to one size, every set would take the
+    square of the largest. Part by part they take four times the sum of their own squares at most.
 
     Args:
         index: neighbourhood of each edge, sorted.
@@ -34,18 +47,18 @@ def parts_of_like_size(index: Tensor, num_sets: int) -> list[Part]:
     Shapes: index ``(E,)``.
 
     Example:
-        >>> import torch
-        >>> [part.sets.tolist() for part in parts_of_like_size(torch.tensor([0, 1, 1, 1, 2]), 3)]
-        [[0, 2], [1]]
+        >>> parts, order = parts_of_like_size(torch.tensor([0, 1, 1, 1, 2]), 3)
+        >>> [part.sets.tolist() for part in parts], order.tolist()
+        ([[0, 2], [1]], [0, 2, 1])
     """
     size = index.bincount(minlength=num_sets).clamp(min=1)
-    level, place = size.float().log2().long(), empty_like(size)
+    level, place = size.float().log2().long(), torch.empty_like(size)
     parts: list[Part] = []
     for value in level.unique().tolist():
         sets, edges = ((of == value).nonzero().flatten() for of in (level, level[index]))
         place[sets] = place.new_ones(sets.numel()).cumsum(0) - 1
         parts.append(Part(sets, edges, place[index[edges]], int(size[sets].max())))
-    return parts
+    return Parts(parts, level.argsort(stable=True).argsort())
 
 
-__all__ = ["Part", "parts_of_like_size"]
+__all__ = ["Part", "Parts", "parts_of_like_size"]

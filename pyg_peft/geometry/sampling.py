@@ -23,6 +23,8 @@ _SAMPLERS: dict[str, Callable[[Sampling], Tensor]] = {
 #: Squared norm up to which the field's CUDA sampler never picks a point.
 NEAR_ORIGIN = 1e-3
 
+_FIXED_POINT = 2**22  # of a coordinate in [-2, 2), as fine as single precision
+
 
 def farthest_point_sample(
     pos: Pos,
@@ -101,10 +103,14 @@ def canonical_start(pos: Tensor, ptr: Tensor) -> Tensor:
     rows, real = dense_rows(ptr, _largest(ptr, pos.size(0)))
     # Relative to a point of the cloud, a cloud far from the origin keeps its digits.
     local = (pos[rows] - pos[rows[:, :1]]).masked_fill(~real.unsqueeze(-1), 0)
-    # Ties must fall alike in every batch, however far it pads a cloud, so the sum may not round:
-    # single-precision coordinates add up exactly in double precision.
-    total = local.float().double().sum(dim=1, keepdim=True)
-    centroid = (total / real.sum(dim=1).clamp(min=1).view(-1, 1, 1)).to(pos.dtype)
+    # In a unit of its own, a power of two, a cloud of any size keeps them too.
+    _, exponent = torch.frexp(local.abs().amax(dim=(1, 2), keepdim=True))
+    unit = torch.exp2((exponent - 1).to(pos.dtype)).clamp(min=torch.finfo(pos.dtype).tiny)
+    local = local / unit  # in (-2, 2)
+    # Ties must fall alike in every batch, however far it pads a cloud, so the sum must not round:
+    # it is one of whole numbers.
+    total = (local * _FIXED_POINT).round().long().sum(dim=1, keepdim=True).to(pos.dtype)
+    centroid = total / (_FIXED_POINT * real.sum(dim=1).clamp(min=1).view(-1, 1, 1))
     distance = squared_distance(local, centroid).masked_fill(~real, -1)
     return rows.gather(1, distance.argmax(dim=1, keepdim=True)).squeeze(1)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from pyg_peft.geometry.interpolation import sort_by_receiver
-from pyg_peft.geometry.parts import Part, parts_of_like_size
+from pyg_peft.geometry.parts import Parts, parts_of_like_size
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,11 @@ class Structure:
         object.__setattr__(self, "num_rows", num_rows)
 
     @cached_property
-    def parts(self) -> list[Part]:
+    def parts(self) -> Parts:
         """Centres by their numbers of members, for layers that pad; worked out when first asked."""
-        return parts_of_like_size(self.edge_index[1], self.center_index.numel())
+        # What is kept must serve a training step too, whoever asks first.
+        with torch.inference_mode(False):
+            return parts_of_like_size(self.edge_index[1], self.center_index.numel())
 
     def to_rows(self, rows: Tensor, num_rows: int | None = None) -> "Structure":
         """Return the structure of another array, in which node ``n`` is row ``rows[n]``.

@@ -64,6 +64,8 @@ class GeometryAwareAdapter(MessagePassing):
         ValueError: a size out of range; a shared attention of another width; rows of another width;
             neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one centre in
             all while training, which batch norm cannot normalise.
+        RuntimeError: from torch, if a gradient is differentiated once more, or if a compiled graph
+            gets no centre.
 
     Differences:
         Centres come from a canonical start, not from row 0, and members of one cloud only (the
@@ -153,7 +155,7 @@ class GeometryAwareAdapter(MessagePassing):
                 f"(got {x.size(0)})"
             )
         # A compiled graph cannot count members: it pads all neighbourhoods to the largest.
-        whole = structure.degree or torch.compiler.is_compiling() or num_centers == 0
+        one_size = bool(structure.degree) or torch.compiler.is_compiling() or num_centers == 0
         # propagate_type: (qkv: Tensor, x: Tensor, degree: Any, max_degree: int, parts: Any)
         z = self.propagate(
             structure.edge_index,
@@ -162,7 +164,7 @@ class GeometryAwareAdapter(MessagePassing):
             x=x,
             degree=structure.degree,
             max_degree=structure.max_degree,
-            parts=None if whole else structure.parts,
+            parts=None if one_size else structure.parts,
         )  # [S, C]
         z = F.gelu(self._normalize(z))
         z = z + self.center_scale * x.index_select(0, structure.center_index)
@@ -196,9 +198,9 @@ class GeometryAwareAdapter(MessagePassing):
         # By size, since each takes its square: one large neighbourhood must not make all as large.
         outs = [
             self._padded(x, inputs[edges], edge_index_j[edges], place, sets.numel(), size)
-            for sets, edges, place, size in parts
+            for sets, edges, place, size in parts.parts
         ]
-        return torch.cat(outs)[torch.cat([part.sets for part in parts]).argsort()]
+        return torch.cat(outs)[parts.order]
 
     def __repr__(self) -> str:
         return (
@@ -233,7 +235,7 @@ class GeometryAwareAdapter(MessagePassing):
 
     def _normalize(self, z: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            # A number of centres that a compiler cannot know: one is too few to train with.
+            # A compiler must be promised some centres, and more than one to train with.
             torch._check(z.size(0) > int(self.norm.training))
         elif self.norm.training and z.size(0) < 2:
             if z.size(0) == 0:

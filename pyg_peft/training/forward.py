@@ -20,7 +20,8 @@ def forward_batch(model: nn.Module, data: Any, **more: Any) -> Any:
         more: further arguments of the model; they go before those of the batch.
 
     Raises:
-        ValueError: the batch lacks what a parameter without default needs.
+        ValueError: the batch lacks what a parameter without default needs, or several are needed
+            and none is ``pos`` or ``x``.
 
     Example:
         >>> import torch

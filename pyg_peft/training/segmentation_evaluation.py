@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -70,7 +71,9 @@ def score_points(model: nn.Module, data: Any, **more: Any) -> Tensor:
         data: a PyG batch.
         more: further arguments of the model, by name.
     """
-    if getattr(base_of(model), "num_categories", None) == 0:
+    base = base_of(model)
+    takes_category = "category" in signature(base.forward).parameters
+    if takes_category and getattr(base, "num_categories", None) == 0:
         more["category"] = None
     return forward_batch(model, data, **more)
 

@@ -15,7 +15,7 @@ from .slot import Args, Component, Kwargs, check_site
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbeConfig(MethodConfig):
-    """A linear layer in the place of the head, on features that do not change.
+    """A linear layer in the place of the head, on features that do not change (but see the stem).
 
     ::
 
@@ -43,13 +43,8 @@ class LinearProbeConfig(MethodConfig):
     head: str = "head"
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        matched = match_modules(base, [self.head], argument="head")
-        if len(matched) > 1:
-            raise PlacementError(
-                f"Expected 'head' to match one module (got {self.head!r}, which matches "
-                f"{', '.join(matched)})"
-            )
-        ((path, head),) = matched.items()
+        path = self._path(base)
+        head = base.get_submodule(path)
         check_site(head, path)
         layers: list[Any] = list(linear_layers(head).values())
         if not layers:
@@ -63,7 +58,16 @@ class LinearProbeConfig(MethodConfig):
         return [Site(path, "probe", probe), *own]
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
-        return [self.head]
+        return [self._path(base), *super().replaced_paths(base)]
+
+    def _path(self, base: nn.Module) -> str:
+        matched = list(match_modules(base, [self.head], argument="head"))
+        if len(matched) > 1:
+            raise PlacementError(
+                f"Expected 'head' to match one module (got {self.head!r}, which matches "
+                f"{', '.join(matched)})"
+            )
+        return matched[0]
 
 
 class LinearProbe(Component):

@@ -13,8 +13,7 @@ def check_merge(base: nn.Module, method: str, sites: Sequence[Site]) -> None:
 
     Raises:
         NotImplementedError: If a component is no change of a weight; if the weight is computed in
-            each forward, where a change would be lost; or if several modules hold it, though each
-            has a change of its own.
+            each forward, where a change would be lost; or if several modules hold it.
     """
     holders: dict[int, list[str]] = {}
     for path, module in base.named_modules():

@@ -209,3 +209,12 @@ def test_ties_fall_alike_beside_other_clouds(spacing: float, dtype: torch.dtype)
             batch = torch.arange(2).repeat_interleave(torch.tensor([len(grid), beside]))
             both = farthest_point_sample(torch.cat([grid, other]), 1, batch)
             assert both[0].tolist() == alone[0].tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e300])
+def test_the_start_does_not_depend_on_the_unit(scale: float):
+    generator = torch.Generator().manual_seed(0)
+    pos = torch.randn(50, 3, dtype=torch.float64, generator=generator)
+    start = farthest_point_sample(pos, 1).tolist()
+    assert farthest_point_sample(pos * scale, 1).tolist() == start
+    assert farthest_point_sample((pos * 3e-9).float(), 1).tolist() == start

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft.geometry import Structure, build_structure
-from pyg_peft.geometry.parts import Part
+from pyg_peft.geometry.parts import Part, Parts
 from pyg_peft.nn import GeometryAwareAdapter, NeighborAttention
 from pyg_peft.testing import random_clouds, randomize_
 
@@ -191,9 +191,19 @@ def test_one_large_neighbourhood_does_not_make_all_as_large(
     assert scores[0] <= 4 * sum(max(size, 1) ** 2 for size in sizes)
     monkeypatch.undo()
     center = structure.edge_index[1]
-    whole = Part(torch.arange(len(sizes)), torch.arange(center.numel()), center, 60)
-    monkeypatch.setitem(vars(structure), "parts", [whole])
+    sets = torch.arange(len(sizes))
+    whole = Parts([Part(sets, torch.arange(center.numel()), center, 60)], sets)
+    monkeypatch.setitem(vars(structure), "parts", whole)
     torch.testing.assert_close(found, module(x, structure=structure))
+
+
+def test_a_structure_first_seen_in_inference_serves_training(generator: torch.Generator):
+    module, x = awake(), torch.randn(30, 8, dtype=torch.float64, generator=generator)
+    structure = random_structure(30, [3, 1, 7], generator)
+    with torch.inference_mode():
+        module(x, structure=structure)
+    module(x, structure=structure).sum().backward()
+    assert module.attention.qkv.weight.grad is not None
 
 
 def test_rows_that_receive_nothing_pass_the_bottleneck_only(generator: torch.Generator):

@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given
@@ -30,9 +32,19 @@ def test_by_hand():
     num_sets=st.integers(0, 5),
     size=st.integers(1, 7),
     masked=st.booleans(),
+    sets_at_once=st.integers(1, 6),
     seed=st.integers(0, 2**31),
 )
-def test_equals_a_plain_maximum(num_rows: int, num_sets: int, size: int, masked: bool, seed: int):
+def test_equals_a_plain_maximum(
+    num_rows: int, num_sets: int, size: int, masked: bool, sets_at_once: int, seed: int
+):
+    with patch("pyg_peft.nn.neighbor_max._CACHED_ELEMENTS", sets_at_once * size * 3):
+        check_against_a_plain_maximum(num_rows, num_sets, size, masked, seed)
+
+
+def check_against_a_plain_maximum(
+    num_rows: int, num_sets: int, size: int, masked: bool, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
