@@ -91,8 +91,8 @@ class ShapeFolder(Dataset):
             "seed": seed,
         }
         self._file = load_folder(index, options, cache)
-        #: How files have to be read to be like these: arguments of ``read_points`` and of this
-        #: class, without those that are left at their default.
+        #: Arguments of ``read_points`` and of this class that read other files like these, without
+        #: those that are left at their default.
         self.read_args = _given(channels, columns, fill, drop_invalid)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
         self._rows = torch.tensor(rows, dtype=torch.long)
