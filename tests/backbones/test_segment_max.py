@@ -1,5 +1,7 @@
 """The maximum of groups: PyG's values, whatever the order, and a gradient that ties share."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -34,6 +36,22 @@ def test_equal_maxima_share_the_gradient_unless_torch_scatter_gives_it_to_one():
     assert x.grad is not None
     shares = [1.0, 0.0, 0.0] if WITH_TORCH_SCATTER else [0.5, 0.5, 0.0]
     assert x.grad.flatten().tolist() == shares
+
+
+def test_torch_scatter_is_called(monkeypatch: pytest.MonkeyPatch):
+    torch_scatter = pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
+    calls: list[str] = []
+    theirs = torch_scatter.scatter
+
+    def counted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        calls.append(kwargs["reduce"])
+        return theirs(*args, **kwargs)
+
+    monkeypatch.setattr(torch_scatter, "scatter", counted)
+    x = torch.randn(6, 3, requires_grad=True)
+    out = segment_max(x, torch.tensor([0, 0, 1, 1, 1, 3]), 4)
+    assert calls == ["max"]
+    assert torch.equal(out[:2], torch.stack([x[:2].amax(0), x[2:5].amax(0)]))
 
 
 @pytest.mark.parametrize("needs_grad", [False, True])
