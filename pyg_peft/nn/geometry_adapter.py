@@ -156,15 +156,14 @@ class GeometryAwareAdapter(MessagePassing):
             )
         # A compiled graph cannot count members: it pads all neighbourhoods to the largest.
         one_size = bool(structure.degree) or torch.compiler.is_compiling() or num_centers == 0
-        # propagate_type: (qkv: Tensor, x: Tensor, degree: Any, max_degree: int, parts: Any)
+        parts = None if one_size else structure.parts
+        # propagate_type: (qkv: Tensor, x: Tensor, sizes: tuple)
         z = self.propagate(
             structure.edge_index,
             size=(x.size(0), num_centers),
             qkv=self.attention.project(x),
             x=x,
-            degree=structure.degree,
-            max_degree=structure.max_degree,
-            parts=None if one_size else structure.parts,
+            sizes=(structure.degree, structure.max_degree, parts),
         )  # [S, C]
         z = F.gelu(self._normalize(z))
         z = z + self.center_scale * x.index_select(0, structure.center_index)
@@ -185,11 +184,10 @@ class GeometryAwareAdapter(MessagePassing):
         dim_size: int,
         x: Tensor,
         edge_index_j: Tensor,
-        degree: Any,  # PyG renders these annotations, and knows no `int | None`
-        max_degree: int,
-        parts: Any,
+        sizes: tuple[Any, ...],  # PyG 2.6 cannot render a bare Any
     ) -> Tensor:
         """A centre lets its members attend to each other and takes the largest of each channel."""
+        degree, max_degree, parts = sizes
         if degree:  # neither unequal nor zero
             qkv = inputs.view(dim_size, degree, inputs.size(-1))
             return self._largest(x, qkv, edge_index_j.view(dim_size, degree))
