@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from backbones import RANDOM
 from cases import open_case
+from features import SharedFeatures
 from plan import Plan, Row, sizes_of
 from torch import nn
 from torch_geometric.data import Batch
@@ -38,8 +39,14 @@ TRAINER = {
 }
 
 
-def run_row(plan: Plan, row: Row) -> dict[str, Any]:
-    """Train, choose the epoch on validation, test it, and measure what it costs."""
+def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
+    """Train, choose the epoch on validation, test it, and measure what it costs.
+
+    Args:
+        plan: that the row is part of.
+        row: to run.
+        folder: keeps frozen features for other rows on the same clouds.
+    """
     torch.set_num_threads(1)
     started, begun, config = time.monotonic(), time.process_time(), plan.config(row)
     backbone = plan.backbone(row.slot.task)
@@ -48,20 +55,23 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
     base = open_base(plan, row, config["weights"], data.num_classes)
     bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
     model = make_model(base, config["method"], config["settings"], bank, row.slot.seed)
-    caches = can_cache(model, data)
-    cost = measure_cost(model, data, caches) if row.slot.seed == 0 else None
+    shared = SharedFeatures(model, config, folder) if can_cache(model, data) else None
+    cost = measure_cost(model, data, shared is not None) if row.slot.seed == 0 else None
     body = {k: t for k, t in base.state_dict().items() if _is_body(k)}
     with tempfile.TemporaryDirectory() as scratch:
         report = fit(
             model,
             data,
             scratch,
-            options=FitOptions(lr=row.lr, cache=caches, logger="none"),
+            options=FitOptions(lr=row.lr, logger="none"),
+            caches=None if shared is None else shared.caches,
             trainer={**TRAINER, "max_epochs": config["epochs"]},
         )
         files = {path.name: path.stat().st_size for path in Path(scratch).glob("*.safetensors")}
     if report.test is None or data.test_set is None:
         raise ValueError("Expected the case to have a test split (got none)")
+    if shared is not None:
+        shared.save()
     counts = model.count_parameters()
     curve = report.curves[task_of(data).monitor]
     return {
@@ -87,6 +97,7 @@ def run_row(plan: Plan, row: Row) -> dict[str, Any]:
         "adapter_bytes": files.pop("adapter_model.safetensors"),
         "bank_bytes": sum(files.values()),
         "step": cost,
+        "features_found": {} if shared is None else shared.found,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - begun, 1),
         "base_fingerprint": fingerprint(body),

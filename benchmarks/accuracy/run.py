@@ -8,8 +8,9 @@
 
 Rows that exist are skipped; each row is one file, written whole at its end. Important rows come
 first. A learning rate is chosen once all rates of the grid have run with seed 0, on validation
-clouds only; the other seeds take the chosen one. Every row runs in a process of its own. --again
-runs a finished row anew and compares; it writes nothing.
+clouds only; the other seeds take the chosen one. Every row runs in a process of its own; rows of
+one call on the same clouds share what the frozen weights make of them. --again runs a finished row
+anew and compares; it writes nothing.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from finished import Results, as_text, on_validation
-from plan import Plan, Row, choose, load_plan
+from plan import Plan, Row, Slot, choose, load_plan
 from row import run_row
 
 from pyg_peft.storage import write_atomic
@@ -53,8 +55,14 @@ def main() -> int:
         return 0
     plan.check_weights()
     quiet()
-    if options.again is not None:
-        return repeat(plan, results, options.again)
+    with tempfile.TemporaryDirectory() as features:
+        if options.again is not None:
+            return repeat(plan, results, options.again, Path(features))
+        return fill(plan, results, slots, options, Path(features))
+
+
+def fill(plan: Plan, results: Results, slots: list[Slot], options: Any, features: Path) -> int:
+    """Run what is missing of the slots, until the time is up."""
     end, failed, running = time.monotonic() + 60 * options.max_minutes, set[Row](), dict[Any, Row]()
     started = 0
     while True:
@@ -63,7 +71,7 @@ def main() -> int:
         row = next(todo, None)
         may_start = time.monotonic() < end and started != options.max_rows
         if row is not None and may_start and len(running) < options.workers:
-            running[start(plan, row, options.results)] = row
+            running[start(plan, row, options.results, features)] = row
             started += 1
             continue
         if not running:
@@ -87,16 +95,17 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def start(plan: Plan, row: Row, folder: Path) -> Any:
+def start(plan: Plan, row: Row, folder: Path, features: Path) -> Any:
     """A process that runs the row and writes its file."""
-    child = multiprocessing.get_context("fork").Process(target=work, args=(plan, row, folder))
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=work, args=(plan, row, folder, features))
     child.start()
     return child
 
 
-def work(plan: Plan, row: Row, folder: Path) -> None:
+def work(plan: Plan, row: Row, folder: Path, features: Path) -> None:
     try:
-        text = as_text(run_row(plan, row))
+        text = as_text(run_row(plan, row, features))
     except Exception:
         traceback.print_exc()
         sys.exit(1)
@@ -116,12 +125,12 @@ def show(results: Results, slots: list[Any]) -> None:
     say(f"{len(results)} rows are there")
 
 
-def repeat(plan: Plan, results: Results, name: str) -> int:
+def repeat(plan: Plan, results: Results, name: str, features: Path) -> int:
     """Run a finished row from its committed configuration, beside the numbers that it has."""
     row = next((row for row in results.rows() if row.file == name), None)
     if row is None:
         raise ValueError(f"Expected 'again' to name a finished row of the plan (got {name})")
-    old, new = results[row], run_row(plan, row)
+    old, new = results[row], run_row(plan, row, features)
     for split in ("val", "test"):
         numbers = " and now ".join(f"{100 * r[split]['accuracy']:.2f} %" for r in (old, new))
         say(f"{split:5} {numbers}")

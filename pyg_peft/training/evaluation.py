@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyg_peft.model import PeftModel
+from pyg_peft.training.cache import FeatureCache
 from pyg_peft.training.forward import forward_batch
 
 # Precisions that leave coordinates alone; "true" half precision would round them.
@@ -70,7 +71,12 @@ def check_precision(precision: str) -> torch.dtype | None:
 
 @torch.no_grad()
 def predict_probabilities(
-    model: PeftModel, loader: Iterable[Any], *, precision: str = "32-true", progress: str = ""
+    model: PeftModel,
+    loader: Iterable[Any],
+    *,
+    precision: str = "32-true",
+    progress: str = "",
+    cache: FeatureCache | None = None,
 ) -> Iterable[tuple[Any, Tensor]]:
     """Each batch with the class probabilities ``[B, K]`` of its clouds, in eval mode.
 
@@ -79,6 +85,7 @@ def predict_probabilities(
         loader: yields PyG batches.
         precision: see :func:`check_precision`.
         progress: name of a progress bar, none if empty.
+        cache: keeps the frozen features of the loader's clouds, which have a ``sample_id``.
     """
     dtype = check_precision(precision)
     model.eval()
@@ -86,7 +93,7 @@ def predict_probabilities(
     for data in tqdm(loader, desc=progress, disable=None if progress else True, leave=False):
         data = data.to(device)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            logits = forward_batch(model, data)
+            logits = forward_batch(model, data) if cache is None else model(**cache(data))
         yield data, logits.float().softmax(dim=-1).cpu()
 
 
@@ -97,6 +104,7 @@ def evaluate(
     *,
     precision: str = "32-true",
     progress: str = "",
+    cache: FeatureCache | None = None,
 ) -> Evaluation:
     """Classify every cloud of a labelled loader.
 
@@ -106,10 +114,11 @@ def evaluate(
         num_classes: number of classes.
         precision: see :func:`check_precision`.
         progress: name of a progress bar, none if empty.
+        cache: see :func:`predict_probabilities`.
     """
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)
     for data, probabilities in predict_probabilities(
-        model, loader, precision=precision, progress=progress
+        model, loader, precision=precision, progress=progress, cache=cache
     ):
         cells = data.y.cpu() * num_classes + probabilities.argmax(dim=-1)
         confusion += cells.bincount(minlength=num_classes**2).view(num_classes, num_classes)

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def fit(
     folder: str | Path,
     *,
     options: FitOptions | None = None,
+    caches: Mapping[str, FeatureCache] | None = None,
     trainer: dict[str, Any] | None = None,
     resume: bool = False,
     metadata: dict[str, Any] | None = None,
@@ -60,6 +62,8 @@ def fit(
         data: the splits; with a :class:`SegmentationDataModule` points are labelled.
         folder: receives the adapter, and below it ``checkpoints`` and ``logs``.
         options: see :class:`FitOptions`.
+        caches: frozen features by stage, ``"train"``, ``"val"`` and ``"test"``, which other runs on
+            the same data may have filled; instead of those that ``options.cache`` makes.
         trainer: arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
         resume: go on from the last finished epoch of a run in ``folder`` that was interrupted.
         metadata: JSON-able values that are saved beside the preprocessing.
@@ -76,6 +80,9 @@ def fit(
     settings = check_run(folder, options, trainer or {}, resume=resume)
     precision = str(settings["precision"])
     data.check_trainable()
+    if caches is None:
+        caches = _caches(model, data) if options.cache else {}
+    _check_views(caches, data)
     described = describe_run(model, data, asdict(options), settings)
     last = folder / "checkpoints" / "last.ckpt"
     resumes = resume and last.exists()
@@ -101,7 +108,7 @@ def fit(
         warmup_epochs=options.warmup_epochs,
         label_smoothing=options.label_smoothing,
         seed=data.seed,
-        caches=_caches(model, data) if options.cache else None,
+        caches=caches,
     )
     runner = _make_trainer(
         **settings,
@@ -123,8 +130,8 @@ def fit(
     module.on_load_checkpoint(best)
     module.load_state_dict(best["state_dict"])
     report = FitReport(
-        val=_evaluate(model, data, "val", precision),
-        test=None if data.test_set is None else _evaluate(model, data, "test", precision),
+        val=_evaluate(model, data, "val", precision, caches),
+        test=None if data.test_set is None else _evaluate(model, data, "test", precision, caches),
         epoch=int(best["epoch"]),
         curves=curves.values,
         is_main=runner.is_global_zero,
@@ -197,17 +204,26 @@ class _Curves(Callback):
         self.values = {name: list(values) for name, values in state_dict["values"].items()}
 
 
-def _evaluate(model: PeftModel, data: ShapeDataModule, stage: str, precision: str) -> Evaluation:
+def _evaluate(
+    model: PeftModel,
+    data: ShapeDataModule,
+    stage: str,
+    precision: str,
+    caches: Mapping[str, FeatureCache],
+) -> Evaluation:
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
-    return task_of(data).evaluate(model, loader, precision=precision)
+    return task_of(data).evaluate(model, loader, precision=precision, cache=caches.get(stage))
 
 
-def _caches(model: PeftModel, data: ShapeDataModule) -> dict[str, FeatureCache]:
-    if data.train_set.num_views is None:
+def _check_views(caches: Mapping[str, FeatureCache], data: ShapeDataModule) -> None:
+    if "train" in caches and data.train_set.num_views is None:
         raise ValueError(
             "Expected the data to have a fixed number of views to cache features of "
             "(got num_views=None)"
         )
+
+
+def _caches(model: PeftModel, data: ShapeDataModule) -> dict[str, FeatureCache]:
     transform = str(data.preprocessing)
     return {stage: FeatureCache(model, f"{stage}: {transform}") for stage in ("train", "val")}
 

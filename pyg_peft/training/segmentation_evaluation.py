@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pyg_peft.training.cache import FeatureCache
 from pyg_peft.training.evaluation import Evaluation, check_precision
 from pyg_peft.training.forward import base_of, forward_batch
 from pyg_peft.training.part_iou import choose_parts, part_mask, shape_ious
@@ -87,6 +88,7 @@ def evaluate_parts(
     *,
     precision: str = "32-true",
     progress: str = "",
+    cache: FeatureCache | None = None,
 ) -> PartEvaluation:
     """Label every point of a labelled loader.
 
@@ -98,6 +100,7 @@ def evaluate_parts(
         num_parts: number of labels.
         precision: see ``check_precision``.
         progress: name of a progress bar, none if empty.
+        cache: keeps the frozen features of the loader's clouds, which have a ``sample_id``.
     """
     dtype = check_precision(precision)
     model.eval()
@@ -109,7 +112,8 @@ def evaluate_parts(
     for data in tqdm(loader, desc=progress, disable=not progress, leave=False):
         data = data.to(device)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            scores = score_points(model, data).float()
+            frozen = {} if cache is None else cache(data)
+            scores = score_points(model, data, **frozen).float()
         found = choose_parts(scores, data.batch, data.category, mask)
         iou = shape_ious(found, data.y, data.batch, data.category, mask)
         filled = data.batch.bincount(minlength=data.num_graphs) > 0

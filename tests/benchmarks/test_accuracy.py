@@ -129,23 +129,34 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     assert "+7.5 ± 2.5" in text and "linear_probe (4)" in text
 
 
-def test_one_row_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
+def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     pytest.importorskip("lightning", reason="lightning is not installed")
     command = [sys.executable, str(FOLDER / "run.py"), "--plan", str(tmp_path / "plan.yaml")]
     command += ["--results", str(tmp_path / "results"), "--rows", "small:point_peft"]
-    command += ["--max_rows", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    (path,) = (tmp_path / "results").rglob("*.json")
+
+    def run(*more: str) -> str:
+        done = subprocess.run(
+            [*command, *more], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("--max_rows", "2")
+    path, second = sorted((tmp_path / "results").rglob("*.json"))
     record = json.loads(path.read_text())
+    assert record["features_found"] == {"train": 0, "val": 0, "test": 0}
     assert record["clouds"] == {"train": 30, "val": 10, "test": 100}
     assert sum(map(sum, record["test"]["confusion"])) == 100
     assert record["batch_of_one"]["other_classes"] == 0
     assert record["batch_of_one"]["largest_difference"] < 1e-5
     assert record["bank_bytes"] > 0 and record["step"]["cached"]
     assert 0 < record["parameters"]["without_head"] < record["parameters"]["trainable"]
-    listed = subprocess.run(
-        [*command, "--list"], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert "1 rows are there" in listed.stdout and path.name not in listed.stdout
+    listed = run("--list")
+    assert "2 rows are there" in listed and path.name not in listed
+    # The second row read the features of the first, and alone it finds the same numbers.
+    record = json.loads(second.read_text())
+    assert record["features_found"] == {"train": 16, "val": 10, "test": 100}
+    val, test = (f"{100 * record[split]['accuracy']:.2f} %" for split in ("val", "test"))
+    again = run("--again", str(second.relative_to(tmp_path / "results")))
+    assert f"val   {val} and now {val}" in again and f"test  {test} and now {test}" in again

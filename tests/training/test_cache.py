@@ -112,3 +112,46 @@ def test_errors():
         cache(data)
     with pytest.raises(ValueError, match="entries to save"):
         cache.save("nowhere")
+
+
+def test_a_second_run_reads_the_features_of_the_first_and_ends_the_same(tmp_path, monkeypatch):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    from pyg_peft.training.data import ShapeDataModule
+    from pyg_peft.training.fitting import FitOptions, fit
+
+    def run(name: str, caches: Any = None, **options: Any):
+        torch.manual_seed(0)
+        shapes = ProceduralShapes(num_shapes=24, num_points=64)
+        data = ShapeDataModule(shapes, None, shapes, num_views=1, batch_size=4)
+        base = PointMAE(12, embed_dim=24, depth=2, num_heads=3, num_centers=16, patch_size=8)
+        model = get_peft_model(base, PointPEFTConfig(k=4, num_prompts=5))
+        if caches == {}:
+            caches |= {stage: FeatureCache(model) for stage in ("train", "val", "test")}
+        report = fit(
+            model,
+            data,
+            tmp_path / name,
+            options=FitOptions(logger="none", **options),
+            caches=caches,
+            trainer={"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
+        )
+        return report.curves, report.val.confusion.tolist(), report.test.confusion.tolist()
+
+    caches: dict[str, FeatureCache] = {}
+    plain = run("plain")
+    assert run("kept", caches) == plain
+    assert run("own", cache=True) == plain
+    assert [len(caches[stage]) for stage in ("train", "val", "test")] == [12, 12, 24]
+    monkeypatch.setattr(PeftModel, "precompute", None)  # nothing is left to compute
+    assert run("again", caches) == plain
+
+
+def test_a_cache_of_training_clouds_wants_views(tmp_path):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    from pyg_peft.training.data import ShapeDataModule
+    from pyg_peft.training.fitting import fit
+
+    model, _ = tuned()
+    data = ShapeDataModule(ProceduralShapes(num_shapes=24, num_points=64), batch_size=8)
+    with pytest.raises(ValueError, match="fixed number of views"):
+        fit(model, data, tmp_path / "run", caches={"train": FeatureCache(model)})
