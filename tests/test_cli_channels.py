@@ -58,7 +58,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_adapter_records_how_files_are_read(fitted):
     adapter, _ = fitted
     recorded = json.loads((adapter / "adapter_config.json").read_text())["preprocessing"]
-    assert recorded["read_args"] == READ
+    assert recorded["read_args"] == {"num_points": None, **READ}
 
 
 def test_predict_reads_as_training_did(fitted, capsys):
@@ -88,6 +88,25 @@ def test_what_is_given_wins_and_the_rest_stays(fitted, tmp_path):
     ((_, wrong),) = predict.run(str(adapter), turned)
     torch.testing.assert_close(given, plain)
     assert not torch.allclose(wrong, plain, atol=1e-3)
+
+
+def test_a_mesh_has_the_points_that_it_has_in_a_folder(fitted, tmp_path):
+    """Also where the model's own preprocessing keeps all points, or more than training had."""
+    file = read_adapter(fitted[0])
+    file.config["preprocessing"] |= {"read_args": {**READ, "num_points": 48}, "num_points": None}
+    write_adapter(tmp_path / "adapter", file.tensors, file.config, "")
+    path = tmp_path / "shapes" / "bright" / "mesh.off"
+    path.parent.mkdir(parents=True)
+    path.write_text("OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n")
+    (cloud,) = ShapeFolder(tmp_path / "shapes", num_points=48, normalize=False, **READ)
+    saved = open_adapter(str(tmp_path / "adapter"), None, {})
+    cloud = saved.preprocessing.evaluation()(cloud)
+    expected = saved.model(x=cloud.x, pos=cloud.pos).softmax(-1)[0]
+    ((_, found),) = predict.run(str(tmp_path / "adapter"), [str(path)])
+    torch.testing.assert_close(found, expected)
+    for other in ({"num_points": 47}, {"mesh_points": 47}):
+        ((_, other_points),) = predict.run(str(tmp_path / "adapter"), [str(path)], read_args=other)
+        assert not torch.equal(other_points, expected)
 
 
 def test_columns_are_those_of_tables_only(fitted, tmp_path, capsys):

@@ -11,9 +11,10 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import say
-from pyg_peft.datasets.files import FILE_TYPES, TABLE_TYPES, read_points
+from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folder_index import files_below
 from pyg_peft.training.evaluation import predict_probabilities
+from pyg_peft.training.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -46,8 +47,8 @@ def run(
         top: classes to print of each file.
         batch_size: clouds at once; it does not change what a cloud gets.
         precision: 32-true, bf16-mixed or 16-mixed.
-        read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]}; what
-            is not given is as the files of training were read.
+        read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]} or
+            {"num_points": null}; what is not given is as the files of training were read.
     """
     for name, number in (("top", top), ("batch_size", batch_size)):
         if number < 1:
@@ -59,9 +60,13 @@ def run(
             "Expected 'adapter' to classify clouds (got one for parts): label points by "
             "PeftModel.from_pretrained and score_scene or the model itself"
         )
-    prepare = saved.preprocessing.evaluation()
     settings = {**saved.read_args, **(read_args or {})}
-    items: list[Data] = [prepare(cloud) for cloud in read_files(paths, settings)]
+    # Meshes and clouds have as many points as in training, before the model's own preprocessing.
+    num_points = settings.pop("num_points", None)
+    settings.setdefault("mesh_points", num_points or 2048)
+    cut = Preprocessing(num_points, normalize=False).evaluation()
+    prepare = saved.preprocessing.evaluation()
+    items: list[Data] = [prepare(cut(cloud)) for cloud in read_files(paths, settings)]
     loader = DataLoader(items, batch_size=batch_size)
     results: list[tuple[Path, Tensor]] = []
     for _, probabilities in predict_probabilities(saved.model, loader, precision=precision):
@@ -86,11 +91,10 @@ def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
         raise ValueError(f"Expected 'read_args' to be arguments of read_points (got {unknown})")
     clouds: list[Data] = []
     failures: list[str] = []
-    others = {name: value for name, value in settings.items() if name != "columns"}
+    columns = settings.get("columns")
     for path in paths:
-        is_table = path.suffix.lower() in TABLE_TYPES
         try:
-            clouds.append(read_points(path, **(settings if is_table else others)))
+            clouds.append(read_points(path, **{**settings, "columns": columns_of(path, columns)}))
         except (ValueError, OSError) as error:
             failures.append(str(error))
     if len(failures) == 1:

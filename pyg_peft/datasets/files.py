@@ -34,8 +34,6 @@ _TABLES: dict[str, Callable[[Path, Sequence[str] | None], RawPoints]] = {
     ".xyz": read_text,
 }
 FILE_TYPES = tuple(sorted([*_READERS, *_TABLES]))
-# Those whose columns have no names of their own.
-TABLE_TYPES = tuple(_TABLES)
 # Those that hold much else than clouds: notes, lists, labels.
 _GENERAL_TYPES = (".npy", ".npz", ".txt")
 _WIDTHS = {"color": 3, "normal": 3}
@@ -121,6 +119,11 @@ def read_points(
     return data
 
 
+def columns_of(path: str | os.PathLike[str], columns: Sequence[str] | None) -> Sequence[str] | None:
+    """``columns`` if the file is a table, whose columns have no names of their own."""
+    return columns if Path(path).suffix.lower() in _TABLES else None
+
+
 def may_be_cloud(path: Path) -> bool:
     """Tell a cloud or mesh from a note, a list or labels that only share its ending."""
     if path.suffix.lower() not in _GENERAL_TYPES:
@@ -149,8 +152,8 @@ def _parse(path: Path, columns: Sequence[str] | None) -> RawPoints:
     suffix = path.suffix.lower()
     if suffix not in FILE_TYPES:
         raise ValueError(f"Expected '{path}' to end in one of {list(FILE_TYPES)} (got {suffix!r})")
-    if columns is not None and suffix not in TABLE_TYPES:
-        raise ValueError(f"Expected 'columns' for {list(TABLE_TYPES)} only (got '{path}')")
+    if columns is not None and suffix not in _TABLES:
+        raise ValueError(f"Expected 'columns' for {list(_TABLES)} only (got '{path}')")
     try:
         if suffix in _TABLES:
             return _TABLES[suffix](path, columns)
@@ -180,4 +183,4 @@ def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Pa
     return np.concatenate(blocks, axis=1).astype(np.float32)
 
 
-__all__ = ["FILE_TYPES", "TABLE_TYPES", "may_be_cloud", "read_points"]
+__all__ = ["FILE_TYPES", "columns_of", "may_be_cloud", "read_points"]

@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 from pyg_peft.datasets.atomic import write_npz
-from pyg_peft.datasets.files import TABLE_TYPES, read_points
+from pyg_peft.datasets.files import columns_of, read_points
 from pyg_peft.datasets.folder_index import FolderIndex
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.npz_file import NpzFile, read_npz
@@ -79,7 +79,7 @@ def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]
                 index.root / name,
                 options["channels"],
                 fill=options["fill"],
-                columns=options["columns"] if name.lower().endswith(TABLE_TYPES) else None,
+                columns=columns_of(name, options["columns"]),
                 mesh_points=num_points or 2048,
                 drop_invalid=options["drop_invalid"],
                 seed=seed,

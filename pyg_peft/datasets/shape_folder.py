@@ -91,9 +91,10 @@ class ShapeFolder(Dataset):
             "seed": seed,
         }
         self._file = load_folder(index, options, cache)
-        #: Arguments of ``read_points`` and of this class that read other files like these, without
-        #: those that are left at their default.
-        self.read_args = _given(channels, columns, fill, drop_invalid)
+        #: Arguments of this class that read other files like these: ``num_points``, and those that
+        #: are not left at their default.
+        self.read_args = {"num_points": num_points}
+        self.read_args |= _given(channels, columns, fill, drop_invalid)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
         self._rows = torch.tensor(rows, dtype=torch.long)
         self._labels = torch.from_numpy(self._file.per_cloud("label").astype(np.int64))[self._rows]

@@ -107,8 +107,8 @@ def test_a_damaged_cache_is_made_anew(root, damage, caplog):
 
 
 def test_how_files_were_read(root):
-    assert open_folder(root).read_args == {}
+    assert open_folder(root, num_points=None).read_args == {"num_points": None}
     options = {"channels": ["normal"], "fill": 0.0, "columns": ["x", "y", "z"]}
-    dataset = open_folder(root, **options, drop_invalid=True)
-    assert dataset.read_args == {**options, "drop_invalid": True}
+    dataset = open_folder(root, num_points=32, **options, drop_invalid=True)
+    assert dataset.read_args == {"num_points": 32, **options, "drop_invalid": True}
     assert dataset[:1].read_args == dataset.read_args
