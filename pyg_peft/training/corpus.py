@@ -11,9 +11,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_peft.datasets import Normalize, NpzShapes, ProceduralStream, ShapeFolder
-from pyg_peft.datasets.files import FILE_TYPES
+from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
 from pyg_peft.datasets.folder_cache import load_folder
-from pyg_peft.datasets.folder_index import FolderIndex, index_folder
+from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.errors import check_pos
 
@@ -130,18 +130,15 @@ def open_corpus(specs: Sequence[str]) -> Corpus:
 
 def _folder_clouds(root: Path) -> list[Tensor]:
     """Normalised shapes of a folder; read once, then from the folder's cache."""
-    loose = [p for p in root.iterdir() if p.is_file() and p.suffix.lower() in FILE_TYPES]
-    if not any(not path.name.startswith(".") for path in loose):
+    found = [path for path in files_below(root) if path.suffix.lower() in FILE_TYPES]
+    loose = [path for path in found if path.parent == root]
+    # A README.txt beside the folders of classes is no cloud, and none is expected there.
+    if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
         splits = index_folder(root).splits
         shapes: Any = ShapeFolder(root, "train" if "train" in splits else None, num_points=None)
         return [_pos(shapes[number]) for number in range(len(shapes))]
     # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
-    paths = [path.relative_to(root) for path in sorted(root.rglob("*"))]
-    names = tuple(
-        path.as_posix()
-        for path in paths
-        if path.suffix.lower() in FILE_TYPES and not any(s.startswith(".") for s in path.parts)
-    )
+    names = tuple(path.relative_to(root).as_posix() for path in found)
     index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
     # Part of the cache's key: a data set of labelled shapes must not find these.
     options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}

@@ -6,14 +6,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..errors import PlacementError
 from ..nn import Bottleneck
 from ..trainable import Target, match_modules
 from .config import MethodConfig, Site
-from .layers import output_channels
+from .layers import MEASURE, check_bottleneck, output_channels
 from .slot import Args, Kwargs, OutputAdapter, check_site, features_of
-
-_MEASURE = "hand get_peft_model an 'example' of the model's input, and widths are measured"
 
 
 class LayerAdapter(OutputAdapter):
@@ -40,7 +37,7 @@ class LayerAdapter(OutputAdapter):
         if x.size(-1) != self.channels:
             raise ValueError(
                 f"Expected {self.path!r} to return {self.channels} channels (got {x.size(-1)}): "
-                f"{_MEASURE}"
+                f"{MEASURE}"
             )
         return super().after(module, args, kwargs, output)
 
@@ -98,11 +95,7 @@ class AdapterConfig(MethodConfig):
 
     def _adapter(self, path: str, layer: nn.Module) -> LayerAdapter:
         channels, width = output_channels(layer, path, self.channels), self.bottleneck_channels
-        if width > channels:
-            raise PlacementError(
-                f"Expected 'bottleneck_channels' to be at most {channels}, as {path!r} returns "
-                f"(got {width}): if that is not its width, {_MEASURE}"
-            )
+        check_bottleneck(width, channels, path)
         return LayerAdapter(
             Bottleneck(channels, width, scale=self.scale, dropout=self.dropout), path
         )

@@ -17,6 +17,7 @@ from ..nn import GeometryAwareAdapter
 from .graph_geometry import CallReader, Found, read_output
 from .graph_prompts import GraphPrompts
 from .graph_sources import GeometrySource, SharedStructures
+from .layers import MEASURE
 from .slot import Args, Component, Kwargs, features_of, with_features
 
 # Attention among the members of a point takes the square of their number: 0.4 GB for as many.
@@ -140,8 +141,7 @@ class GraphAdapter(Component):
         if x.size(1) != self.adapter.channels:
             raise ValueError(
                 f"Expected {self.path!r} to return {self.adapter.channels} channels, as its last "
-                f"linear layer (got {x.size(1)}): hand get_peft_model an 'example' of the model's "
-                "input, and widths are measured"
+                f"linear layer (got {x.size(1)}): {MEASURE}"
             )
 
     def _check_degree(self, structure: Structure) -> None:

@@ -10,6 +10,7 @@ from ..nn import PointPriorPrompt, PromptTokens
 from .graph_clouds import CloudIds, cloud_of_each
 from .graph_geometry import CallReader
 from .graph_sources import GeometrySource
+from .layers import MEASURE
 from .slot import Args, Component, Kwargs
 
 
@@ -182,8 +183,8 @@ class GraphPrompts(Component):
         if not isinstance(source, Tensor) or source.dim() != 2 or source.size(1) != channels:
             got = list(source.shape) if isinstance(source, Tensor) else type(source).__name__
             raise ValueError(
-                f"Expected {path!r} to be called with features [N, {channels}] (got {got}): hand "
-                "get_peft_model an 'example' of the model's input, and widths are measured"
+                f"Expected {path!r} to be called with features [N, {channels}] (got {got}): "
+                f"{MEASURE}"
             )
         used = {reader.features, reader.pos, reader.edge_index}
         others = [n for n, v in call.items() if n not in used and isinstance(v, (Tensor, Sequence))]

@@ -9,6 +9,8 @@ from ..errors import PlacementError
 from ..trainable import Target, match_modules
 from .slot import SLOT
 
+MEASURE = "hand get_peft_model an 'example' of the model's input, and widths are measured"
+
 
 def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
     """Every linear layer, of PyTorch and of PyG, by path."""
@@ -62,9 +64,21 @@ def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | 
         return output_channels(inner[-1][1], path)
     raise PlacementError(
         f"Expected {path!r} to tell the width of its output (got {type(module).__name__}, "
-        "which has no out_channels and holds no linear layer): hand get_peft_model an 'example' "
-        "of the model's input"
+        f"which has no out_channels and holds no linear layer): {MEASURE}"
     )
+
+
+def check_bottleneck(width: int, channels: int, path: str) -> None:
+    """Raise unless a bottleneck is at most as wide as what the layer returns.
+
+    Raises:
+        PlacementError: It is wider.
+    """
+    if width > channels:
+        raise PlacementError(
+            f"Expected 'bottleneck_channels' to be at most {channels}, as {path!r} returns "
+            f"(got {width}): if that is not its width, {MEASURE}"
+        )
 
 
 def input_channels(module: nn.Module, measured: int | None = None) -> int:
@@ -93,4 +107,12 @@ def input_channels(module: nn.Module, measured: int | None = None) -> int:
     return width - 3 if isinstance(module, PointNetConv) else width  # beside a relative position
 
 
-__all__ = ["adaptable_layers", "below", "input_channels", "linear_layers", "output_channels"]
+__all__ = [
+    "MEASURE",
+    "adaptable_layers",
+    "below",
+    "check_bottleneck",
+    "input_channels",
+    "linear_layers",
+    "output_channels",
+]

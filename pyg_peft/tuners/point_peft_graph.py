@@ -15,7 +15,7 @@ from .graph_geometry import CallReader
 from .graph_origins import Origins, listed
 from .graph_prompts import GraphPrompts, takes_prompts
 from .graph_sources import GeometrySource, SharedStructures
-from .layers import input_channels, output_channels
+from .layers import check_bottleneck, input_channels, output_channels
 from .slot import SLOT, check_site
 
 if TYPE_CHECKING:
@@ -67,12 +67,7 @@ def graph_sites(
         sites.append(Site("", "clouds", clouds))
     for path, layer in targets.items():
         channels = output_channels(layer, path, config.channels)
-        if config.bottleneck_channels > channels:
-            raise PlacementError(
-                f"Expected 'bottleneck_channels' to be at most {channels}, as {path!r} returns "
-                f"(got {config.bottleneck_channels}): if that is not its width, hand "
-                "get_peft_model an 'example' of the model's input, and widths are measured"
-            )
+        check_bottleneck(config.bottleneck_channels, channels, path)
         if channels not in attention:
             attention[channels] = NeighborAttention(
                 channels, config.attention_channels, config.attention_heads

@@ -73,6 +73,8 @@ def test_folders_of_any_layout(tmp_path):
     assert sorted(sizes(flat)) == [4, 5, 7]
     write_shapes(classes, "bolt/1.npy", "nut/1.npy")
     assert sizes(classes) == [4, 5]
+    (classes / "README.txt").write_text("Bolts and nuts.\n")
+    assert sizes(classes) == [4, 5]
     # Nothing is learned from what is to test it.
     write_shapes(splits, "bolt/test/1.npy", "bolt/train/2.npy", "nut/train/3.npy")
     assert sizes(splits) == [5, 6]
