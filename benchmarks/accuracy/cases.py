@@ -22,7 +22,7 @@ from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.segmentation import SegmentationDataModule
 
-AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate}
+AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": lambda: None}
 
 
 def open_case(
@@ -51,6 +51,8 @@ def open_case(
     fold = {} if slot.fold is None else {"fold": slot.fold}
     train: Any = NpzShapes(path, "train", **fold, **options)
     test: Any = NpzShapes(path, "test", **fold, **options)
+    if task.categories:
+        train, test = (of_categories(shapes, task.categories) for shapes in (train, test))
     if task.ways is not None:
         return ShapeDataModule(*episode(train, test, task, slot.seed), **settings)
     if task.per_class is not None:  # of a category, where points are labelled
@@ -76,6 +78,18 @@ class OrderAxes(BaseTransform):
     def forward(self, data: Data) -> Data:
         data.pos = data.pos[:, self.axes]  # pyright: ignore[reportOptionalSubscript]
         return data
+
+
+def of_categories(shapes: Any, names: tuple[str, ...]) -> Any:
+    """The shapes of the categories that are named.
+
+    Raises:
+        ValueError: the data have no such category.
+    """
+    if strange := sorted(set(names) - set(shapes.class_names)):
+        raise ValueError(f"Expected 'categories' of the data (got {', '.join(strange)})")
+    wanted = torch.tensor([shapes.class_names.index(name) for name in names])
+    return shapes[torch.isin(shapes.labels, wanted).nonzero().flatten()]
 
 
 def first_of_each(labels: Tensor, per_class: int) -> Tensor:

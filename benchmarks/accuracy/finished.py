@@ -17,7 +17,7 @@ class Results:
         self.stale: list[Row] = []
         self._found: dict[Row, dict[str, Any]] = {}
         for slot in plan.slots():
-            for lr in plan.rates:
+            for lr in plan.rates_of(slot.task):
                 self.read(Row(slot, lr))
 
     def read(self, row: Row) -> None:

@@ -36,6 +36,8 @@ class Task:
     main_seeds: int = 0  # repetitions of methods that are not main
     only_main: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()  # the search, if not the plan's
+    categories: tuple[str, ...] = ()  # of shapes whose points are labelled; else all
     per_class: int | None = None
     folds: tuple[int, ...] = ()
     test_fraction: float | None = None
@@ -113,9 +115,16 @@ class Plan:
 
     def search(self, slot: Slot) -> list[Row]:
         """The rows that choose the slot's learning rate: seed 0 of the same method and fold."""
-        task = self.tasks[slot.task].rates_of or slot.task
-        origin = Slot(task, slot.method, 0, slot.fold)
-        return [Row(origin, lr) for lr in self.rates]
+        task = self._rated(slot.task)
+        origin = Slot(task, slot.method, 0, slot.fold if self.tasks[task].folds else None)
+        return [Row(origin, lr) for lr in self.rates_of(slot.task)]
+
+    def rates_of(self, task: str) -> tuple[float, ...]:
+        """The learning rates among which one is chosen for the task."""
+        return self.tasks[self._rated(task)].rates or self.rates
+
+    def _rated(self, task: str) -> str:
+        return self.tasks[task].rates_of or task
 
     def config(self, row: Row) -> dict[str, Any]:
         """All that decides a row's numbers, as JSON-able values."""
@@ -159,7 +168,17 @@ class Plan:
 
 
 _SPLITTING = {
-    *("file", "options", "per_class", "test_fraction", "group_field", "ways", "shots", "queries"),
+    *(
+        "file",
+        "options",
+        "categories",
+        "per_class",
+        "test_fraction",
+        "group_field",
+        "ways",
+        "shots",
+        "queries",
+    ),
     "parts",
 }
 
@@ -178,7 +197,8 @@ def load_plan(path: Path) -> Plan:
     methods = {**first, **methods}  # in the order of the tables
     tasks: dict[str, Task] = {}
     for name, values in content["sets"].items():
-        settings: dict[str, Any] = {**values, "folds": tuple(values.get("folds", ()))}
+        several = {key: tuple(values.get(key, ())) for key in ("folds", "rates", "categories")}
+        settings: dict[str, Any] = {**values, **several}
         tasks[name] = Task(**settings)
     plan = Plan(
         data=(path.parent / content["data"]).resolve(),
@@ -202,6 +222,8 @@ def load_plan(path: Path) -> Plan:
         raise ValueError(
             f"Expected 'weights', or a 'backbone' for each set (got neither for {', '.join(bare)})"
         )
+    if strange := [name for name, task in tasks.items() if task.categories and not task.parts]:
+        raise ValueError(f"Expected 'categories' of shapes with 'parts' (got some of {strange})")
     known: dict[str, Mapping[str, Any]] = {"main": methods, "rates_of": tasks, "method": METHODS}
     known |= {"backbone": plan.backbones, "methods": methods}
     named = [("main", name) for name in plan.main]
