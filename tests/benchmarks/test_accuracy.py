@@ -1,5 +1,6 @@
 """The accuracy table: its plan, what it chooses, what it computes, and the page that it writes."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -160,3 +161,43 @@ def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     val, test = (f"{100 * record[split]['accuracy']:.2f} %" for split in ("val", "test"))
     again = run("--again", str(second.relative_to(tmp_path / "results")))
     assert f"val   {val} and now {val}" in again and f"test  {test} and now {test}" in again
+
+
+def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_path: Path):
+    Results, Slot, Row = (
+        modules["finished"].Results,
+        modules["plan"].Slot,
+        modules["plan"].Row,
+    )
+    path = tmp_path / "plan.yaml"
+    own = "  own: {file: some.npz, seeds: 1, epochs: 1, rates: [0.5, 0.25]}\n"
+    other = "  other: {file: some.npz, folds: [0, 1], seeds: 1, epochs: 1, rates_of: own}\n"
+    path.write_text(PLAN.format(data=tmp_path) + own + other)
+    plan = modules["plan"].load_plan(path)
+    searched, slot = Slot("own", "point_peft", 0, None), Slot("other", "point_peft", 0, 1)
+    assert Results(tmp_path, plan).wanted(searched) == [Row(searched, 0.5), Row(searched, 0.25)]
+    assert Results(tmp_path, plan).wanted(slot) == []
+    write(plan, Row(searched, 0.5), tmp_path, val=0.4, test=1)
+    write(plan, Row(searched, 0.25), tmp_path, val=0.5, test=1)
+    assert Results(tmp_path, plan).wanted(slot) == [Row(slot, 0.25)]
+    write(plan, Row(slot, 0.25), tmp_path, val=0.5, test=3)
+    assert Results(tmp_path, plan).record(slot)["test"]["confusion"][0] == [3, 7]
+
+
+def test_shapes_of_some_categories(modules: dict[str, Any], tmp_path: Path):
+    from pyg_peft.datasets import ProceduralShapes
+
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    cases: Any = importlib.import_module("cases")
+    del sys.modules["cases"]
+    shapes = ProceduralShapes(num_shapes=24)
+    names = shapes.class_names[3], shapes.class_names[1]
+    chosen = cases.of_categories(shapes, names)
+    assert sorted(chosen.labels.tolist()) == [1, 1, 3, 3]
+    with pytest.raises(ValueError, match=r"Expected 'categories' of the data \(got nothing\)"):
+        cases.of_categories(shapes, ("nothing",))
+    path = tmp_path / "plan.yaml"
+    wrong = "  wrong: {file: some.npz, seeds: 1, epochs: 1, categories: [a]}\n"
+    path.write_text(PLAN.format(data=tmp_path) + wrong)
+    with pytest.raises(ValueError, match=r"'categories' of shapes with 'parts' \(got .*wrong"):
+        modules["plan"].load_plan(path)
