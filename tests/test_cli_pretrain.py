@@ -49,6 +49,22 @@ def test_pictures_and_a_probe_on_the_way(tmp_path):
     assert all(0.0 <= entry["probe_val_accuracy"] <= 1.0 for entry in probes)
 
 
+def test_a_run_that_dies_has_a_curve_of_what_is_done(tmp_path, monkeypatch):
+    from pyg_peft.cli.pretrain_watch import PretrainWatch
+
+    real, drawn = PretrainWatch.__call__, tmp_path / "learning_curve.png"
+
+    def die_at_the_second_look(self, model, epochs):
+        if epochs == 2:
+            raise KeyboardInterrupt
+        return real(self, model, epochs)
+
+    monkeypatch.setattr(PretrainWatch, "__call__", die_at_the_second_look)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tmp_path, "--look_every=1", "--options.log_every=1")
+    assert drawn.read_bytes().startswith(b"\x89PNG") and not (tmp_path / "checkpoint.pth").exists()
+
+
 def test_the_published_task_alone(tmp_path):
     assert pretrain(tmp_path, "--task=masked") == 0
     assert not any(key.startswith(("completion", "cls")) for key in state(tmp_path)["model"])

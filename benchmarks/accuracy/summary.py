@@ -33,12 +33,13 @@ class Difference:
     """A paired comparison: the mean over the seeds that both have, and its standard error.
 
     ``corrected`` is the error for resamplings whose training sets overlap (Nadeau and Bengio
-    2003); the plain one is too small for these.
+    2003); the plain one is too small for these. ``None`` where the test set is always the same:
+    there the plain error tells how much seeds matter, not how much the choice of test clouds does.
     """
 
     mean: float
     error: float
-    corrected: float
+    corrected: float | None
     count: int
 
 
@@ -98,14 +99,12 @@ def compare(one: Summary, other: Summary) -> Difference | None:
         return None
     gaps = [one.overall[seed] - other.overall[seed] for seed in shared]
     spread = statistics.stdev(gaps)
-    clouds = one.records[0]["clouds"]
-    ratio = clouds["test"] / (clouds["train"] + clouds["val"])
-    return Difference(
-        statistics.mean(gaps),
-        spread / math.sqrt(len(gaps)),
-        spread * math.sqrt(1 / len(gaps) + ratio),
-        len(gaps),
-    )
+    config, clouds = one.records[0]["config"], one.records[0]["clouds"]
+    corrected = None
+    if "test_fraction" in config:
+        ratio = clouds["test"] / (clouds["train"] + clouds["val"])
+        corrected = spread * math.sqrt(1 / len(gaps) + ratio)
+    return Difference(statistics.mean(gaps), spread / math.sqrt(len(gaps)), corrected, len(gaps))
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

@@ -3,7 +3,6 @@
 The run can be killed at any moment: the same command goes on where the last checkpoint was.
 """
 
-import json
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
-from pyg_peft.cli.pretrain_watch import PretrainWatch
+from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
 from pyg_peft.cli.say import say
 from pyg_peft.training.corpus import open_corpus
 from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
-from pyg_peft.viz.curves import plot_curves
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -88,18 +86,7 @@ def run(
         f"{report.minutes:.1f} minutes"
     )
     if look_every is not None:
-        figure = plot_curves({"loss": _epoch_means(Path(output) / LOG)}, ylabel="loss")
-        figure.savefig(Path(output) / "learning_curve.png")
+        draw_curve(Path(output))
     say(f"weights: {Path(output) / CHECKPOINT}   log: {Path(output) / LOG}")
     if not report.finished:
         say("The time was up before the end: more --options.max_minutes go on from here.")
-
-
-def _epoch_means(log: Path) -> list[float]:
-    """The mean of an epoch's logged losses, for each epoch that has some."""
-    losses: dict[int, list[float]] = {}
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        if "loss" in entry:
-            losses.setdefault(entry["epoch"], []).append(entry["loss"])
-    return [sum(values) / len(values) for _, values in sorted(losses.items())]

@@ -1,5 +1,6 @@
 """What `pyg-peft pretrain` shows on its way: reconstructions, and a linear probe of real shapes."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.backbones import PointMAEPretraining
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.storage import write_atomic
 from pyg_peft.training.corpus import Corpus, ViewOptions
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.pretrain import LOG
 from pyg_peft.training.probe import fit_probe, frozen_features
+from pyg_peft.viz.curves import plot_curves
 from pyg_peft.viz.reconstruction import plot_reconstruction
 
 # As they are: no turn, no stretching.
@@ -25,7 +29,7 @@ class PretrainWatch:
     """Draw and probe every few epochs.
 
     Args:
-        folder: receives ``reconstruction_EPOCH.png``.
+        folder: of the run; receives ``reconstruction_EPOCH.png`` and ``learning_curve.png``.
         corpus: four clouds of it are drawn, the same each time.
         num_points: points of a cloud.
         every: epochs between two looks.
@@ -67,6 +71,7 @@ class PretrainWatch:
         if epochs % self.every != 0:
             return {}
         self._draw(model, epochs)
+        draw_curve(self.folder)
         if self.loaders is None:
             return {}
         backbone = model.to_classifier(self.num_classes)
@@ -83,6 +88,19 @@ class PretrainWatch:
         result = model.reconstruct(pos, batch, number, generator=generator)
         figure = plot_reconstruction(result)
         figure.savefig(self.folder / f"reconstruction_{epochs:03d}.png")
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw the mean loss of each epoch that has been logged to ``learning_curve.png``."""
+    losses: dict[int, list[float]] = {}
+    for line in (folder / LOG).read_text().splitlines():
+        entry = json.loads(line)
+        if "loss" in entry:
+            losses.setdefault(entry["epoch"], []).append(entry["loss"])
+    if losses:
+        means = [sum(values) / len(values) for _, values in sorted(losses.items())]
+        figure = plot_curves({"loss": means}, ylabel="loss")
+        write_atomic(folder / "learning_curve.png", lambda path: figure.savefig(path, format="png"))
 
 
 def _first_of_each(labels: Sequence[int], number: int) -> list[int]:

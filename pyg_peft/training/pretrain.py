@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
-from pyg_peft.storage import write_atomic
+from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.corpus import Corpus
 from pyg_peft.training.pretrain_options import PretrainOptions
 from pyg_peft.training.resuming import check_same, read_checkpoint
@@ -80,7 +80,7 @@ def pretrain(
     warmup_steps = min(total_steps, round(options.warmup_epochs * steps_per_epoch))
     run = _Run(model, Path(folder), options, clouds=len(corpus))
     run.resume()
-    loss, last_save = math.nan, time.monotonic()
+    loss, last_save = run.last_loss(), time.monotonic()
     model.train()
     while run.step < total_steps and not run.out_of_time():
         started = time.monotonic()
@@ -186,6 +186,11 @@ class _Run:
         with (self.folder / LOG).open("a") as file:
             file.write(self.lines[-1] + "\n")
 
+    def last_loss(self) -> float:
+        """The loss that was logged last, NaN before there is one."""
+        losses = [line["loss"] for line in map(json.loads, self.lines) if "loss" in line]
+        return losses[-1] if losses else math.nan
+
     def save(self) -> None:
         state = {
             "model": self.model.state_dict(),
@@ -199,6 +204,8 @@ class _Run:
 
     def resume(self) -> None:
         path = self.folder / CHECKPOINT
+        for name in (CHECKPOINT, LOG):
+            remove_leftovers(self.folder, name)
         if not path.exists():
             write_atomic(self.folder / LOG, lambda file: file.write_text(""))
             return

@@ -123,7 +123,11 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     assert peft.overall == pytest.approx({0: 0.85, 1: 0.95})
     gap = summary.compare(peft, full)
     assert (gap.mean, gap.error, gap.count) == pytest.approx((0.075, 0.025, 2))
-    assert gap.corrected == pytest.approx(0.025 * 2**0.5 * (0.5 + 20 / 40) ** 0.5)
+    assert gap.corrected is None, "each fold is a test set for every seed"
+    for record in peft.records:
+        record["config"]["test_fraction"] = 1 / 3
+    corrected = summary.compare(peft, full).corrected
+    assert corrected == pytest.approx(0.025 * 2**0.5 * (0.5 + 20 / 40) ** 0.5)
     text = modules["table"].generate(results, plan)
     assert "| folded | 82.5 ± 10.6 | 90.0 ± 7.1 |" not in text  # not one of the claim's sets
     assert "| full_fine_tuning | 9 | 5 | 100.0 | 2 | 0 | 82.5 ± 10.6 |" in text

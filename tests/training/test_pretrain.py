@@ -33,13 +33,15 @@ import test_pretrain as test
 import pyg_peft.training.pretrain as module
 
 torch.set_num_threads(1)
-left, real = [5], module.write_atomic
+left, real = [{writes}], module.write_atomic
 
-def die(*args):
+def half(temporary):
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die(path, write):
     left[0] -= 1
-    if left[0] == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(*args)
+    real(path, write if left[0] else half)
 
 module.write_atomic = die
 options = test.PretrainOptions(**test.OPTIONS, bf16={bf16})
@@ -67,20 +69,26 @@ def lines(folder) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_killed_and_resumed_equals_undisturbed(tmp_path, bf16):
+def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path, bf16):
     options = PretrainOptions(**OPTIONS, bf16=bf16)
     whole = network()
     report = pretrain(whole, corpus(), tmp_path / "whole", options)
     assert report.finished and report.total_steps == 6
 
     killed = tmp_path / "killed"
-    # First the log is written. The fourth checkpoint dies: three steps are safe, the fourth is not.
-    script = KILLED.format(here=str(Path(__file__).parent), folder=str(killed), bf16=bf16)
-    child = subprocess.run([sys.executable, "-c", script], check=False)
-    assert child.returncode == -signal.SIGKILL
-    assert len(lines(killed)) == 4
+    here = str(Path(__file__).parent)
+    # The log is written first, then a checkpoint after each step; that of the last step named dies.
+    for writes, steps in ((3, 2), (2, 2), (4, 4)):
+        script = KILLED.format(here=here, folder=str(killed), bf16=bf16, writes=writes)
+        child = subprocess.run([sys.executable, "-c", script], check=False)
+        assert child.returncode == -signal.SIGKILL
+        assert len(lines(killed)) == steps
+        assert len(list(killed.glob(".*.tmp"))) == 1, "what was being written, and no older one"
     resumed = network()
-    pretrain(resumed, corpus(), killed, options)
+    assert pretrain(resumed, corpus(), killed, options).loss == report.loss
+    assert not list(killed.glob(".*.tmp"))
+    again = pretrain(network(), corpus(), killed, options)
+    assert again.finished and again.loss == report.loss
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert lines(killed) == lines(tmp_path / "whole")
