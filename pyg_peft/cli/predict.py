@@ -93,8 +93,9 @@ def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
     failures: list[str] = []
     columns = settings.get("columns")
     for path in paths:
+        fitting: dict[str, Any] = {**settings, "columns": columns_of(path, columns)}
         try:
-            clouds.append(read_points(path, **{**settings, "columns": columns_of(path, columns)}))
+            clouds.append(read_points(path, **fitting))
         except (ValueError, OSError) as error:
             failures.append(str(error))
     if len(failures) == 1:
