@@ -91,7 +91,7 @@ class ShapeFolder(Dataset):
             "seed": seed,
         }
         self._file = load_folder(index, options, cache)
-        #: Arguments of this class that read other files like these: ``num_points``, and those that
+        #: Arguments of this class that read other files like these, ``num_points`` and those that
         #: are not left at their default.
         self.read_args = {"num_points": num_points}
         self.read_args |= _given(channels, columns, fill, drop_invalid)
