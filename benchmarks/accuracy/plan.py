@@ -168,18 +168,8 @@ class Plan:
 
 
 _SPLITTING = {
-    *(
-        "file",
-        "options",
-        "categories",
-        "per_class",
-        "test_fraction",
-        "group_field",
-        "ways",
-        "shots",
-        "queries",
-    ),
-    "parts",
+    *("file", "options", "parts", "categories", "per_class"),
+    *("test_fraction", "group_field", "ways", "shots", "queries"),
 }
 
 
