@@ -1,4 +1,5 @@
-"""The finished rows, one JSON file each; rows of another configuration are stale."""
+"""The finished rows, one JSON file each; rows of another configuration, or of
+other defaults of the library, are stale."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plan import Plan, Row, Slot
+from provenance import resolve
 
 
 class Results:
@@ -26,7 +28,9 @@ class Results:
         if not path.is_file():
             return
         record = json.loads(path.read_text())
-        if record["config"] == self.plan.config(row):
+        # Rows from before this was recorded count as made with the defaults of today.
+        as_now = record.get("resolved") in (None, resolve(self.plan, row))
+        if as_now and record["config"] == self.plan.config(row):
             self._found[row] = record
         else:
             self.stale.append(row)

@@ -13,6 +13,7 @@ from pyg_peft.backbones.pretrained import POINT_MAE_FILES
 from pyg_peft.tuners import METHODS
 
 ABSENT = "not here"
+LISTS = ("folds", "rates", "categories", "methods")
 TRAINING = {"batch_size", "num_views", "num_points", "val_fraction", "augmentation"}
 
 
@@ -33,8 +34,8 @@ class Task:
     file: str
     epochs: int
     seeds: int
-    main_seeds: int = 0  # repetitions of methods that are not main
-    only_main: bool = False
+    claim_seeds: int = 0  # repetitions of the methods of the claim, if not seeds
+    methods: tuple[str, ...] = ()  # else all that the backbone takes
     options: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = ()  # the search, if not the plan's
     categories: tuple[str, ...] = ()  # of shapes whose points are labelled; else all
@@ -85,6 +86,7 @@ class Plan:
     training: Mapping[str, Any]
     methods: Mapping[str, Method]
     main: tuple[str, ...]
+    claim: tuple[str, ...]
     tasks: Mapping[str, Task]
     backbones: Mapping[str, Backbone] = field(default_factory=dict)
 
@@ -94,20 +96,22 @@ class Plan:
         return None if name is None else self.backbones[name]
 
     def fits(self, task: str, method: str) -> bool:
-        """Whether the task's backbone takes the method."""
-        backbone = self.backbone(task)
-        return backbone is None or method in backbone.methods
+        """Whether the task wants the method, and its backbone takes it."""
+        wanted, backbone = self.tasks[task].methods, self.backbone(task)
+        return method in (wanted or self.methods) and (
+            backbone is None or method in backbone.methods
+        )
 
     def slots(self) -> list[Slot]:
         """Everything, main methods and the first three seeds first, then by task and seed."""
         ordered: list[tuple[tuple[int, ...], Slot]] = []
         for number, (task_name, task) in enumerate(self.tasks.items()):
             for place, name in enumerate(self.methods):
-                is_main = name in self.main
-                if (task.only_main and not is_main) or not self.fits(task_name, name):
+                if not self.fits(task_name, name):
                     continue
-                for seed in range(task.seeds if is_main else task.main_seeds or task.seeds):
-                    tier = 2 if seed >= 3 else 0 if is_main else 1
+                seeds = task.claim_seeds if name in self.claim else 0
+                for seed in range(seeds or task.seeds):
+                    tier = 2 if seed >= 3 else 0 if name in self.main else 1
                     for fold in task.folds or (None,):
                         slot = Slot(task_name, name, seed, fold)
                         ordered.append(((tier, number, seed, place), slot))
@@ -187,7 +191,7 @@ def load_plan(path: Path) -> Plan:
     methods = {**first, **methods}  # in the order of the tables
     tasks: dict[str, Task] = {}
     for name, values in content["sets"].items():
-        several = {key: tuple(values.get(key, ())) for key in ("folds", "rates", "categories")}
+        several = {key: tuple(values.get(key, ())) for key in LISTS}
         settings: dict[str, Any] = {**values, **several}
         tasks[name] = Task(**settings)
     plan = Plan(
@@ -198,6 +202,7 @@ def load_plan(path: Path) -> Plan:
         training=content["training"],
         methods=methods,
         main=main,
+        claim=tuple(content.get("claim", ())),
         tasks=tasks,
         backbones={
             name: Backbone.read(values, path.parent)
@@ -214,9 +219,16 @@ def load_plan(path: Path) -> Plan:
         )
     if strange := [name for name, task in tasks.items() if task.categories and not task.parts]:
         raise ValueError(f"Expected 'categories' of shapes with 'parts' (got some of {strange})")
-    known: dict[str, Mapping[str, Any]] = {"main": methods, "rates_of": tasks, "method": METHODS}
-    known |= {"backbone": plan.backbones, "methods": methods}
+    known: dict[str, Mapping[str, Any]] = {
+        "main": methods,
+        "claim": methods,
+        "rates_of": tasks,
+        "method": METHODS,
+    }
+    known |= {"backbone": plan.backbones, "methods": methods, "methods of a set": methods}
     named = [("main", name) for name in plan.main]
+    named += [("claim", name) for name in plan.claim]
+    named += [("methods of a set", name) for task in tasks.values() for name in task.methods]
     named += [("rates_of", task.rates_of) for task in tasks.values() if task.rates_of]
     named += [("method", method.method) for method in methods.values()]
     named += [("backbone", task.backbone) for task in tasks.values() if task.backbone]

@@ -19,7 +19,8 @@ import torch
 import yaml
 from cases import AUGMENTATIONS
 from finished import as_text
-from row import PACKAGES, TRAINER
+from provenance import PACKAGES
+from row import TRAINER
 from run import quiet
 from safetensors.torch import save
 

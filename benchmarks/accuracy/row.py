@@ -1,11 +1,8 @@
 """One row: a training run from the plan's weights to the numbers that the table needs."""
 
 import multiprocessing
-import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from backbones import RANDOM
 from cases import open_case
 from features import SharedFeatures
 from plan import Plan, Row, sizes_of
+from provenance import describe, fit_options
 from torch import nn
 from torch_geometric.data import Batch
 
@@ -26,11 +24,10 @@ from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.evaluation import Evaluation, predict_probabilities
-from pyg_peft.training.fitting import FitOptions, fit
+from pyg_peft.training.fitting import fit
 from pyg_peft.training.segmentation_evaluation import PartEvaluation
 from pyg_peft.training.tasks import task_of
 
-PACKAGES = ("pyg_peft", "torch", "torch_geometric", "lightning", "numpy")
 TRAINER = {
     "enable_model_summary": False,
     "enable_progress_bar": False,
@@ -63,7 +60,7 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
             model,
             data,
             scratch,
-            options=FitOptions(lr=row.lr, logger="none"),
+            options=fit_options(row),
             caches=None if shared is None else shared.caches,
             trainer={**TRAINER, "max_epochs": config["epochs"]},
         )
@@ -101,13 +98,7 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - begun, 1),
         "base_fingerprint": fingerprint(body),
-        "machine": {
-            "system": platform.system(),
-            "machine": platform.machine(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": {name: version(name) for name in PACKAGES},
+        **describe(plan, row),
     }
 
 

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy"
-MODULES = ("backbones", "plan", "finished", "summary", "sections", "graph_sections", "table")
+MODULES = (
+    "backbones",
+    "plan",
+    "provenance",
+    "finished",
+    "summary",
+    "sections",
+    "graph_sections",
+    "table",
+)
 
 
 @pytest.fixture

@@ -20,10 +20,11 @@ weights: random
 sizes: {{embed_dim: 24, depth: 2, num_heads: 3, num_centers: 8, patch_size: 8}}
 rates: [1.0e-3, 3.0e-3]
 training: {{batch_size: 16, num_views: 2, num_points: 64, val_fraction: 0.2, augmentation: rotate}}
-main: [full_fine_tuning, linear_probe, point_peft]
+main: &main [full_fine_tuning, linear_probe, point_peft]
+claim: [full_fine_tuning, point_peft]
 sets:
-  small: {{file: tiny/tiny_modelnet10.npz, per_class: 4, seeds: 5, main_seeds: 2, epochs: 1}}
-  folded: {{file: some.npz, folds: [0, 1], seeds: 2, epochs: 1, only_main: true}}
+  small: {{file: tiny/tiny_modelnet10.npz, per_class: 4, seeds: 2, claim_seeds: 5, epochs: 1}}
+  folded: {{file: some.npz, folds: [0, 1], seeds: 2, epochs: 1, methods: *main}}
 """
 
 
@@ -77,10 +78,11 @@ def test_every_method_is_planned_and_main_ones_come_first(modules: dict[str, Any
     assert {slot.method for slot in slots if slot.task == "small"} == set(METHODS)
     assert {slot.method for slot in slots if slot.task == "folded"} == set(plan.main)
     assert len(slots) == len(set(slots))
-    first = slots[: 3 * (3 + 2 * 2)]
+    first = slots[: 3 + 2 + 3 + 3 * 2 * 2]
     assert all(slot.method in plan.main for slot in first)
     chosen = list(modules["plan"].choose(slots, "small:point_peft,folded"))
     assert len(chosen) == 5 + 3 * 2 * 2
+    assert sum(slot.method == "linear_probe" and slot.task == "small" for slot in slots) == 2
     with pytest.raises(ValueError, match=r"Expected 'rows' .* \(got nothing\)"):
         list(modules["plan"].choose(slots, "nothing"))
 
@@ -106,6 +108,20 @@ def test_the_rate_is_chosen_on_validation(modules: dict[str, Any], plan: Any, tm
     path.write_text(json.dumps(record))
     assert Results(tmp_path, plan).stale == [Row(first, 1e-3)]
     assert Results(tmp_path, plan).record(first) is None
+
+
+def test_a_row_of_other_defaults_is_stale(modules: dict[str, Any], plan: Any, tmp_path: Path):
+    row = modules["plan"].Row(modules["plan"].Slot("small", "point_peft", 0, None), 1e-3)
+    write(plan, row, tmp_path, val=0.6, test=1)
+    path = tmp_path / row.file
+    record = json.loads(path.read_text())
+    record["resolved"] = modules["provenance"].resolve(plan, row)
+    assert record["resolved"]["fit"]["lr"] == 1e-3
+    path.write_text(json.dumps(record))
+    assert row in modules["finished"].Results(tmp_path, plan)
+    record["resolved"]["method"]["num_prompts"] = 5
+    path.write_text(json.dumps(record))
+    assert modules["finished"].Results(tmp_path, plan).stale == [row]
 
 
 def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):

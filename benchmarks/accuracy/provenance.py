@@ -1,0 +1,70 @@
+"""What stood behind a row: the library's defaults spelled out, the data, the code, the machine."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from plan import Plan, Row
+
+from pyg_peft.cli.method import make_config
+from pyg_peft.training.fitting import FitOptions
+
+PACKAGES = ("pyg_peft", "torch", "torch_geometric", "lightning", "numpy")
+HERE = Path(__file__).resolve().parent
+
+
+def fit_options(row: Row) -> FitOptions:
+    """How every row trains, but for what the plan says."""
+    return FitOptions(lr=row.lr, logger="none")
+
+
+def resolve(plan: Plan, row: Row) -> dict[str, Any]:
+    """All settings of the method and the optimizer, those that the plan leaves open too.
+
+    A row that says otherwise was made when the library had other defaults.
+    """
+    config = plan.config(row)
+    method = make_config(config["method"], config["settings"])
+    settings = {"method": method.to_dict(), "fit": asdict(fit_options(row))}
+    return json.loads(json.dumps(settings))  # as a file holds it: lists, no tuples
+
+
+def describe(plan: Plan, row: Row) -> dict[str, Any]:
+    """What a finished row says of its origin."""
+    data = plan.data / plan.tasks[row.slot.task].file
+    return {
+        "resolved": resolve(plan, row),
+        "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+        "commit": commit(),
+        "machine": {
+            "system": platform.system(),
+            "machine": platform.machine(),
+            "processor": processor(),
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def commit() -> str:
+    """The commit of this checkout, marked if tracked files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+def processor() -> str:
+    """Its name, as the kernel or else Python tells it."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
