@@ -11,7 +11,12 @@ from pyg_peft.datasets.files import read_points
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
 from pyg_peft.datasets.npz_shapes import NpzShapes
 from pyg_peft.datasets.part_labels import PartLabels
-from pyg_peft.datasets.procedural import ProceduralShapes, ProceduralStream, procedural_stream
+from pyg_peft.datasets.procedural import (
+    ProceduralShapes,
+    ProceduralStream,
+    ScanEffects,
+    procedural_stream,
+)
 from pyg_peft.datasets.sample_ids import SampleIds
 from pyg_peft.datasets.scanobjectnn import ScanObjectNN
 from pyg_peft.datasets.shape_folder import ShapeFolder
@@ -30,6 +35,7 @@ __all__ = [
     "Resample",
     "SampleIds",
     "ScaleTranslate",
+    "ScanEffects",
     "ScanObjectNN",
     "ShapeFolder",
     "UpRotate",

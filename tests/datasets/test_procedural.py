@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 from torch_geometric.loader import DataLoader
 
-from pyg_peft.datasets import ProceduralShapes, ProceduralStream, procedural_stream
+from pyg_peft.datasets import (
+    ProceduralShapes,
+    ProceduralStream,
+    ScanEffects,
+    procedural_stream,
+)
 from pyg_peft.datasets.procedural import parts
 from pyg_peft.datasets.procedural.draw import Draw
 from pyg_peft.datasets.procedural.union import mirrors, sample_union, turns
@@ -76,11 +81,15 @@ def test_stream_resumes_and_divides():
     assert [int(item.sample_id) for item in third] == [1, 4, 7]
 
 
-def test_stream_items_are_clean():
-    for item in itertools.islice(iter(make_stream(128)), 60):
+@pytest.mark.parametrize(
+    "options", [{}, {"difference_probability": 1.0}, {"scan": ScanEffects()}], ids=str
+)
+def test_stream_items_are_clean(options):
+    for item in itertools.islice(procedural_stream(128, **options), 60):
         assert item.pos.shape == (128, 3)
         assert torch.isfinite(item.pos).all()
         assert len(item.pos.unique(dim=0)) == 128
+        assert item.pos.norm(dim=1).max() < 1.01
 
 
 def moments(shapes: ProceduralShapes, degree: int = 3) -> Tensor:
@@ -132,6 +141,39 @@ def test_interior_points_are_removed():
     assert len(points) == 2000
     assert np.minimum(*distance).min() > 0.95
     assert np.maximum(*distance).max() > 1.5
+
+
+def test_what_is_cut_out_leaves_its_wall_and_nothing_in_the_air():
+    cube = parts.lathe(parts.frustum(), parts.superellipse(60))
+    bore = parts.lathe(parts.frustum(), parts.disc()).place((0.5, 0.5, 2))
+    points = sample_union(Draw(3), [cube], 4000, [bore])
+    radius = np.hypot(points[:, 0], points[:, 1])
+    assert radius.min() > 0.48, "something is left in the bore"
+    on_wall = radius < 0.51
+    assert np.abs(points[:, 2]).max() < 1.01, "the wall of the bore goes on outside"
+    # Areas: the wall is 2 pi r h, beside four sides and two faces that are pierced.
+    wall = 2 * np.pi * 0.5 * 2
+    assert on_wall.mean() == pytest.approx(wall / (wall + 16 + 8 - np.pi / 2), abs=0.03)
+
+
+def test_two_holes_and_a_part_share_no_surface():
+    cube = parts.lathe(parts.frustum(), parts.superellipse(60))
+    holes = [
+        parts.lathe(parts.frustum(), parts.disc()).place((0.5, 0.5, 2)),
+        parts.lathe(parts.frustum(), parts.disc()).place((0.5, 0.5, 2), (0.5, 0, 0)),
+    ]
+    points = sample_union(Draw(4), [cube], 3000, holes)
+    for middle in (0.0, 0.5):
+        assert np.hypot(points[:, 0] - middle, points[:, 1]).min() > 0.48
+
+
+def test_a_shape_differs_by_what_is_cut_out():
+    plain, carved = make_stream(64), make_stream(64, difference_probability=1.0)
+    assert not torch.equal(plain.shape(3).pos, carved.shape(3).pos)
+    some = make_shapes(num_shapes=40, num_points=64, difference_probability=0.5)
+    whole = make_shapes(num_shapes=40, num_points=64, difference_probability=1e-9)
+    changed = [not torch.equal(some[i].pos, whole[i].pos) for i in range(40)]
+    assert 8 < sum(changed) < 32
 
 
 def test_sampling_is_uniform_by_area():

@@ -3,7 +3,8 @@
 from pyg_peft.datasets.procedural.shapes import (
     ProceduralShapes,
     ProceduralStream,
+    ScanEffects,
     procedural_stream,
 )
 
-__all__ = ["ProceduralShapes", "ProceduralStream", "procedural_stream"]
+__all__ = ["ProceduralShapes", "ProceduralStream", "ScanEffects", "procedural_stream"]

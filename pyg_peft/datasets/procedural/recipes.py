@@ -170,6 +170,28 @@ def mixture(draw: Draw) -> list[Part]:
     return found
 
 
+def carve(draw: Draw, parts: list[Part]) -> list[Part]:
+    """One or two prisms or cylinders to cut out of ``parts``: bores, notches and bites.
+
+    Each goes through a point of a part's surface; two of them are thinner than the part that they
+    are cut from, so that they cannot swallow it.
+    """
+    found = []
+    for _ in range(draw.integer(1, 2)):
+        part = draw.pick(parts)
+        vertices = part.surface.reshape(-1, 3)
+        # A cylinder along an axis could hold no body that is wider than it in two coordinates.
+        width = np.sort(np.ptp(vertices, axis=0))[1]
+        radius = draw.uniform(0.1, 0.24) * width
+        size = np.array([radius, radius, draw.uniform(0.1, 1.2)])
+        turned = np.roll(np.eye(3), draw.integer(0, 2), axis=0) @ np.diag(size)
+        spot = vertices[int(draw.uniform(0, len(vertices)))]
+        outline = draw.pick((p.disc(), _square(), p.polygon(3), p.polygon(6)))
+        body = p.lathe(p.frustum(), outline)
+        found.append(body.place(part.matrix @ turned, part.matrix @ spot + part.shift))
+    return found
+
+
 def _any_lathe(draw: Draw) -> Part:
     outline = draw.pick(
         (
@@ -200,4 +222,4 @@ def _any_curve(draw: Draw) -> Part:
     return p.sweep(curve, draw.uniform(0.04, 0.2))
 
 
-__all__ = ["RECIPES", "clutter", "mixture"]
+__all__ = ["RECIPES", "carve", "clutter", "mixture"]

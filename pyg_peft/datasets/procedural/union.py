@@ -1,6 +1,7 @@
-"""Points on the surface of a union of parts, and warps of the result."""
+"""Points on the surface of a union of parts, less what is cut out of it; warps of the result."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,16 +14,21 @@ _SHRINK = 0.985
 _MAX_ROUNDS = 40
 
 
-def sample_union(draw: Draw, parts: list[Part], num_points: int) -> np.ndarray:
-    """Draw points uniformly by area from the outside of a union.
+def sample_union(
+    draw: Draw, parts: list[Part], num_points: int, holes: Sequence[Part] = ()
+) -> np.ndarray:
+    """Draw points uniformly by area from the surface of a union, or of its difference to holes.
 
     Args:
         draw: where the numbers come from.
         parts: the solids; points inside another one are removed.
         num_points: number of points to return.
+        holes: solids that are cut out. Their own surface remains where it is inside a part.
 
     Raises: ``RuntimeError`` if nearly the whole surface is hidden.
     """
+    num_solid = sum(len(part.copies) for part in parts)
+    parts = [*parts, *holes]
     corner, edges, area, owner = _triangles(parts)
     total = np.cumsum(area)
     maps = [(part, copy) for part in parts for copy in part.copies]
@@ -33,9 +39,11 @@ def sample_union(draw: Draw, parts: list[Part], num_points: int) -> np.ndarray:
         (np.linalg.inv(part.matrix).T / _SHRINK, part.shift, part.contains, copy)
         for part, copy in maps
     ]
+    # Half of a hole's wall is in the air.
+    surplus, slack = (2.5, 64) if holes else (1.5 if len(maps) > 1 else 1.0, 8)
     kept, missing = [], num_points
     for _ in range(_MAX_ROUNDS):
-        size = int(missing * (1.5 if len(maps) > 1 else 1.0)) + 8
+        size = int(missing * surplus) + slack
         numbers = draw.array(4, size)
         triangle = np.searchsorted(total, numbers[0] * total[-1], side="right")
         triangle = np.minimum(triangle, len(total) - 1)
@@ -50,11 +58,16 @@ def sample_union(draw: Draw, parts: list[Part], num_points: int) -> np.ndarray:
             copy_of = first_copy[part_of] + (numbers[3] * counts[part_of]).astype(np.int64)
             points = np.einsum("nij,nj->ni", isometries[copy_of], points)
             visible = np.ones(size, bool)
+            cut = copy_of >= num_solid  # on the wall of a hole, which is seen inside a solid only
+            walled = ~cut
             for number, (inverse, shift, contains, copy) in enumerate(inverses):
                 rows = np.flatnonzero(visible & (copy_of != number))
-                local = (points[rows] @ copy - shift) @ inverse
-                visible[rows[contains(local)]] = False
-            points = points[visible]
+                inside = rows[contains((points[rows] @ copy - shift) @ inverse)]
+                if number < num_solid:
+                    walled[inside] = True
+                    inside = inside[~cut[inside]]
+                visible[inside] = False
+            points = points[visible & walled]
         kept.append(points[:missing])
         missing -= len(kept[-1])
         if missing == 0:

@@ -1,0 +1,104 @@
+"""Scan effects one by one, on a ball, where the right answer is known."""
+
+import numpy as np
+import pytest
+
+from pyg_peft.datasets import ProceduralShapes, ScanEffects
+from pyg_peft.datasets.procedural.draw import Draw
+from pyg_peft.datasets.procedural.scan import OVERSAMPLING, scan
+
+OFF = {"one_sided": 0.0, "max_holes": 0, "density": 0.0, "noise": 0.0}
+
+
+def ball(size: int) -> np.ndarray:
+    draw = Draw(0)
+    points = np.stack([draw.direction() for _ in range(size)])
+    return np.concatenate([points, -points])  # the mean is exactly zero, so that nothing moves
+
+
+def sensor(key: int) -> np.ndarray:
+    """Where the sensor of this key stands."""
+    draw = Draw(key)
+    return draw.uniform(1.5, 4.0) * draw.direction()
+
+
+def seen(points: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """How far before its horizon each point of the unit ball is; negative behind it."""
+    return points @ (place / np.linalg.norm(place)) - 1 / np.linalg.norm(place)
+
+
+@pytest.mark.parametrize("key", range(5))
+def test_without_effects_points_are_a_subset(key):
+    points = ball(300)
+    found = scan(Draw(key), points, 200, ScanEffects(**OFF))
+    gap = np.linalg.norm(found[:, None] - points, axis=2).min(axis=1)
+    assert found.shape == (200, 3) and gap.max() < 1e-12
+    assert len(np.unique(found, axis=0)) == 200
+
+
+@pytest.mark.parametrize("key", range(5))
+def test_one_side_is_what_the_sensor_sees(key):
+    points, place = ball(1536), sensor(key)
+    visible = int((seen(points, place) > 0).sum())
+    # No more than are visible are asked for, so that none must make up.
+    size = int(0.8 * visible)
+    found = scan(Draw(key), points, size, ScanEffects(**{**OFF, "one_sided": 1.0}))
+    depth = seen(found, place)
+    assert (depth > -0.2).all(), "points far behind the horizon"
+    assert (depth < 0).mean() < 0.1
+    assert depth.max() > 0.9 * seen(points, place).max()
+
+
+def test_hidden_points_make_up_for_missing_ones():
+    points = ball(40)
+    found = scan(Draw(1), points, 80, ScanEffects(one_sided=1.0, max_holes=3))
+    assert found.shape == (80, 3)
+
+
+def test_holes_are_empty():
+    points = ball(2000)
+    effects = ScanEffects(**{**OFF, "max_holes": 1, "hole_radius": 0.8})
+    holes = 0
+    for key in range(8):
+        found = scan(Draw(key), points, 1500, effects)
+        # The emptiest place of the ball: among all its points, the one farthest from what is left.
+        gap = np.linalg.norm(points[:, None] - found, axis=2).min(axis=1).max()
+        holes += gap > 0.2
+    assert 2 <= holes <= 7, "none or one hole, as likely as not"
+
+
+def test_far_sides_are_thin():
+    points, key = ball(3000), 2
+    place = sensor(key)
+    towards = place / np.linalg.norm(place)
+    even = scan(Draw(key), points, 1500, ScanEffects(**OFF)) @ towards
+    thin = scan(Draw(key), points, 1500, ScanEffects(**{**OFF, "density": 2.0})) @ towards
+    assert (even > 0).mean() == pytest.approx(0.5, abs=0.05)
+    assert (thin > 0).mean() > 0.6
+
+
+def test_noise_is_along_the_rays():
+    points, key = ball(500), 4
+    place = sensor(key)
+    clean = scan(Draw(key), points, 400, ScanEffects(**OFF))
+    noisy = scan(Draw(key), points, 400, ScanEffects(**{**OFF, "noise": 0.05}))
+    moved, ray = noisy - clean, clean - place
+    across = np.cross(moved, ray) / np.linalg.norm(ray, axis=1)[:, None]
+    assert np.abs(across).max() < 1e-12
+    assert 0 < np.linalg.norm(moved, axis=1).std() < 0.05
+
+
+def test_labelled_shapes_can_be_scanned():
+    shapes = ProceduralShapes(num_shapes=12, num_points=96, scan=ScanEffects())
+    assert OVERSAMPLING > 1
+    for number in range(12):
+        item = shapes[number]
+        assert item["pos"].shape == (96, 3) and int(item["y"]) == number
+
+
+@pytest.mark.parametrize(
+    "values", [{"one_sided": 1.5}, {"max_holes": -1}, {"density": float("nan")}, {"noise": -0.1}]
+)
+def test_mistakes_are_named(values):
+    with pytest.raises(ValueError, match=f"Expected '{next(iter(values))}'"):
+        ScanEffects(**values)
