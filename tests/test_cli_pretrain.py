@@ -80,3 +80,20 @@ def test_errors(tmp_path, capsys):
     assert "'look_every' to be given with 'probe'" in error
     assert "'look_every' to be positive (got 0)" in error
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:77", "xpu:9"])
+def test_a_device_that_is_not_there(tmp_path, capsys, name):
+    assert pretrain(tmp_path / "out", f"--device={name}") == 2
+    assert f"Expected 'device' to be 'auto' or a device that is there (got '{name}'" in (
+        capsys.readouterr().err
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_run_on_a_gpu_goes_on_and_can_be_looked_at(tmp_path):
+    assert pretrain(tmp_path, "--device=cuda", "--options.max_minutes=0") == 0
+    watching = ("--look_every=1", "--probe=procedural:60")
+    assert pretrain(tmp_path, "--device=cuda", *watching) == 0
+    assert (tmp_path / "reconstruction_002.png").is_file()

@@ -21,7 +21,7 @@ COMMANDS = {
     "predict": ("pyg_peft.cli.predict", "classify files with a saved adapter"),
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabelled clouds"),
-    "demo": ("pyg_peft.cli.demo", "pre-train, tune, compare and predict, in minutes, on a CPU"),
+    "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }
 EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 

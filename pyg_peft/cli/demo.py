@@ -15,7 +15,6 @@ import numpy as np
 from pyg_peft.cli import predict
 from pyg_peft.cli.demo_pictures import draw_pictures, save_pictures
 from pyg_peft.cli.demo_report import Outcome, as_lines, write_report
-from pyg_peft.cli.demo_weights import find_weights
 from pyg_peft.cli.method import fill_bank, make_config, make_model
 from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import open_backbone
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
     from matplotlib.figure import Figure
 
+WEIGHTS = "point-mae-tiny"
 REPORT = "report.html"
 DEFAULT = ("point_peft", "linear_probe", "full_fine_tuning")
 # Not searched for: where little is trained, larger steps are safe.
@@ -48,8 +48,6 @@ def run(
     num_points: int = 1024,
     epochs: int = 25,
     lr: float | None = None,
-    minutes: float = 1.0,
-    num_unlabelled: int = 2048,
     seed: int = 0,
 ) -> dict[str, FitReport]:
     """Show the walk.
@@ -62,8 +60,6 @@ def run(
         num_points: points of a shape.
         epochs: passes over the labelled shapes, for each method.
         lr: learning rate; by default 0.001 for full fine-tuning and 0.003 for the others.
-        minutes: time to pre-train, where the package ships no weights.
-        num_unlabelled: shapes to pre-train on then.
         seed: of everything random.
     """
     unknown = sorted(set(methods) - set(METHODS))
@@ -72,7 +68,7 @@ def run(
             f"Expected 'methods' to be of {', '.join(METHODS)} (got {', '.join(unknown) or 'none'})"
         )
     started, folder = time.monotonic(), Path(output)
-    weights = find_weights(folder / "pretraining", minutes, num_unlabelled, num_points, seed)
+    say(f"The backbone is '{WEIGHTS}', which ships with the package.")
     data = _make_data(num_shapes, num_points, seed)
     say(
         f"\nTuning on {len(data.train_set):,} labelled shapes of {data.num_classes} classes: "
@@ -83,11 +79,11 @@ def run(
     figures: dict[str, tuple[str, Figure]] = {}
     for method in methods:
         say(f"\n{method}")
-        outcome, models[method] = _tune(method, data, weights, folder, epochs, lr, seed)
+        outcome, models[method] = _tune(method, data, folder, epochs, lr, seed)
         outcomes.append(outcome)
         # After each, so that a demo that is stopped leaves the report of what ran.
         figures = draw_pictures(outcomes, models, data)
-        _write(folder, outcomes, figures, data, weights)
+        _write(folder, outcomes, figures, data)
     say()
     for line in as_lines(outcomes):
         say(line)
@@ -122,7 +118,6 @@ def _make_data(num_shapes: int, num_points: int, seed: int) -> ShapeDataModule:
 def _tune(
     method: str,
     data: ShapeDataModule,
-    weights: str,
     folder: Path,
     epochs: int,
     lr: float | None,
@@ -130,7 +125,7 @@ def _tune(
 ) -> tuple[Outcome, PeftModel]:
     """Train one method, or show what an earlier run of it came to."""
     started = time.monotonic()
-    base = open_backbone(weights, data.num_classes, {}, seed)
+    base = open_backbone(WEIGHTS, data.num_classes, {}, seed)
     bank = fill_bank(base, data, seed=seed) if make_config(method, {}).takes_memory_bank else None
     model = make_model(base, method, {}, bank, seed)
     cloud: Any = data.val_set[0]
@@ -145,7 +140,7 @@ def _tune(
         ),
         trainer={"max_epochs": epochs, "enable_model_summary": False, "accelerator": "cpu"},
         resume=True,
-        metadata={"weights": {"source": weights, "seed": seed}},
+        metadata={"weights": {"source": WEIGHTS, "seed": seed}},
     )
     counts = model.count_parameters()
     body = (p.numel() for name, p in base.named_parameters() if _is_body(name))
@@ -167,7 +162,6 @@ def _write(
     outcomes: Sequence[Outcome],
     figures: "dict[str, tuple[str, Figure]]",
     data: ShapeDataModule,
-    weights: str,
 ) -> None:
     count = 0 if data.test_set is None else len(data.test_set)
     write_report(
@@ -176,7 +170,7 @@ def _write(
         figures,
         lead=(
             f"{len(data.train_set)} labelled shapes of {data.num_classes} classes, {count} unseen "
-            f"ones to test, the backbone '{Path(weights).stem}', "
+            f"ones to test, the backbone '{WEIGHTS}', "
             f"{len(outcomes)} method{'s' * (len(outcomes) > 1)}."
         ),
         notes=[

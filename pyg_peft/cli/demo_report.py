@@ -30,7 +30,7 @@ pre { background: #f6f6f6; padding: .8rem 1rem; overflow-x: auto; border-radius:
 """
 HEADING = (
     *("method", "test accuracy", "macro", "validation", "trained", "without head", "of backbone"),
-    *("file", "seconds"),
+    *("file", "seconds now"),
 )
 
 
@@ -46,7 +46,7 @@ class Outcome:
         backbone: parameters of the backbone without a head.
         file_bytes: of the adapter's file.
         bank_bytes: of its memory bank, 0 without one.
-        seconds: of training and testing.
+        seconds: of this sitting; a run that was interrupted, or is shown again, took more before.
     """
 
     method: str

@@ -12,7 +12,7 @@ import torch
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
 from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
 from pyg_peft.cli.say import say
-from pyg_peft.training.corpus import open_corpus
+from pyg_peft.training.corpus_sources import WhichSplits, open_corpus
 from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
 
 if TYPE_CHECKING:
@@ -41,13 +41,16 @@ def run(
     look_every: int | None = None,
     probe: str | None = None,
     threads: int | None = None,
+    device: str = "auto",
+    splits: WhichSplits = "train",
 ) -> None:
     """Pre-train.
 
     Args:
         model: sizes of the model.
-        data: what to learn from: FILE.npz (labels are not read), FOLDER of shape files (its
-            training split, if it has splits), or procedural:COUNT; give a list to join several.
+        data: what to learn from: FILE.npz, FOLDER of shape files, modelnet10:ROOT, modelnet40:ROOT,
+            shapenet:ROOT, scanobjectnn:ROOT, procedural:COUNT or scans:COUNT; give a list to join
+            several. Labels are not read.
         output: folder of the checkpoint and the log.
         options: length, learning rate, views and the seed.
         task: "completion", or "masked" for Point-MAE's own, which has no use for the model's
@@ -56,6 +59,8 @@ def run(
         probe: labelled data, as for fit, that a linear layer is fitted to at each look; its
             accuracy on validation samples goes to the log, and its test split is never read.
         threads: threads of torch; a resumed run needs the same number to give the same bits.
+        device: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU if there is one.
+        splits: "train" reads the training split of data that has splits, "all" reads everything.
     """
     if task not in TASKS:
         raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
@@ -66,10 +71,13 @@ def run(
         sizes = {k: v for k, v in sizes.items() if k in signature(PointMAEPretraining).parameters}
     if threads is not None:
         torch.set_num_threads(threads)
-    corpus = open_corpus([data] if isinstance(data, str) else data)
+    place = find_device(device)
+    names = [data] if isinstance(data, str) else data
+    corpus = open_corpus(names, splits=splits, num_points=options.views.num_points)
     torch.manual_seed(options.seed)
-    network = TASKS[task](**sizes)
-    say(f"{len(corpus):,} clouds, {sum(p.numel() for p in network.parameters()):,} parameters")
+    network = TASKS[task](**sizes).to(place)
+    count = sum(p.numel() for p in network.parameters())
+    say(f"{len(corpus):,} clouds, {count:,} parameters, on {place}")
     watch = None
     if look_every is not None:
         watch = PretrainWatch(
@@ -90,3 +98,21 @@ def run(
     say(f"weights: {Path(output) / CHECKPOINT}   log: {Path(output) / LOG}")
     if not report.finished:
         say("The time was up before the end: more --options.max_minutes go on from here.")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: torch has none of that name, or it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"Expected 'device' to be 'auto' or a device that is there (got {name!r}: {error})"
+        ) from error
+    return device

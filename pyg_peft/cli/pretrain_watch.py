@@ -85,6 +85,8 @@ class PretrainWatch:
         rows = torch.randperm(len(self.corpus), generator=keyed_generator(self.seed, "pictures"))
         pos, batch = self.corpus.batch(rows[:number].tolist(), self.views, self.seed, 0)
         generator = keyed_generator(self.seed, "picture masks")
+        device = next(model.parameters()).device
+        pos, batch = pos.to(device), batch.to(device)
         result = model.reconstruct(pos, batch, number, generator=generator)
         figure = plot_reconstruction(result)
         figure.savefig(self.folder / f"reconstruction_{epochs:03d}.png")

@@ -53,6 +53,13 @@ class NpzFile:
             return array[index]
         return array[self.ptr[index] : self.ptr[index + 1]]
 
+    def positions(self, index: int) -> np.ndarray:
+        """Coordinates of cloud ``index``, scaled; a copy."""
+        points = self.points("xyz", index)
+        if points.dtype.kind == "i":
+            return points * np.float32(self.scale)
+        return points * self.scale if self.scale != 1.0 else points.copy()
+
     def per_cloud(self, name: str) -> np.ndarray:
         """The array ``name``, which must have one value per cloud."""
         if name not in self.arrays:

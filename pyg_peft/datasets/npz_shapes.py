@@ -123,12 +123,8 @@ class NpzShapes(Dataset):
 
     def get(self, idx: int) -> Data:
         row = int(self._rows[idx])
-        points = self._file.points("xyz", row)
-        if points.dtype.kind == "i":
-            points = points * np.float32(self._file.scale)
-        elif self._file.scale != 1.0:
-            points = points * self._file.scale
-        data = Data(pos=torch.from_numpy(np.array(points)), sample_id=torch.tensor([row]))
+        points = self._file.positions(row)
+        data = Data(pos=torch.from_numpy(points), sample_id=torch.tensor([row]))
         data.y = self._labels[idx].reshape(1)
         if self.channels:
             data.x = torch.from_numpy(self._channels(row, len(points)))

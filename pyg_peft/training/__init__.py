@@ -10,7 +10,8 @@ from pyg_peft.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from pyg_peft.training.cache import FeatureCache
-    from pyg_peft.training.corpus import Corpus, ViewOptions, open_corpus
+    from pyg_peft.training.corpus import Corpus, ViewOptions
+    from pyg_peft.training.corpus_sources import open_corpus
     from pyg_peft.training.data import ShapeDataModule
     from pyg_peft.training.metrics import MacroAccuracy, classification_metrics
     from pyg_peft.training.module import PeftModule
@@ -51,7 +52,7 @@ _HOME = {
     "ViewOptions": "corpus",
     "classification_metrics": "metrics",
     "evaluate_parts": "segmentation_evaluation",
-    "open_corpus": "corpus",
+    "open_corpus": "corpus_sources",
     "open_parts": "sources",
     "open_source": "sources",
     "pretrain": "pretrain",

@@ -3,17 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
-from pyg_peft.datasets import Normalize, NpzShapes, ProceduralStream, ShapeFolder
-from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
-from pyg_peft.datasets.folder_cache import load_folder
-from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.errors import check_pos
 
@@ -81,6 +75,16 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.clouds)
 
+    def identity(self) -> dict[str, Any]:
+        """What tells this corpus from another: its size, and how far its points reach on average.
+
+        Rounded, because shapes that are computed differ in their last bits between machines.
+        """
+        reach = torch.stack([cloud.abs().sum(dim=0, dtype=torch.float64) for cloud in self.clouds])
+        points = sum(cloud.size(0) for cloud in self.clouds)
+        mean = [round(value, 4) for value in (reach.sum(dim=0) / points).tolist()]
+        return {"clouds": len(self), "points": points, "mean_abs": mean}
+
     def order(self, seed: int, epoch: int) -> Tensor:
         """The shuffled rows of one epoch, a function of ``seed`` and ``epoch`` alone."""
         return torch.randperm(len(self), generator=keyed_generator(seed, "shuffle", epoch))
@@ -95,57 +99,6 @@ class Corpus:
         ]
         sizes = torch.tensor([cloud.size(0) for cloud in drawn])
         return torch.cat(drawn), torch.repeat_interleave(torch.arange(len(drawn)), sizes)
-
-
-def open_corpus(specs: Sequence[str]) -> Corpus:
-    """Join the clouds that ``specs`` name.
-
-    Args:
-        specs: each ``FILE.npz`` (all its labelled clouds), a folder of shape files, or
-            ``procedural:COUNT``, the first shapes of :class:`~pyg_peft.datasets.ProceduralStream`.
-            Of a folder with splits the training split is read, so that nothing is learned from
-            shapes that are to test it; any other folder is read with all that is below it.
-
-    Raises:
-        ValueError: a name is none of these; a folder holds no shapes, or ones that cannot be read.
-    """
-    clouds: list[Tensor] = []
-    for spec in specs:
-        kind, _, count = spec.partition(":")
-        if kind == "procedural" and count.isdecimal():
-            stream = ProceduralStream()
-            clouds += [_pos(stream.shape(number)) for number in range(int(count))]
-        elif Path(spec).suffix == ".npz" and Path(spec).is_file():
-            dataset: Any = NpzShapes(spec)
-            clouds += [_pos(dataset[number]) for number in range(len(dataset))]
-        elif Path(spec).is_dir():
-            clouds += _folder_clouds(Path(spec))
-        else:
-            raise ValueError(
-                "Expected 'data' to be a FILE.npz or a FOLDER that exists, or procedural:COUNT "
-                f"(got {spec!r})"
-            )
-    return Corpus(clouds)
-
-
-def _folder_clouds(root: Path) -> list[Tensor]:
-    """Normalised shapes of a folder; read once, then from the folder's cache."""
-    found = [path for path in files_below(root) if path.suffix.lower() in FILE_TYPES]
-    loose = [path for path in found if path.parent == root]
-    # A README.txt beside the folders of classes is no cloud, and none is expected there.
-    if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
-        splits = index_folder(root).splits
-        shapes: Any = ShapeFolder(root, "train" if "train" in splits else None, num_points=None)
-        return [_pos(shapes[number]) for number in range(len(shapes))]
-    # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
-    names = tuple(path.relative_to(root).as_posix() for path in found)
-    index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
-    # Part of the cache's key: a data set of labelled shapes must not find these.
-    options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}
-    options |= {"drop_invalid": False, "seed": 0, "labels": False}
-    file = load_folder(index, options, None)
-    points = [torch.from_numpy(file.points("xyz", row).copy()) for row in range(len(names))]
-    return [_pos(Normalize()(Data(pos=pos))) for pos in points]
 
 
 def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> Tensor:
@@ -163,12 +116,6 @@ def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> 
     return (pos[keep] @ turn.T) * scale + shift
 
 
-def _pos(data: Data) -> Tensor:
-    if data.pos is None:
-        raise ValueError(f"Expected 'data' to have 'pos' (got the keys {data.keys()})")
-    return data.pos
-
-
 def _uniform(generator: torch.Generator) -> float:
     return float(torch.rand((), generator=generator))
 
@@ -183,4 +130,4 @@ def _turn_about(axis: int, angle: float) -> Tensor:
     return matrix
 
 
-__all__ = ["Corpus", "ViewOptions", "open_corpus", "random_view"]
+__all__ = ["Corpus", "ViewOptions", "random_view"]

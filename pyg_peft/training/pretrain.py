@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -54,9 +54,10 @@ def pretrain(
 ) -> PretrainReport:
     """Train ``model`` in place; resume from ``folder`` if a checkpoint of the same run is there.
 
-    A run that was killed and started again ends with the same bits as one that was not, on the same
-    machine with the same number of threads: each step draws its order, views, masks and drop-paths
-    from the seed, the epoch and the step, and the optimizer is part of the checkpoint.
+    It runs on the device that ``model`` is on. On a CPU, a run that was killed and started again
+    ends with the same bits as one that was not, on the same machine with the same number of
+    threads: each step draws its order, views, masks and drop-paths from the seed, the epoch and the
+    step, and the optimizer is part of the checkpoint.
 
     Args:
         model: fresh; the caller seeds its initial weights.
@@ -68,7 +69,8 @@ def pretrain(
 
     Raises:
         ValueError: the corpus is smaller than a batch.
-        CheckpointError: the checkpoint in ``folder`` belongs to other options or another model.
+        CheckpointError: the checkpoint in ``folder`` belongs to other options, another model or
+            another corpus.
     """
     steps_per_epoch = len(corpus) // options.batch_size
     if steps_per_epoch == 0:
@@ -78,7 +80,8 @@ def pretrain(
         )
     total_steps = steps_per_epoch * options.epochs
     warmup_steps = min(total_steps, round(options.warmup_epochs * steps_per_epoch))
-    run = _Run(model, Path(folder), options, clouds=len(corpus))
+    device = next(model.parameters()).device
+    run = _Run(model, Path(folder), options, corpus=corpus.identity())
     run.resume()
     loss, last_save = run.last_loss(), time.monotonic()
     model.train()
@@ -89,6 +92,7 @@ def pretrain(
         rows = rows[within * options.batch_size : (within + 1) * options.batch_size].tolist()
         pos, batch = corpus.batch(rows, options.views, options.seed, epoch)
         factor = warmup_cosine(run.step, total_steps, warmup_steps, options.lr_floor)
+        pos, batch = pos.to(device), batch.to(device)
         loss = run.train_step(pos, batch, len(rows), options.lr * factor)
         if not math.isfinite(loss):
             raise FloatingPointError(f"Expected 'loss' to be finite (got {loss}, step {run.step})")
@@ -121,10 +125,15 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
 
 def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
     model.eval()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with _own_randomness(next(model.parameters()).device), torch.no_grad():
         found = watch(model, epochs)
     model.train()
     return found
+
+
+def _own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Give the global generators of the CPU and of ``device`` back as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager
@@ -146,14 +155,19 @@ class _Run:
     """The state that a checkpoint holds: model, optimizer, steps done, seconds spent, log lines."""
 
     def __init__(
-        self, model: PointMAEPretraining, folder: Path, options: PretrainOptions, *, clouds: int
+        self,
+        model: PointMAEPretraining,
+        folder: Path,
+        options: PretrainOptions,
+        *,
+        corpus: Mapping[str, Any],
     ) -> None:
         self.model, self.folder, self.options = model, folder, options
         self.identity = {
             "class": type(model).__name__,
             "model": model.config,
             "options": options.identity(),
-            "clouds": clouds,
+            "corpus": dict(corpus),
         }
         self.optimizer = torch.optim.AdamW(_decay_groups(model, options.weight_decay), lr=0.0)
         self.step, self.seconds, self.lines = 0, 0.0, list[str]()
@@ -168,7 +182,7 @@ class _Run:
             group["lr"] = lr
         generator = keyed_generator(self.options.seed, "mask", self.step)
         # Drop-path draws from the global generator: seed it for this step and give it back after.
-        with torch.random.fork_rng(devices=[]):
+        with _own_randomness(pos.device):
             torch.manual_seed(keyed_seed(self.options.seed, "step", self.step))
             with _precision(pos.device.type, self.options.bf16):
                 rebuilt = self.model.reconstruct(pos, batch, size, generator=generator)

@@ -24,21 +24,23 @@ def frozen_features(model: PointMAE, loader: Iterable[Any]) -> tuple[Tensor, Ten
 
     Returns:
         Features ``[N, 2 * embed_dim]``, the summary token beside the maximum over the patch
-        tokens, and labels ``[N]``.
+        tokens, and labels ``[N]``, both on the CPU.
 
     Raises:
         ValueError: ``loader`` has no batches.
     """
     model.eval()
+    device = model.norm.weight.device
     features, labels = [], []
-    for data in loader:
+    for batch in loader:
+        data = batch.to(device)
         patches = model.make_patches(data.pos, data.batch, data.num_graphs)
         x = model.forward_features(patches)
         features.append(torch.cat([x[:, 0], max_valid(x[:, 1:], patches.mask)], dim=-1))
         labels.append(data.y)
     if not features:
         raise ValueError("Expected 'loader' to give at least one batch (got none)")
-    return torch.cat(features), torch.cat(labels)
+    return torch.cat(features).cpu(), torch.cat(labels).cpu()
 
 
 def fit_linear(x: Tensor, y: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,8 @@ def test_stream_resumes_and_divides():
     "options", [{}, {"difference_probability": 1.0}, {"scan": ScanEffects()}], ids=str
 )
 def test_stream_items_are_clean(options):
-    for item in itertools.islice(procedural_stream(128, **options), 60):
+    stream: Any = procedural_stream(128, **options)
+    for item in itertools.islice(stream, 60):
         assert item.pos.shape == (128, 3)
         assert torch.isfinite(item.pos).all()
         assert len(item.pos.unique(dim=0)) == 128

@@ -1,5 +1,7 @@
 """Scan effects one by one, on a ball, where the right answer is known."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from pyg_peft.datasets import ProceduralShapes, ScanEffects
 from pyg_peft.datasets.procedural.draw import Draw
 from pyg_peft.datasets.procedural.scan import OVERSAMPLING, scan
 
-OFF = {"one_sided": 0.0, "max_holes": 0, "density": 0.0, "noise": 0.0}
+OFF: dict[str, Any] = {"one_sided": 0.0, "max_holes": 0, "density": 0.0, "noise": 0.0}
 
 
 def ball(size: int) -> np.ndarray:
@@ -89,11 +91,11 @@ def test_noise_is_along_the_rays():
 
 
 def test_labelled_shapes_can_be_scanned():
-    shapes = ProceduralShapes(num_shapes=12, num_points=96, scan=ScanEffects())
+    shapes: Any = ProceduralShapes(num_shapes=12, num_points=96, scan=ScanEffects())
     assert OVERSAMPLING > 1
     for number in range(12):
         item = shapes[number]
-        assert item["pos"].shape == (96, 3) and int(item["y"]) == number
+        assert item.pos.shape == (96, 3) and int(item.y) == number
 
 
 @pytest.mark.parametrize(

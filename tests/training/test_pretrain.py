@@ -117,6 +117,13 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
         pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS, lr=1.0))
 
 
+def test_another_corpus_in_the_folder_is_refused(tmp_path):
+    pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS))
+    turned = Corpus(cloud.flip(1) for cloud in corpus().clouds)
+    with pytest.raises(CheckpointError, match="corpus"):
+        pretrain(network(), turned, tmp_path, PretrainOptions(**OPTIONS))
+
+
 def test_too_few_clouds(tmp_path):
     with pytest.raises(ValueError, match="'batch_size' to be at most the 9 clouds"):
         pretrain(network(), corpus(), tmp_path, PretrainOptions(batch_size=10))

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import ConvexHull
 
 from pyg_peft.datasets.procedural.draw import Draw
 
@@ -85,6 +84,8 @@ def _visible(ray: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """Hidden point removal (Katz, Tal and Basri 2007): flipped outwards through a sphere around the
     sensor, visible points lie on the convex hull.
     """
+    from scipy.spatial import ConvexHull  # late: it is slow to load
+
     radius = _FLIP * distance.max()
     flipped = ray * (2 * radius / distance - 1)[:, None]
     corners = ConvexHull(np.concatenate([flipped, np.zeros((1, 3))])).vertices

@@ -1,0 +1,133 @@
+"""From words on the command line to the unlabelled clouds of pre-training."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from pyg_peft.datasets import Normalize, ProceduralStream, ScanEffects, ShapeFolder
+from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
+from pyg_peft.datasets.folder_cache import load_folder
+from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
+from pyg_peft.datasets.npz_file import read_npz
+from pyg_peft.datasets.npz_select import SPLITS, read_split
+from pyg_peft.training.corpus import Corpus
+from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.sources import open_source
+
+WhichSplits = Literal["train", "all"]
+
+CORPUS_SHORTHANDS = """\
+  FILE.npz               one file with all clouds; labels are neither needed nor read
+  FOLDER                 of shape files, in any layout
+  modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
+  shapenet:ROOT          PyG's ShapeNet-part
+  scanobjectnn:ROOT      the authors' .h5 files
+  procedural:COUNT       the first shapes of pyg_peft.datasets.ProceduralStream
+  scans:COUNT            the same, half of them with something cut out, all as a scanner sees them\
+"""
+_DOWNLOADS = ("modelnet10", "modelnet40", "shapenet", "scanobjectnn")
+# How "procedural" and "scans" are made; another value here would be another corpus.
+_STREAMS: dict[str, dict[str, Any]] = {
+    "procedural": {},
+    "scans": {"difference_probability": 0.5, "scan": ScanEffects()},
+}
+_LEAST_POINTS = 1024
+
+
+def open_corpus(
+    specs: Sequence[str], *, splits: WhichSplits = "train", num_points: int = 1024
+) -> Corpus:
+    """Join the clouds that ``specs`` name, centred and scaled into the unit ball.
+
+    Args:
+        specs: each one of the shorthands in :data:`CORPUS_SHORTHANDS`.
+        splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
+            from shapes that are to test it; ``"all"`` reads everything.
+        num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of a
+            mesh of PyG's data sets twice as many are drawn.
+
+    Raises:
+        ValueError: a name is none of these; a source holds no shapes, or ones that cannot be read.
+    """
+    if splits not in ("train", "all"):
+        raise ValueError(f"Expected 'splits' to be 'train' or 'all' (got {splits!r})")
+    clouds: list[Tensor] = []
+    for spec in specs:
+        kind, _, rest = spec.partition(":")
+        if kind in _STREAMS and rest.isdecimal() and int(rest) > 0:
+            stream = ProceduralStream(max(num_points, _LEAST_POINTS), **_STREAMS[kind])
+            clouds += _show((stream.shape(row) for row in range(int(rest))), spec, int(rest))
+        elif kind in _DOWNLOADS and rest:
+            clouds += _dataset_clouds(spec, splits, num_points)
+        elif Path(spec).suffix == ".npz" and Path(spec).is_file():
+            clouds += _npz_clouds(Path(spec), splits)
+        elif Path(spec).is_dir():
+            clouds += _folder_clouds(Path(spec), splits)
+        else:
+            raise ValueError(
+                f"Expected 'data' to be one of\n{CORPUS_SHORTHANDS}\nthat exists (got {spec!r})"
+            )
+    return Corpus(clouds)
+
+
+def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
+    """Normalised clouds of a file, labelled or not."""
+    file = read_npz(path)
+    codes = read_split(file, None)
+    rows: Any = range(file.num_clouds)
+    if splits == "train" and (codes == SPLITS["train"]).any():
+        rows = [row for row in rows if codes[row] == SPLITS["train"]]
+    return [_normalised(torch.from_numpy(file.positions(row))) for row in rows]
+
+
+def _dataset_clouds(spec: str, splits: WhichSplits, num_points: int) -> list[Tensor]:
+    """Clouds of one of PyG's data sets or ScanObjectNN; points are drawn from meshes."""
+    source = open_source(spec)
+    sets = [source.train] if splits == "train" else [source.train, source.val, source.test]
+    prepare = Preprocessing(2 * num_points).evaluation()
+    found: list[Tensor] = []
+    for dataset in (one for one in sets if one is not None):
+        found += _show((prepare(item) for item in dataset), spec, len(dataset))
+    return found
+
+
+def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
+    """Normalised shapes of a folder; read once, then from the folder's cache."""
+    found = [path for path in files_below(root) if path.suffix.lower() in FILE_TYPES]
+    loose = [path for path in found if path.parent == root]
+    # A README.txt beside the folders of classes is no cloud, and none is expected there.
+    if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
+        wanted = "train" if splits == "train" and "train" in index_folder(root).splits else None
+        shapes: Any = ShapeFolder(root, wanted, num_points=None)
+        return [_pos(shapes[number]) for number in range(len(shapes))]
+    # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
+    names = tuple(path.relative_to(root).as_posix() for path in found)
+    index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
+    # Part of the cache's key: a data set of labelled shapes must not find these.
+    options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}
+    options |= {"drop_invalid": False, "seed": 0, "labels": False}
+    file = load_folder(index, options, None)
+    return [_normalised(torch.from_numpy(file.positions(row))) for row in range(len(names))]
+
+
+def _show(items: Iterable[Any], spec: str, count: int) -> list[Tensor]:
+    """Positions of ``items``, with a bar where somebody watches."""
+    return [_pos(item) for item in tqdm(items, desc=spec, total=count, leave=False, disable=None)]
+
+
+def _normalised(pos: Tensor) -> Tensor:
+    return _pos(Normalize()(Data(pos=pos)))
+
+
+def _pos(data: Data) -> Tensor:
+    if data.pos is None:
+        raise ValueError(f"Expected 'data' to have 'pos' (got the keys {data.keys()})")
+    return data.pos
+
+
+__all__ = ["CORPUS_SHORTHANDS", "WhichSplits", "open_corpus"]
