@@ -1,5 +1,6 @@
 """Scan effects one by one, on a ball, where the right answer is known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from pyg_peft.datasets import ProceduralShapes, ScanEffects
 from pyg_peft.datasets.procedural.draw import Draw
 from pyg_peft.datasets.procedural.scan import OVERSAMPLING, scan
 
-OFF: dict[str, Any] = {"one_sided": 0.0, "max_holes": 0, "density": 0.0, "noise": 0.0}
+CLEAN = ScanEffects(one_sided=0.0, max_holes=0, density=0.0, noise=0.0)
 
 
 def ball(size: int) -> np.ndarray:
@@ -32,7 +33,7 @@ def seen(points: np.ndarray, place: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("key", range(5))
 def test_without_effects_points_are_a_subset(key):
     points = ball(300)
-    found = scan(Draw(key), points, 200, ScanEffects(**OFF))
+    found = scan(Draw(key), points, 200, CLEAN)
     gap = np.linalg.norm(found[:, None] - points, axis=2).min(axis=1)
     assert found.shape == (200, 3) and gap.max() < 1e-12
     assert len(np.unique(found, axis=0)) == 200
@@ -44,7 +45,7 @@ def test_one_side_is_what_the_sensor_sees(key):
     visible = int((seen(points, place) > 0).sum())
     # No more than are visible are asked for, so that none must make up.
     size = int(0.8 * visible)
-    found = scan(Draw(key), points, size, ScanEffects(**{**OFF, "one_sided": 1.0}))
+    found = scan(Draw(key), points, size, replace(CLEAN, one_sided=1.0))
     depth = seen(found, place)
     assert (depth > -0.2).all(), "points far behind the horizon"
     assert (depth < 0).mean() < 0.1
@@ -59,7 +60,7 @@ def test_hidden_points_make_up_for_missing_ones():
 
 def test_holes_are_empty():
     points = ball(2000)
-    effects = ScanEffects(**{**OFF, "max_holes": 1, "hole_radius": 0.8})
+    effects = replace(CLEAN, max_holes=1, hole_radius=0.8)
     holes = 0
     for key in range(8):
         found = scan(Draw(key), points, 1500, effects)
@@ -73,8 +74,8 @@ def test_far_sides_are_thin():
     points, key = ball(3000), 2
     place = sensor(key)
     towards = place / np.linalg.norm(place)
-    even = scan(Draw(key), points, 1500, ScanEffects(**OFF)) @ towards
-    thin = scan(Draw(key), points, 1500, ScanEffects(**{**OFF, "density": 2.0})) @ towards
+    even = scan(Draw(key), points, 1500, CLEAN) @ towards
+    thin = scan(Draw(key), points, 1500, replace(CLEAN, density=2.0)) @ towards
     assert (even > 0).mean() == pytest.approx(0.5, abs=0.05)
     assert (thin > 0).mean() > 0.6
 
@@ -82,8 +83,8 @@ def test_far_sides_are_thin():
 def test_noise_is_along_the_rays():
     points, key = ball(500), 4
     place = sensor(key)
-    clean = scan(Draw(key), points, 400, ScanEffects(**OFF))
-    noisy = scan(Draw(key), points, 400, ScanEffects(**{**OFF, "noise": 0.05}))
+    clean = scan(Draw(key), points, 400, CLEAN)
+    noisy = scan(Draw(key), points, 400, replace(CLEAN, noise=0.05))
     moved, ray = noisy - clean, clean - place
     across = np.cross(moved, ray) / np.linalg.norm(ray, axis=1)[:, None]
     assert np.abs(across).max() < 1e-12
