@@ -1,8 +1,10 @@
 """The part of the page about backbones that are no Point-MAE."""
 
+from cells import markdown, spread_cell
 from finished import Results
+from measured import checks
 from plan import Plan
-from sections import FULL, Summaries, checks, markdown, spread_cell
+from sections import FULL, Summaries
 from summary import Summary, compare, missing
 
 

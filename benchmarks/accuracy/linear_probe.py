@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from cases import first_of_each
 from finished import as_text
-from plan import load_plan, sizes_of, weights_hash
+from plan import sizes_of, weights_hash
+from plan_file import load_plan
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAE
@@ -103,7 +104,7 @@ def main() -> None:
         "penalties": list(PENALTIES),
         "seconds": round(time.monotonic() - started, 1),
     }
-    name = f"{Path(args.backbone).stem}_seed{args.seed}.json"
+    name = f"{Path(args.backbone).stem}_{Path(args.file).stem}_seed{args.seed}.json"
     output = args.output or HERE / "results" / "linear_probe" / name
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(as_text(record))

@@ -10,7 +10,7 @@ Rows that exist are skipped; each row is one file, written whole at its end. Imp
 first. A learning rate is chosen once all rates of the grid have run with seed 0, on validation
 clouds only; the other seeds take the chosen one. Every row runs in a process of its own; rows of
 one call on the same clouds share what the frozen weights make of them. --again runs a finished row
-anew and compares; it writes nothing.
+anew and writes both numbers below results/again.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from finished import Results, as_text, on_validation
-from plan import Plan, Row, Slot, choose, load_plan
+from plan import Plan, Row, Slot, choose
+from plan_file import load_plan
 from row import run_row
 
 from pyg_peft.storage import write_atomic
@@ -105,13 +106,17 @@ def start(plan: Plan, row: Row, folder: Path, features: Path) -> Any:
 
 def work(plan: Plan, row: Row, folder: Path, features: Path) -> None:
     try:
-        text = as_text(run_row(plan, row, features))
+        record = run_row(plan, row, features)
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-    path = folder / row.file
+    write(folder / row.file, record)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """The record as a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda temporary: temporary.write_text(text))
+    write_atomic(path, lambda temporary: temporary.write_text(as_text(record)))
 
 
 def show(results: Results, slots: list[Any]) -> None:
@@ -134,6 +139,15 @@ def repeat(plan: Plan, results: Results, name: str, features: Path) -> int:
     for split in ("val", "test"):
         numbers = " and now ".join(f"{100 * r[split]['accuracy']:.2f} %" for r in (old, new))
         say(f"{split:5} {numbers}")
+    record = {
+        "row": name,
+        **{
+            time: {split: {"accuracy": r[split]["accuracy"]} for split in ("val", "test")}
+            | {key: r.get(key) for key in ("commit", "machine", "versions")}
+            for time, r in (("before", old), ("now", new))
+        },
+    }
+    write(results.folder / "again" / name, record)
     return 0
 
 

@@ -1,15 +1,12 @@
 """The sections of the page: markdown from summaries."""
 
-import json
-from pathlib import Path
-
-from finished import Results
-from plan import Plan, weights_hash
-from summary import Summary, compare, mean_and_spread, missing
+from cells import markdown, spread_cell
+from plan import Plan
+from summary import Summary, compare
 
 FIGURES = "figures"
 FULL, PEFT, SCRATCH = "full_fine_tuning", "point_peft", "from_scratch"
-CLAIM = ("modelnet10_50", "modelnet10", "sydney", "bimnet10", "psb")
+CLAIM = ("modelnet10_50", "modelnet10", "sydney", "bimnet10", "psb", "psb_3x")
 
 Summaries = dict[str, dict[str, Summary]]
 
@@ -101,7 +98,8 @@ def claim(found: Summaries) -> str:
         "## The claim\n\nPoint-PEFT against full fine-tuning, paired by seed. Where the test set "
         "is the same for all seeds, the standard error says how much seeds matter, and nothing of "
         "other test clouds. The corrected one (Nadeau and Bengio 2003) allows for training sets "
-        "that overlap, where each seed divides the clouds anew."
+        "that overlap: those of the seeds where each divides the clouds anew, those of the folds "
+        "where there are folds."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
 
@@ -124,105 +122,5 @@ def scratch(found: Summaries) -> str:
     return f"{text}\n\n{markdown(heading, rows)}"
 
 
-def cost(found: Summaries) -> str:
-    rows = []
-    for method in dict.fromkeys(name for methods in found.values() for name in methods):
-        steps = [
-            record["step"]
-            for methods in found.values()
-            if method in methods
-            for record in methods[method].records
-            if record["step"] is not None
-        ]
-        if steps:
-            step = steps[0]
-            each = 1000 * step["cpu_seconds"] / step["clouds"]
-            kind = "frozen tokens are kept" if step["cached"] else "from points"
-            rows.append([method, f"{each:.1f}", f"{step['peak_megabytes']:.0f}", kind])
-    text = (
-        "## Cost of a training step\n\nCPU milliseconds a cloud and peak memory of five steps "
-        "above the level before them, on the first set, one thread."
-    )
-    return f"{text}\n\n{markdown(['method', 'ms a cloud', 'MB', 'input'], rows)}"
-
-
-def checks(results: Results) -> str:
-    pairs = [record["batch_of_one"] for record in results]
-    clouds = sum(pair["clouds"] for pair in pairs)
-    return (
-        f"## Batches of one\n\n{clouds:,} test clouds of {len(pairs)} rows were classified one by "
-        f"one too: {sum(pair['other_classes'] for pair in pairs)} got another class, and no "
-        f"probability moved by more than {max(pair['largest_difference'] for pair in pairs):.0e}."
-    )
-
-
-def probes(folder: Path, plan: Plan) -> str:
-    paths = sorted((folder / "linear_probe").glob("*.json"))
-    records = [json.loads(path.read_text()) for path in paths]
-    # Those of other weights than the ones that are shipped now are left out.
-    records = [r for r in records if r["weights_hash"] == weights_hash(r["backbone"], plan.sizes)]
-    if not records:
-        return ""
-    sizes = list(records[0]["probes"]["head"])
-    rows = []
-    for name in dict.fromkeys(record["backbone"] for record in records):
-        own = [record for record in records if record["backbone"] == name]
-        for kind in ("head", "all"):
-            columns = [[r["probes"][kind][size]["test"] for r in own] for size in sizes]
-            cells = [number(*mean_and_spread(column)) for column in columns]
-            rows.append([Path(name).stem, kind, *cells, str(len(own))])
-    heading = ["weights", "features", *(f"{size} a class" for size in sizes[:-1]), "all", "seeds"]
-    best = [
-        mean_and_spread(
-            [r["probes"][kind]["all"]["test"] for r in records if r["backbone"] == "random"]
-        )
-        for kind in ("head", "all")
-        if any(r["backbone"] == "random" for r in records)
-    ]
-    ceiling = ""
-    if best:
-        top = 100 * max(mean for mean, _ in best)
-        ceiling = (
-            f"\n\nWith all training shapes a probe of *random* weights is right on {top:.1f} % of "
-            f"the test shapes already, so no backbone can be better by 12 points than that: "
-            f"{100 - top:.1f} are left. Where labels are few the weights make the difference."
-        )
-    return (
-        "## Linear probes on ModelNet10\n\nTest accuracy in per cent of a linear layer on frozen "
-        "features, by training shapes a class; its penalty is chosen on validation shapes. *head*: "
-        "what the model's head is given; *all*: with the mean of the tokens and the bank's query."
-        f"{ceiling}\n\n{markdown(heading, rows)}"
-    )
-
-
-def absent(results: Results, plan: Plan) -> str:
-    counts: dict[tuple[str, str], int] = {}
-    for slot in missing(results, plan):
-        counts[slot.task, slot.method] = counts.get((slot.task, slot.method), 0) + 1
-    if not counts:
-        return ""
-    lines = []
-    for task in dict.fromkeys(task for task, _ in counts):
-        names = [f"{m} ({n})" for (t, m), n in counts.items() if t == task]
-        lines.append(f"- {task}: {', '.join(names)}")
-    return (
-        f"## Missing\n\n{sum(counts.values())} of {len(plan.slots())} runs of the plan have not "
-        "been made with the plan's weights and settings:\n\n" + "\n".join(lines)
-    )
-
-
 def summary_cell(summary: Summary | None) -> str:
     return "" if summary is None else spread_cell(summary.overall)
-
-
-def spread_cell(scores: dict[int, float]) -> str:
-    return number(*mean_and_spread(list(scores.values())))
-
-
-def number(mean: float, spread: float | None) -> str:
-    return f"{100 * mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
-
-
-def markdown(heading: list[str], rows: list[list[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

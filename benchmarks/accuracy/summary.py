@@ -33,8 +33,10 @@ class Difference:
     """A paired comparison: the mean over the seeds that both have, and its standard error.
 
     ``corrected`` is the error for resamplings whose training sets overlap (Nadeau and Bengio
-    2003); the plain one is too small for these. ``None`` where the test set is always the same:
-    there the plain error tells how much seeds matter, not how much the choice of test clouds does.
+    2003); the plain one is too small for these. The resamplings are the seeds where each divides
+    the clouds anew, and the folds, averaged over seeds, where these are the same for all seeds.
+    ``None`` where the test set is always the same: there the plain error tells how much seeds
+    matter, not how much the choice of test clouds does.
     """
 
     mean: float
@@ -99,12 +101,26 @@ def compare(one: Summary, other: Summary) -> Difference | None:
         return None
     gaps = [one.overall[seed] - other.overall[seed] for seed in shared]
     spread = statistics.stdev(gaps)
-    config, clouds = one.records[0]["config"], one.records[0]["clouds"]
+    resampled = (
+        gaps if "test_fraction" in one.records[0]["config"] else fold_gaps(one, other, shared)
+    )
     corrected = None
-    if "test_fraction" in config:
+    if len(resampled) > 1:
+        clouds = one.records[0]["clouds"]
         ratio = clouds["test"] / (clouds["train"] + clouds["val"])
-        corrected = spread * math.sqrt(1 / len(gaps) + ratio)
+        corrected = statistics.stdev(resampled) * math.sqrt(1 / len(resampled) + ratio)
     return Difference(statistics.mean(gaps), spread / math.sqrt(len(gaps)), corrected, len(gaps))
+
+
+def fold_gaps(one: Summary, other: Summary, seeds: Sequence[int]) -> list[float]:
+    """``one`` less ``other`` in each fold, averaged over ``seeds``; empty without folds."""
+    found: dict[int, list[float]] = {}
+    for sign, summary in ((1, one), (-1, other)):
+        for record in summary.records:
+            config = record["config"]
+            if config["fold"] is not None and config["seed"] in seeds:
+                found.setdefault(config["fold"], []).append(sign * both_scores([record])[0])
+    return [sum(scores) / len(seeds) for _, scores in sorted(found.items())]
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

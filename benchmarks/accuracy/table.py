@@ -12,19 +12,10 @@ from typing import Any
 
 from finished import Results
 from graph_sections import other_backbones
-from plan import Plan, load_plan
-from sections import (
-    FIGURES,
-    Summaries,
-    absent,
-    checks,
-    claim,
-    cost,
-    one_set,
-    overview,
-    probes,
-    scratch,
-)
+from measured import absent, again, checks, cost, probes
+from plan import Plan
+from plan_file import load_plan
+from sections import FIGURES, Summaries, claim, one_set, overview, scratch
 from summary import summarise
 
 HERE = Path(__file__).resolve().parent
@@ -50,7 +41,7 @@ def generate(results: Results, plan: Plan, graphs: tuple[Results, Plan] | None =
     if found:
         parts += [overview(found, plan), claim(found), scratch(found)]
         parts += [one_set(task, methods, plan) for task, methods in found.items()]
-        parts += [cost(found), checks(results)]
+        parts += [cost(results.folder), checks(results), again(results.folder, found)]
     if graphs is not None:
         parts.append(other_backbones(collect(*graphs), *graphs))
     parts.append(absent(results, plan))

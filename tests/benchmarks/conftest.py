@@ -8,14 +8,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy"
 MODULES = (
-    "backbones",
-    "plan",
-    "provenance",
-    "finished",
-    "summary",
-    "sections",
-    "graph_sections",
-    "table",
+    *("backbones", "plan", "plan_file", "provenance", "finished", "summary", "cells", "sections"),
+    *("measured", "graph_sections", "table"),
 )
 
 

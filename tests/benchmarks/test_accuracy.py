@@ -32,7 +32,7 @@ sets:
 def plan(modules: dict[str, Any], tmp_path: Path) -> Any:
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN.format(data=ROOT.parent / "shared" / "data"))
-    return modules["plan"].load_plan(path)
+    return modules["plan_file"].load_plan(path)
 
 
 def write(plan: Any, row: Any, folder: Path, val: float, test: int) -> None:
@@ -55,10 +55,10 @@ def write(plan: Any, row: Any, folder: Path, val: float, test: int) -> None:
 
 
 def test_the_page_is_what_the_results_say(modules: dict[str, Any]):
-    table, plan = modules["table"], modules["plan"].load_plan(FOLDER / "plan.yaml")
+    table, plan = modules["table"], modules["plan_file"].load_plan(FOLDER / "plan.yaml")
     results = modules["finished"].Results(FOLDER / "results", plan)
     page = table.PAGE.read_text()
-    graphs = modules["plan"].load_plan(FOLDER / "graphs.yaml")
+    graphs = modules["plan_file"].load_plan(FOLDER / "graphs.yaml")
     others = modules["finished"].Results(FOLDER / "results", graphs)
     written = table.replace(page, table.generate(results, plan, (others, graphs)))
     # What is missing also depends on the methods that the library has meanwhile.
@@ -139,7 +139,13 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     assert peft.overall == pytest.approx({0: 0.85, 1: 0.95})
     gap = summary.compare(peft, full)
     assert (gap.mean, gap.error, gap.count) == pytest.approx((0.075, 0.025, 2))
-    assert gap.corrected is None, "each fold is a test set for every seed"
+    # Folds are the same for all seeds: 0.05 and 0.1 over both, trained on overlapping sets.
+    assert gap.corrected == pytest.approx(0.05 / 2**0.5 * (0.5 + 20 / 40) ** 0.5)
+    for record in peft.records:
+        record["config"]["fold"] = None
+    for record in full.records:
+        record["config"]["fold"] = None
+    assert summary.compare(peft, full).corrected is None, "the test set is always the same"
     for record in peft.records:
         record["config"]["test_fraction"] = 1 / 3
     corrected = summary.compare(peft, full).corrected
@@ -152,6 +158,8 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
 
 def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     pytest.importorskip("lightning", reason="lightning is not installed")
+    from pyg_peft.tuners import METHODS
+
     command = [sys.executable, str(FOLDER / "run.py"), "--plan", str(tmp_path / "plan.yaml")]
     command += ["--results", str(tmp_path / "results"), "--rows", "small:point_peft"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -181,6 +189,15 @@ def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     val, test = (f"{100 * record[split]['accuracy']:.2f} %" for split in ("val", "test"))
     again = run("--again", str(second.relative_to(tmp_path / "results")))
     assert f"val   {val} and now {val}" in again and f"test  {test} and now {test}" in again
+    written = tmp_path / "results" / "again" / second.relative_to(tmp_path / "results")
+    twice = json.loads(written.read_text())
+    assert twice["before"]["test"] == twice["now"]["test"] and twice["now"]["commit"]
+    command[1] = str(FOLDER / "step_cost.py")
+    del command[4:]
+    run("--rounds", "1", "--output", str(tmp_path / "step_cost.json"))
+    costs = json.loads((tmp_path / "step_cost.json").read_text())["methods"]
+    assert set(costs) == set(METHODS) and all(cost["cpu_seconds"] > 0 for cost in costs.values())
+    assert costs["linear_probe"]["cached"] and not costs["full_fine_tuning"]["cached"]
 
 
 def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_path: Path):
@@ -193,7 +210,7 @@ def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_pa
     own = "  own: {file: some.npz, seeds: 1, epochs: 1, rates: [0.5, 0.25]}\n"
     other = "  other: {file: some.npz, folds: [0, 1], seeds: 1, epochs: 1, rates_of: own}\n"
     path.write_text(PLAN.format(data=tmp_path) + own + other)
-    plan = modules["plan"].load_plan(path)
+    plan = modules["plan_file"].load_plan(path)
     searched, slot = Slot("own", "point_peft", 0, None), Slot("other", "point_peft", 0, 1)
     assert Results(tmp_path, plan).wanted(searched) == [Row(searched, 0.5), Row(searched, 0.25)]
     assert Results(tmp_path, plan).wanted(slot) == []
@@ -220,4 +237,4 @@ def test_shapes_of_some_categories(modules: dict[str, Any], tmp_path: Path):
     wrong = "  wrong: {file: some.npz, seeds: 1, epochs: 1, categories: [a]}\n"
     path.write_text(PLAN.format(data=tmp_path) + wrong)
     with pytest.raises(ValueError, match=r"'categories' of shapes with 'parts' \(got .*wrong"):
-        modules["plan"].load_plan(path)
+        modules["plan_file"].load_plan(path)

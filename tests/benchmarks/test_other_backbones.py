@@ -75,7 +75,7 @@ def plan(modules: dict[str, Any], tmp_path: Path) -> Any:
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     path = tmp_path / "plan.yaml"
     path.write_text(PLAN.format(sha256=sha256))
-    return modules["plan"].load_plan(path)
+    return modules["plan_file"].load_plan(path)
 
 
 def rows_of(modules: dict[str, Any], plan: Any) -> list[Any]:
@@ -102,7 +102,7 @@ def test_only_what_fits_is_planned_and_weights_are_pinned(modules: dict[str, Any
 
 
 def test_rows_on_point_mae_know_nothing_of_other_backbones(modules: dict[str, Any]):
-    plan = modules["plan"].load_plan(FOLDER / "plan.yaml")
+    plan = modules["plan_file"].load_plan(FOLDER / "plan.yaml")
     for row in rows_of(modules, plan):
         assert not {"backbone", "parts"} & plan.config(row).keys()
 
@@ -124,7 +124,7 @@ def test_every_planned_method_fits_its_backbone(
 ):
     import yaml
 
-    plan = modules["plan"].load_plan(FOLDER / "graphs.yaml")
+    plan = modules["plan_file"].load_plan(FOLDER / "graphs.yaml")
     recipe = yaml.safe_load((FOLDER / "pointnet2_modelnet10.yaml").read_text())
     save_file(
         PointNetPlusPlus(10, **recipe["sizes"]).state_dict(), tmp_path / "weights.safetensors"

@@ -1,0 +1,132 @@
+"""Sections of the page beside accuracies: probes, costs, checks, and what is missing."""
+
+import json
+import statistics
+from pathlib import Path
+
+from backbones import RANDOM
+from cells import markdown, number
+from finished import Results
+from plan import Plan, weights_hash
+from sections import FULL, Summaries
+from summary import mean_and_spread, missing
+
+PROBED = "modelnet10/modelnet10.npz"
+
+
+def cost(folder: Path) -> str:
+    """Of one sitting, so that methods are compared on the same machine."""
+    path = folder / "step_cost.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text())
+    base, rows = record["methods"][FULL], []
+    for method, step in record["methods"].items():
+        each = 1000 * step["cpu_seconds"] / step["clouds"]
+        share = step["cpu_seconds"] / base["cpu_seconds"]
+        memory = step["peak_megabytes"] / base["peak_megabytes"]
+        kind = "frozen tokens are kept" if step["cached"] else "from points"
+        cells = (f"{each:.1f}", f"{share:.2f}", f"{step['peak_megabytes']:.0f}", f"{memory:.2f}")
+        rows.append([method, *cells, kind])
+    text = (
+        f"## Cost of a training step\n\nCPU time and peak memory above the level before, on "
+        f"{record['task']}, in batches of {base['clouds']}, one thread; all methods in one "
+        f"sitting, {record['rounds']} rounds interleaved, the least of them. "
+        "`python benchmarks/accuracy/step_cost.py`"
+    )
+    heading = ["method", "ms a cloud", "of full", "MB", "of full", "input"]
+    return f"{text}\n\n{markdown(heading, rows)}"
+
+
+def checks(results: Results) -> str:
+    pairs = [record["batch_of_one"] for record in results]
+    clouds = sum(pair["clouds"] for pair in pairs)
+    return (
+        f"## Batches of one\n\n{clouds:,} test clouds of {len(pairs)} rows were classified one by "
+        f"one too: {sum(pair['other_classes'] for pair in pairs)} got another class, and no "
+        f"probability moved by more than {max(pair['largest_difference'] for pair in pairs):.0e}."
+    )
+
+
+def probes(folder: Path, plan: Plan) -> str:
+    paths = sorted((folder / "linear_probe").glob("*.json"))
+    records = [json.loads(path.read_text()) for path in paths]
+    # Those of other weights than the ones that are shipped now are left out.
+    records = [
+        record
+        for record in records
+        if record["file"] == PROBED
+        and record["weights_hash"] == weights_hash(record["backbone"], plan.sizes)
+    ]
+    if not records:
+        return ""
+    sizes = list(records[0]["probes"]["head"])
+    rows = []
+    for name in dict.fromkeys(record["backbone"] for record in records):
+        own = [record for record in records if record["backbone"] == name]
+        for kind in ("head", "all"):
+            columns = [[r["probes"][kind][size]["test"] for r in own] for size in sizes]
+            cells = [number(*mean_and_spread(column)) for column in columns]
+            rows.append([Path(name).stem, kind, *cells, str(len(own))])
+    heading = ["weights", "features", *(f"{size} a class" for size in sizes[:-1]), "all", "seeds"]
+    means = {
+        (name, size): statistics.mean(
+            record["probes"]["head"][size]["test"]
+            for record in records
+            if record["backbone"] == name
+        )
+        for name in dict.fromkeys(record["backbone"] for record in records)
+        for size in sizes
+    }
+    ceiling = ""
+    if {RANDOM, plan.weights} <= {name for name, _ in means}:
+        gaps = [100 * (means[plan.weights, size] - means[RANDOM, size]) for size in sizes]
+        left = 100 * (1 - means[RANDOM, "all"])
+        ceiling = (
+            f"\n\nThe shipped weights (*head*) are better than random ones by {gaps[0]:.1f} "
+            f"points with {sizes[0]} shapes a class and by {gaps[-1]:.1f} with all; there a probe "
+            f"of random weights misses {left:.1f} % of the test shapes, so no weights could be "
+            "better by more."
+        )
+    return (
+        "## Linear probes on ModelNet10\n\nTest accuracy in per cent of a linear layer on frozen "
+        "features, by training shapes a class; its penalty is chosen on validation shapes. *head*: "
+        "what the model's head is given; *all*: with the mean of the tokens and the bank's query."
+        f"{ceiling}\n\n{markdown(heading, rows)}"
+    )
+
+
+def again(folder: Path, found: Summaries) -> str:
+    """Rows that were run a second time from their configuration."""
+    rows = []
+    for path in sorted((folder / "again").rglob("*.json")):
+        record = json.loads(path.read_text())
+        task, method = Path(record["row"]).parts[:2]
+        summary = found.get(task, {}).get(method)
+        spread = None if summary is None else mean_and_spread(list(summary.overall.values()))[1]
+        scores = [f"{100 * record[time]['test']['accuracy']:.2f}" for time in ("before", "now")]
+        rows.append([record["row"], *scores, "" if spread is None else f"{100 * spread:.2f}"])
+    if not rows:
+        return ""
+    heading = ["row", "test accuracy", "again", "standard deviation over seeds"]
+    text = (
+        "## Rows run again\n\nFrom their committed configuration, on another day and machine "
+        "(`run.py --again ROW`)."
+    )
+    return f"{text}\n\n{markdown(heading, rows)}"
+
+
+def absent(results: Results, plan: Plan) -> str:
+    counts: dict[tuple[str, str], int] = {}
+    for slot in missing(results, plan):
+        counts[slot.task, slot.method] = counts.get((slot.task, slot.method), 0) + 1
+    if not counts:
+        return ""
+    lines = []
+    for task in dict.fromkeys(task for task, _ in counts):
+        names = [f"{m} ({n})" for (t, m), n in counts.items() if t == task]
+        lines.append(f"- {task}: {', '.join(names)}")
+    return (
+        f"## Missing\n\n{sum(counts.values())} of {len(plan.slots())} runs of the plan have not "
+        "been made with the plan's weights and settings:\n\n" + "\n".join(lines)
+    )
