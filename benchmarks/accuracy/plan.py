@@ -84,6 +84,7 @@ class Plan:
     methods: Mapping[str, Method]
     main: tuple[str, ...]
     claim: tuple[str, ...]
+    rates_of_others: str | None  # the set that methods search on that are not main, if not each
     tasks: Mapping[str, Task]
     backbones: Mapping[str, Backbone] = field(default_factory=dict)
 
@@ -116,16 +117,19 @@ class Plan:
 
     def search(self, slot: Slot) -> list[Row]:
         """The rows that choose the slot's learning rate: seed 0 of the same method and fold."""
-        task = self._rated(slot.task)
+        task = self._searched(slot.task, slot.method)
         origin = Slot(task, slot.method, 0, slot.fold if self.tasks[task].folds else None)
-        return [Row(origin, lr) for lr in self.rates_of(slot.task)]
+        return [Row(origin, lr) for lr in self.rates_of(task)]
 
     def rates_of(self, task: str) -> tuple[float, ...]:
         """The learning rates among which one is chosen for the task."""
-        return self.tasks[self._rated(task)].rates or self.rates
+        origin = self.tasks[task].rates_of or task
+        return self.tasks[origin].rates or self.rates
 
-    def _rated(self, task: str) -> str:
-        return self.tasks[task].rates_of or task
+    def _searched(self, task: str, method: str) -> str:
+        """Where the search of a method runs that is to train on the task."""
+        others = None if method in self.main else self.rates_of_others
+        return others or self.tasks[task].rates_of or task
 
     def config(self, row: Row) -> dict[str, Any]:
         """All that decides a row's numbers, as JSON-able values."""

@@ -40,6 +40,7 @@ def load_plan(path: Path) -> Plan:
         methods=methods,
         main=main,
         claim=tuple(content.get("claim", ())),
+        rates_of_others=content.get("rates_of_others"),
         tasks=tasks,
         backbones={
             name: Backbone.read(values, path.parent)
@@ -60,10 +61,12 @@ def load_plan(path: Path) -> Plan:
         "main": methods,
         "claim": methods,
         "rates_of": tasks,
+        "rates_of_others": tasks,
         "method": METHODS,
     }
     known |= {"backbone": plan.backbones, "methods": methods, "methods of a set": methods}
     named = [("main", name) for name in plan.main]
+    named += [("rates_of_others", name) for name in [plan.rates_of_others] if name]
     named += [("claim", name) for name in plan.claim]
     named += [("methods of a set", name) for task in tasks.values() for name in task.methods]
     named += [("rates_of", task.rates_of) for task in tasks.values() if task.rates_of]

@@ -221,6 +221,22 @@ def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_pa
     assert Results(tmp_path, plan).record(slot)["test"]["confusion"][0] == [3, 7]
 
 
+def test_methods_that_are_not_main_may_search_on_one_set(modules: dict[str, Any], tmp_path: Path):
+    Results, Slot, Row = modules["finished"].Results, modules["plan"].Slot, modules["plan"].Row
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN.format(data=tmp_path).replace(", methods: *main", ""))
+    with path.open("a") as file:
+        file.write("rates_of_others: small\n")
+    plan = modules["plan_file"].load_plan(path)
+    searched, slot = Slot("small", "lora", 0, None), Slot("folded", "lora", 0, 1)
+    assert plan.search(slot) == plan.search(searched) == [Row(searched, lr) for lr in plan.rates]
+    main = Slot("folded", "point_peft", 0, 1)
+    assert plan.search(main) == [Row(main, lr) for lr in plan.rates]
+    for lr in plan.rates:
+        write(plan, Row(searched, lr), tmp_path, val=lr, test=1)
+    assert Results(tmp_path, plan).wanted(slot) == [Row(slot, plan.rates[-1])]
+
+
 def test_shapes_of_some_categories(modules: dict[str, Any], tmp_path: Path):
     from pyg_peft.datasets import ProceduralShapes
 
