@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pyg_peft.backbones.pretrained import POINT_MAE_FILES
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -47,6 +49,11 @@ def run(python: Path, *arguments: str, cwd: Path) -> str:
 def test_the_wheel_holds_the_package_alone(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "pyg_peft/py.typed" in names
+    for entry in POINT_MAE_FILES.values():
+        path = f"pyg_peft/backbones/pretrained_weights/{entry.file}"
+        assert {path, path.replace(".safetensors", ".md")} <= set(names)
+    assert any(name.endswith("/NOTICE") for name in names)
+    assert wheel.stat().st_size < 8e6
     tops = {name.split("/")[0] for name in names}
     assert tops == {"pyg_peft", next(top for top in tops if top.endswith(".dist-info"))}
 

@@ -19,7 +19,7 @@ class Results:
         self.stale: list[Row] = []
         self._found: dict[Row, dict[str, Any]] = {}
         for slot in plan.slots():
-            for lr in plan.rates_of(slot.task):
+            for lr in plan.rates_of(slot.task, slot.method):
                 self.read(Row(slot, lr))
 
     def read(self, row: Row) -> None:

@@ -22,6 +22,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     bank: bool = True
     weights: str | None = None
+    rates: tuple[float, ...] = ()  # its search, if not that of the set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +120,12 @@ class Plan:
         """The rows that choose the slot's learning rate: seed 0 of the same method and fold."""
         task = self._searched(slot.task, slot.method)
         origin = Slot(task, slot.method, 0, slot.fold if self.tasks[task].folds else None)
-        return [Row(origin, lr) for lr in self.rates_of(task)]
+        return [Row(origin, lr) for lr in self.rates_of(task, slot.method)]
 
-    def rates_of(self, task: str) -> tuple[float, ...]:
-        """The learning rates among which one is chosen for the task."""
+    def rates_of(self, task: str, method: str) -> tuple[float, ...]:
+        """The learning rates among which one is chosen."""
+        if self.methods[method].rates:
+            return self.methods[method].rates
         origin = self.tasks[task].rates_of or task
         return self.tasks[origin].rates or self.rates
 

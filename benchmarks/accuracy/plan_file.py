@@ -22,7 +22,8 @@ def load_plan(path: Path) -> Plan:
     """
     content = yaml.safe_load(path.read_text())
     methods = {name: Method(name) for name in METHODS}
-    methods |= {name: Method(**values) for name, values in content.get("variants", {}).items()}
+    for name, values in content.get("variants", {}).items():
+        methods[name] = Method(**{**values, "rates": tuple(values.get("rates", ()))})
     main = tuple(content["main"])
     first = {name: methods[name] for name in main if name in methods}
     methods = {**first, **methods}  # in the order of the tables

@@ -104,7 +104,7 @@ def claim(found: Summaries) -> str:
     return f"{text}\n\n{markdown(heading, rows)}"
 
 
-def scratch(found: Summaries) -> str:
+def scratch(found: Summaries, plan: Plan) -> str:
     rows = []
     for task, methods in found.items():
         gap = (
@@ -116,8 +116,9 @@ def scratch(found: Summaries) -> str:
     if not rows:
         return ""
     heading = ["set", "from random weights", "from the shipped weights", "difference"]
-    text = (
-        "## What pre-training gives\n\nFull fine-tuning from either start, same budget and search."
+    searched = plan.rates_of_others
+    text = "## What pre-training gives\n\nFull fine-tuning from either start, same budget" + (
+        f"; from random weights at the rate found on {searched}." if searched else " and search."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
 

@@ -32,14 +32,18 @@ A Point-MAE of {embed_dim} channels, {depth} blocks, {num_heads} heads, for {num
 
 - **Task**: rebuild {mask:.0f} % hidden patches, and draw the whole cloud from the summary token
   beside the maximum over the visible tokens (`pyg_peft.backbones.PointMAECompletion`).
-- **Data**: {clouds:,} clouds without labels. 5,761 shapes of the LDraw.org Parts Library (CC BY
-  2.0, five files 4.0; by LDraw.org and its contributors), 1,389 game assets by Quaternius (CC0),
-  and 6,000 shapes of `pyg_peft.datasets.ProceduralStream`. Nothing of ModelNet, ShapeNet, the
+- **Data**: {clouds:,} clouds without labels. 5,761 shapes of the "LDraw.org Parts Library", by
+  LDraw.org and its contributors, under CC BY 2.0
+  (https://creativecommons.org/licenses/by/2.0/), five files also under CC BY 4.0
+  (https://creativecommons.org/licenses/by/4.0/), taken from the repository
+  gkjohnson/ldraw-parts-library at 1f24cac; changed here: flattened, turned z up, sampled to points,
+  centred and scaled. 1,389 game assets by Quaternius (CC0), from trebeljahr/quaternius-showcase at
+  eab2e43. 6,000 shapes of `pyg_peft.datasets.ProceduralStream`. Nothing of ModelNet, ShapeNet, the
   Princeton Shape Benchmark, ScanObjectNN or any LiDAR set. LEGO is a trademark of the LEGO Group,
   which does not sponsor or endorse this.
 - **Run**: {steps:,} steps of {batch_size} clouds ({epochs} epochs), {minutes:.0f} minutes on one
-  core, seed {seed}, last loss {loss:.5f}. Configuration: `benchmarks/accuracy/point_mae_tiny.yaml`;
-  log: `benchmarks/accuracy/results/{stem}_log.jsonl`.
+  core with matrix products in bfloat16, seed {seed}, last loss {loss:.5f}. Configuration:
+  `benchmarks/accuracy/point_mae_tiny.yaml`; log: `benchmarks/accuracy/results/{stem}_log.jsonl`.
 - **Input**: z up, mean at the origin, farthest point at distance 1, 1,024 points.
 - **Use**: to try parameter-efficient tuning on a laptop, for examples and tests. It is small, and
   it was trained for an hour: for the accuracy of papers take published weights of larger models.
@@ -62,17 +66,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
     parser.add_argument("--name", required=True)
+    parser.add_argument("--weights_folder", type=Path, default=FOLDER)
+    parser.add_argument("--log_folder", type=Path, default=HERE / "results")
     args = parser.parse_args()
     state = torch.load(args.run / "checkpoint.pth", map_location="cpu", weights_only=True)
     sizes, options = state["identity"]["model"], state["identity"]["options"]
-    total = options["epochs"] * (state["identity"]["clouds"] // options["batch_size"])
+    total = options["epochs"] * (state["identity"]["corpus"]["clouds"] // options["batch_size"])
     if state["step"] != total:
         raise SystemExit(f"Expected a finished run of {total} steps (got {state['step']})")
     tensors = encoder_of(state)
     data = save({name: tensors[name].contiguous() for name in sorted(tensors)})
     stem = args.name.replace("-", "_")
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{stem}.safetensors").write_bytes(data)
+    args.weights_folder.mkdir(exist_ok=True)
+    (args.weights_folder / f"{stem}.safetensors").write_bytes(data)
     sha256 = hashlib.sha256(data).hexdigest()
     losses = [json.loads(line) for line in state["lines"] if "loss" in json.loads(line)]
     card = CARD.format(
@@ -81,15 +87,15 @@ def main() -> None:
         sha256=sha256,
         mask=100 * sizes["mask_ratio"],
         parameters=sum(p.numel() for p in tensors.values() if p.dtype == torch.float16),
-        clouds=state["identity"]["clouds"],
+        clouds=state["identity"]["corpus"]["clouds"],
         steps=state["step"],
         minutes=state["seconds"] / 60,
         loss=losses[-1]["loss"],
         **{name: sizes[name] for name in ("embed_dim", "depth", *KEPT)},
         **{name: options[name] for name in ("batch_size", "epochs", "seed")},
     )
-    (FOLDER / f"{stem}.md").write_text(card)
-    shutil.copyfile(args.run / "log.jsonl", HERE / "results" / f"{stem}_log.jsonl")
+    (args.weights_folder / f"{stem}.md").write_text(card)
+    shutil.copyfile(args.run / "log.jsonl", args.log_folder / f"{stem}_log.jsonl")
     kept = {name: sizes[name] for name in KEPT}
     print(f"{len(data) / 2**20:.2f} MiB")
     print(f'"{args.name}": PretrainedFile("{stem}.safetensors", "{sha256}", {kept}),')

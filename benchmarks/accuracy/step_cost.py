@@ -40,7 +40,7 @@ def main() -> int:
     torch.set_num_threads(1)
     task = options.task or next(iter(plan.tasks))
     rows = [
-        Row(Slot(task, method, 0, None), plan.rates_of(task)[0])
+        Row(Slot(task, method, 0, None), plan.rates_of(task, method)[0])
         for method in plan.methods
         if plan.fits(task, method)
     ]
