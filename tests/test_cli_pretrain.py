@@ -91,7 +91,12 @@ def test_a_device_that_is_not_there(tmp_path, capsys, name):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_a_device_that_is_not_supported(tmp_path, capsys):
+    assert pretrain(tmp_path / "out", "--device=meta") == 2
+    assert "to be a CPU or a CUDA device (got 'meta')" in capsys.readouterr().err
+
+
+@pytest.mark.gpu
 def test_a_run_on_a_gpu_goes_on_and_can_be_looked_at(tmp_path):
     assert pretrain(tmp_path, "--device=cuda", "--options.max_minutes=0") == 0
     watching = ("--look_every=1", "--probe=procedural:60")

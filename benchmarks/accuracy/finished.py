@@ -1,5 +1,7 @@
-"""The finished rows, one JSON file each; rows of another configuration, or of
-other defaults of the library, are stale."""
+"""The finished rows, one JSON file each.
+
+Rows of another configuration, or of other defaults of the library, are stale.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plan import Plan, Row, Slot
-from provenance import resolve
+from provenance import agrees, resolve
 
 
 class Results:
@@ -19,8 +21,8 @@ class Results:
         self.stale: list[Row] = []
         self._found: dict[Row, dict[str, Any]] = {}
         for slot in plan.slots():
-            for lr in plan.rates_of(slot.task, slot.method):
-                self.read(Row(slot, lr))
+            for found in plan.search(slot):
+                self.read(Row(slot, found.lr))
 
     def read(self, row: Row) -> None:
         """Look at the row's file, if there is one."""
@@ -29,7 +31,7 @@ class Results:
             return
         record = json.loads(path.read_text())
         # Rows from before this was recorded count as made with the defaults of today.
-        as_now = record.get("resolved") in (None, resolve(self.plan, row))
+        as_now = agrees(record.get("resolved", {}), resolve(self.plan, row))
         if as_now and record["config"] == self.plan.config(row):
             self._found[row] = record
         else:

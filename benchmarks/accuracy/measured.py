@@ -3,11 +3,12 @@
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from backbones import RANDOM
 from cells import markdown, number
 from finished import Results
-from plan import Plan, weights_hash
+from plan import Plan, Row, Slot, weights_hash
 from sections import FULL, Summaries
 from summary import mean_and_spread, missing
 
@@ -15,14 +16,21 @@ PROBED = "modelnet10/modelnet10.npz"
 AIM = 12  # points that the shipped weights should be better than random ones
 
 
-def cost(folder: Path) -> str:
+def cost(folder: Path, plan: Plan) -> str:
     """Of one sitting, so that methods are compared on the same machine."""
     path = folder / "step_cost.json"
     if not path.is_file():
         return ""
     record = json.loads(path.read_text())
-    base, rows = record["methods"][FULL], []
-    for method, step in record["methods"].items():
+    fresh = {
+        method: step
+        for method, step in record["methods"].items()
+        if method in plan.methods and step["config"] == plan.config(_row(record, method, step))
+    }
+    if FULL not in fresh:
+        return ""
+    base, rows = fresh[FULL], []
+    for method, step in fresh.items():
         each = 1000 * step["cpu_seconds"] / step["clouds"]
         share = step["cpu_seconds"] / base["cpu_seconds"]
         memory = step["peak_megabytes"] / base["peak_megabytes"]
@@ -37,6 +45,10 @@ def cost(folder: Path) -> str:
     )
     heading = ["method", "ms a cloud", "of full", "MB", "of full", "input"]
     return f"{text}\n\n{markdown(heading, rows)}"
+
+
+def _row(record: dict[str, Any], method: str, step: dict[str, Any]) -> Row:
+    return Row(Slot(record["task"], method, 0, None), step["lr"])
 
 
 def checks(results: Results) -> str:
@@ -100,21 +112,27 @@ def probes(folder: Path, plan: Plan) -> str:
     )
 
 
-def again(folder: Path, found: Summaries) -> str:
-    """Rows that were run a second time from their configuration."""
-    rows = []
-    for path in sorted((folder / "again").rglob("*.json")):
+def again(results: Results, found: Summaries) -> str:
+    """Rows that were run a second time from their configuration, if they are still in the table."""
+    rows, current = [], {row.file: results[row] for row in results.rows()}
+    for path in sorted((results.folder / "again").rglob("*.json")):
         record = json.loads(path.read_text())
+        scores = [record[when]["test"]["accuracy"] for when in ("before", "now")]
+        if record["row"] not in current:
+            continue
+        if current[record["row"]]["test"]["accuracy"] != scores[0]:
+            continue
         task, method = Path(record["row"]).parts[:2]
         summary = found.get(task, {}).get(method)
         spread = None if summary is None else mean_and_spread(list(summary.overall.values()))[1]
-        scores = [f"{100 * record[time]['test']['accuracy']:.2f}" for time in ("before", "now")]
-        rows.append([record["row"], *scores, "" if spread is None else f"{100 * spread:.2f}"])
+        cells = [f"{100 * score:.2f}" for score in scores]
+        rows.append([record["row"], *cells, "" if spread is None else f"{100 * spread:.2f}"])
     if not rows:
         return ""
     heading = ["row", "test accuracy", "again", "standard deviation over seeds"]
     text = (
-        "## Rows run again\n\nFrom their committed configuration, on another day and machine "
+        "## Rows run again\n\nFrom their committed configuration, in a later session, mostly on "
+        "another machine: the files below `results/again` name commits and processors "
         "(`run.py --again ROW`)."
     )
     return f"{text}\n\n{markdown(heading, rows)}"

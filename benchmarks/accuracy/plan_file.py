@@ -1,6 +1,7 @@
 """Read a plan from its file."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ def load_plan(path: Path) -> Plan:
     """
     content = yaml.safe_load(path.read_text())
     methods = {name: Method(name) for name in METHODS}
+    known = {entry.name for entry in fields(Plan)} | {"variants", "sets"}
+    known -= {"methods", "tasks"}
+    if strange := sorted(set(content) - known):
+        raise ValueError(f"Expected keys of {', '.join(sorted(known))} (got {', '.join(strange)})")
     for name, values in content.get("variants", {}).items():
         methods[name] = Method(**{**values, "rates": tuple(values.get("rates", ()))})
     main = tuple(content["main"])
@@ -30,6 +35,9 @@ def load_plan(path: Path) -> Plan:
     tasks: dict[str, Task] = {}
     for name, values in content["sets"].items():
         several = {key: tuple(values.get(key, ())) for key in LISTS}
+        names = {entry.name for entry in fields(Task)}
+        if strange := sorted(set(values) - names):
+            raise ValueError(f"Expected '{name}' to have keys of {sorted(names)} (got {strange})")
         settings: dict[str, Any] = {**values, **several}
         tasks[name] = Task(**settings)
     plan = Plan(
@@ -77,4 +85,12 @@ def load_plan(path: Path) -> Plan:
     for key, name in named:
         if name not in known[key]:
             raise ValueError(f"Expected '{key}' to be one of {', '.join(known[key])} (got {name})")
+    if origin := plan.rates_of_others:
+        place = plan.tasks[origin]
+        others = [name for name in plan.methods if name not in plan.main]
+        if place.folds or place.rates_of or not all(plan.fits(origin, name) for name in others):
+            raise ValueError(
+                "Expected 'rates_of_others' to be a set without folds and with a search of its "
+                f"own, of all methods that are not main (got {origin})"
+            )
     return plan

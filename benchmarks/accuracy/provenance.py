@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from plan import Plan, Row
 
-from pyg_peft.cli.method import make_config
-from pyg_peft.training.fitting import FitOptions
+from pyg_peft.training.fit_options import FitOptions
+from pyg_peft.tuners import METHODS
 
 PACKAGES = ("pyg_peft", "torch", "torch_geometric", "lightning", "numpy")
 HERE = Path(__file__).resolve().parent
@@ -30,10 +30,22 @@ def resolve(plan: Plan, row: Row) -> dict[str, Any]:
 
     A row that says otherwise was made when the library had other defaults.
     """
-    config = plan.config(row)
-    method = make_config(config["method"], config["settings"])
-    settings = {"method": method.to_dict(), "fit": asdict(fit_options(row))}
+    config, fit = plan.config(row), asdict(fit_options(row))
+    for name in ("cache", "logger"):  # change no weights
+        del fit[name]
+    method = METHODS[config["method"]].from_dict(config["settings"])
+    settings = {"method": method.to_dict(), "fit": fit}
     return json.loads(json.dumps(settings))  # as a file holds it: lists, no tuples
+
+
+def agrees(recorded: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether both say the same where both say something: a new setting starts out neutral."""
+    return all(
+        recorded[part][name] == value
+        for part in recorded.keys() & now.keys()
+        for name, value in now[part].items()
+        if name in recorded[part]
+    )
 
 
 def describe(plan: Plan, row: Row) -> dict[str, Any]:
@@ -57,7 +69,10 @@ def describe(plan: Plan, row: Row) -> dict[str, Any]:
 def commit() -> str:
     """The commit of this checkout, marked if tracked files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    try:
+        found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
     return found.stdout.strip() or "unknown"
 
 

@@ -52,6 +52,7 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
     base = open_base(plan, row, config["weights"], data.num_classes)
     bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
     model = make_model(base, config["method"], config["settings"], bank, row.slot.seed)
+    origin = describe(plan, row)  # of the code that trains, whatever is committed meanwhile
     shared = SharedFeatures(model, config, folder) if can_cache(model, data) else None
     cost = measure_cost(model, data, shared is not None) if row.slot.seed == 0 else None
     body = {k: t for k, t in base.state_dict().items() if _is_body(k)}
@@ -98,7 +99,7 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - begun, 1),
         "base_fingerprint": fingerprint(body),
-        **describe(plan, row),
+        **origin,
     }
 
 
@@ -148,6 +149,7 @@ def _step(writer: Any, model: PeftModel, data: ShapeDataModule, caches: bool) ->
         call = model.precompute(**call)
     trained = [parameter for _, parameter in trainable_parameters(model)]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was before
     before, times = _resident("VmRSS"), []
     for _ in range(5):
         begun = time.process_time()

@@ -142,9 +142,9 @@ def repeat(plan: Plan, results: Results, name: str, features: Path) -> int:
     record = {
         "row": name,
         **{
-            time: {split: {"accuracy": r[split]["accuracy"]} for split in ("val", "test")}
+            when: {split: {"accuracy": r[split]["accuracy"]} for split in ("val", "test")}
             | {key: r.get(key) for key in ("commit", "machine", "versions")}
-            for time, r in (("before", old), ("now", new))
+            for when, r in (("before", old), ("now", new))
         },
     }
     write(results.folder / "again" / name, record)

@@ -44,7 +44,9 @@ def main() -> int:
         for method in plan.methods
         if plan.fits(task, method)
     ]
-    data = open_case(plan.data, plan.tasks[task], rows[0].slot, plan.config(rows[0])["training"])
+    training, backbone = plan.config(rows[0])["training"], plan.backbone(task)
+    axes = (0, 1, 2) if backbone is None else backbone.axes
+    data = open_case(plan.data, plan.tasks[task], rows[0].slot, training, axes)
     models = {row.slot.method: make(plan, row, data) for row in rows}
     least: dict[str, dict[str, Any]] = {}
     for number in range(options.rounds):
@@ -54,6 +56,8 @@ def main() -> int:
             for key in ("cpu_seconds", "peak_megabytes"):
                 best[key] = min(best[key], found[key])
         say(f"round {number + 1} of {options.rounds}")
+    for row in rows:  # so that the page can tell when it is out of date
+        least[row.slot.method] |= {"lr": row.lr, "config": plan.config(row)}
     origin = describe(plan, rows[0])
     del origin["resolved"]  # of one method only
     write(options.output, {"task": task, "rounds": options.rounds, "methods": least, **origin})

@@ -35,8 +35,9 @@ class Difference:
     ``corrected`` is the error for resamplings whose training sets overlap (Nadeau and Bengio
     2003); the plain one is too small for these. The resamplings are the seeds where each divides
     the clouds anew, and the folds, averaged over seeds, where these are the same for all seeds.
-    ``None`` where the test set is always the same: there the plain error tells how much seeds
-    matter, not how much the choice of test clouds does.
+    ``None`` where the test set is always the same, so that the plain error tells how much seeds
+    matter and not how much the choice of test clouds does, and in few-shot episodes, whose few
+    training clouds hardly overlap.
     """
 
     mean: float
@@ -106,8 +107,8 @@ def compare(one: Summary, other: Summary) -> Difference | None:
     )
     corrected = None
     if len(resampled) > 1:
-        clouds = one.records[0]["clouds"]
-        ratio = clouds["test"] / (clouds["train"] + clouds["val"])
+        sizes = [record["clouds"] for record in one.records]
+        ratio = statistics.mean(clouds["test"] / clouds["train"] for clouds in sizes)
         corrected = statistics.stdev(resampled) * math.sqrt(1 / len(resampled) + ratio)
     return Difference(statistics.mean(gaps), spread / math.sqrt(len(gaps)), corrected, len(gaps))
 

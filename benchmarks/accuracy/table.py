@@ -41,7 +41,7 @@ def generate(results: Results, plan: Plan, graphs: tuple[Results, Plan] | None =
     if found:
         parts += [overview(found, plan), claim(found), scratch(found, plan)]
         parts += [one_set(task, methods, plan) for task, methods in found.items()]
-        parts += [cost(results.folder), checks(results), again(results.folder, found)]
+        parts += [cost(results.folder, plan), checks(results), again(results, found)]
     if graphs is not None:
         parts.append(other_backbones(collect(*graphs), *graphs))
     parts.append(absent(results, plan))

@@ -3,11 +3,13 @@
 The run can be killed at any moment: the same command goes on where the last checkpoint was.
 """
 
+from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from tqdm import tqdm
 
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
 from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
@@ -73,7 +75,7 @@ def run(
         torch.set_num_threads(threads)
     place = find_device(device)
     names = [data] if isinstance(data, str) else data
-    corpus = open_corpus(names, splits=splits, num_points=options.views.num_points)
+    corpus = open_corpus(names, splits=splits, num_points=options.views.num_points, progress=_bar)
     torch.manual_seed(options.seed)
     network = TASKS[task](**sizes).to(place)
     count = sum(p.numel() for p in network.parameters())
@@ -100,6 +102,10 @@ def run(
         say("The time was up before the end: more --options.max_minutes go on from here.")
 
 
+def _bar(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
+    return tqdm(items, desc=name, total=count, leave=False, disable=None)
+
+
 def find_device(name: str) -> torch.device:
     """The device of that name.
 
@@ -115,4 +121,6 @@ def find_device(name: str) -> torch.device:
         raise ValueError(
             f"Expected 'device' to be 'auto' or a device that is there (got {name!r}: {error})"
         ) from error
+    if device.type not in ("cpu", "cuda"):  # nothing else is tried, and MPS has no float64
+        raise ValueError(f"Expected 'device' to be a CPU or a CUDA device (got {name!r})")
     return device

@@ -1,13 +1,12 @@
 """From words on the command line to the unlabelled clouds of pre-training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from tqdm import tqdm
 
 from pyg_peft.datasets import Normalize, ProceduralStream, ScanEffects, ShapeFolder
 from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
@@ -37,19 +36,28 @@ _STREAMS: dict[str, dict[str, Any]] = {
     "scans": {"difference_probability": 0.5, "scan": ScanEffects()},
 }
 _LEAST_POINTS = 1024
+_UP = {"shapenet": "y", "scanobjectnn": "y"}  # z elsewhere
+
+# Goes round what is made or read, with its name and number: a bar, for instance.
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def open_corpus(
-    specs: Sequence[str], *, splits: WhichSplits = "train", num_points: int = 1024
+    specs: Sequence[str],
+    *,
+    splits: WhichSplits = "train",
+    num_points: int = 1024,
+    progress: Progress = lambda items, name, count: items,
 ) -> Corpus:
-    """Join the clouds that ``specs`` name, centred and scaled into the unit ball.
+    """Join the clouds that ``specs`` name, z up, centred and scaled into the unit ball.
 
     Args:
         specs: each one of the shorthands in :data:`CORPUS_SHORTHANDS`.
         splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
             from shapes that are to test it; ``"all"`` reads everything.
-        num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of a
-            mesh of PyG's data sets twice as many are drawn.
+        num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
+            meshes and clouds of PyG's data sets and ScanObjectNN at most twice as many are drawn.
+        progress: goes round shapes that take long to make or read.
 
     Raises:
         ValueError: a name is none of these; a source holds no shapes, or ones that cannot be read.
@@ -61,16 +69,20 @@ def open_corpus(
         kind, _, rest = spec.partition(":")
         if kind in _STREAMS and rest.isdecimal() and int(rest) > 0:
             stream = ProceduralStream(max(num_points, _LEAST_POINTS), **_STREAMS[kind])
-            clouds += _show((stream.shape(row) for row in range(int(rest))), spec, int(rest))
+            made = (stream.shape(row) for row in range(int(rest)))
+            clouds += [_pos(shape) for shape in progress(made, spec, int(rest))]
         elif kind in _DOWNLOADS and rest:
-            clouds += _dataset_clouds(spec, splits, num_points)
+            prepare = Preprocessing(2 * num_points, up_axis=_UP.get(kind, "z")).evaluation()
+            for dataset in _datasets(spec, splits):
+                read = (prepare(item) for item in dataset)
+                clouds += [_pos(item) for item in progress(read, spec, len(dataset))]
         elif Path(spec).suffix == ".npz" and Path(spec).is_file():
             clouds += _npz_clouds(Path(spec), splits)
         elif Path(spec).is_dir():
             clouds += _folder_clouds(Path(spec), splits)
         else:
             raise ValueError(
-                f"Expected 'data' to be one of\n{CORPUS_SHORTHANDS}\nthat exists (got {spec!r})"
+                f"Expected 'data' to exist and to be one of\n{CORPUS_SHORTHANDS}\n(got {spec!r})"
             )
     return Corpus(clouds)
 
@@ -85,15 +97,11 @@ def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
     return [_normalised(torch.from_numpy(file.positions(row))) for row in rows]
 
 
-def _dataset_clouds(spec: str, splits: WhichSplits, num_points: int) -> list[Tensor]:
-    """Clouds of one of PyG's data sets or ScanObjectNN; points are drawn from meshes."""
+def _datasets(spec: str, splits: WhichSplits) -> list[Any]:
+    """Those of PyG's data sets, or of ScanObjectNN."""
     source = open_source(spec)
     sets = [source.train] if splits == "train" else [source.train, source.val, source.test]
-    prepare = Preprocessing(2 * num_points).evaluation()
-    found: list[Tensor] = []
-    for dataset in (one for one in sets if one is not None):
-        found += _show((prepare(item) for item in dataset), spec, len(dataset))
-    return found
+    return [one for one in sets if one is not None]
 
 
 def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
@@ -115,11 +123,6 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
     return [_normalised(torch.from_numpy(file.positions(row))) for row in range(len(names))]
 
 
-def _show(items: Iterable[Any], spec: str, count: int) -> list[Tensor]:
-    """Positions of ``items``, with a bar where somebody watches."""
-    return [_pos(item) for item in tqdm(items, desc=spec, total=count, leave=False, disable=None)]
-
-
 def _normalised(pos: Tensor) -> Tensor:
     return _pos(Normalize()(Data(pos=pos)))
 
@@ -130,4 +133,4 @@ def _pos(data: Data) -> Tensor:
     return data.pos
 
 
-__all__ = ["CORPUS_SHORTHANDS", "WhichSplits", "open_corpus"]
+__all__ = ["CORPUS_SHORTHANDS", "Progress", "WhichSplits", "open_corpus"]

@@ -122,11 +122,16 @@ def test_a_row_of_other_defaults_is_stale(modules: dict[str, Any], plan: Any, tm
     record["resolved"]["method"]["num_prompts"] = 5
     path.write_text(json.dumps(record))
     assert modules["finished"].Results(tmp_path, plan).stale == [row]
+    # A setting that the library did not have then, or has no longer, says nothing.
+    record["resolved"] = {"method": {"gone": 1}, "fit": {"lr": 1e-3}}
+    path.write_text(json.dumps(record))
+    assert row in modules["finished"].Results(tmp_path, plan)
 
 
 def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     Slot, Row, summary = modules["plan"].Slot, modules["plan"].Row, modules["summary"]
     right = {"full_fine_tuning": [(4, 6), (8, 8)], "point_peft": [(6, 8), (8, 10)]}
+    sizes = {"train": 24, "val": 6, "test": 15}
     for method, seeds in right.items():
         for seed, folds in enumerate(seeds):
             for fold, hits in enumerate(folds):
@@ -139,8 +144,11 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     assert peft.overall == pytest.approx({0: 0.85, 1: 0.95})
     gap = summary.compare(peft, full)
     assert (gap.mean, gap.error, gap.count) == pytest.approx((0.075, 0.025, 2))
+    for record in [*peft.records, *full.records]:
+        record["clouds"] = sizes
     # Folds are the same for all seeds: 0.05 and 0.1 over both, trained on overlapping sets.
-    assert gap.corrected == pytest.approx(0.05 / 2**0.5 * (0.5 + 20 / 40) ** 0.5)
+    expected = 0.05 / 2**0.5 * (1 / 2 + 15 / 24) ** 0.5
+    assert summary.compare(peft, full).corrected == pytest.approx(expected)
     for record in peft.records:
         record["config"]["fold"] = None
     for record in full.records:
@@ -149,7 +157,7 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     for record in peft.records:
         record["config"]["test_fraction"] = 1 / 3
     corrected = summary.compare(peft, full).corrected
-    assert corrected == pytest.approx(0.025 * 2**0.5 * (0.5 + 20 / 40) ** 0.5)
+    assert corrected == pytest.approx(0.025 * 2**0.5 * (1 / 2 + 15 / 24) ** 0.5)
     text = modules["table"].generate(results, plan)
     assert "| folded | 82.5 ± 10.6 | 90.0 ± 7.1 |" not in text  # not one of the claim's sets
     assert "| full_fine_tuning | 9 | 5 | 100.0 | 2 | 0 | 82.5 ± 10.6 |" in text
@@ -200,6 +208,58 @@ def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     assert costs["linear_probe"]["cached"] and not costs["full_fine_tuning"]["cached"]
 
 
+def test_costs_and_repeated_rows_on_the_page(modules: dict[str, Any], plan: Any, tmp_path: Path):
+    Results, Slot, Row = modules["finished"].Results, modules["plan"].Slot, modules["plan"].Row
+    measured = modules["measured"]
+    rows = [Row(Slot("small", name, 0, None), 1e-3) for name in ("full_fine_tuning", "lora")]
+    steps = {
+        row.slot.method: {
+            "clouds": 16,
+            "cpu_seconds": 0.32 / (1 + number),
+            "peak_megabytes": 100.0,
+            "cached": number == 1,
+            "lr": 1e-3,
+            "config": plan.config(row),
+        }
+        for number, row in enumerate(rows)
+    }
+    record = {"task": "small", "rounds": 2, "methods": steps}
+    (tmp_path / "step_cost.json").write_text(json.dumps(record))
+    text = measured.cost(tmp_path, plan)
+    assert "| full_fine_tuning | 20.0 | 1.00 | 100 | 1.00 | from points |" in text
+    assert "| lora | 10.0 | 0.50 | 100 | 1.00 | frozen tokens are kept |" in text
+    steps["lora"]["config"] = {**steps["lora"]["config"], "epochs": 99}
+    (tmp_path / "step_cost.json").write_text(json.dumps(record))
+    assert "lora" not in measured.cost(tmp_path, plan)
+
+    write(plan, rows[1], tmp_path, val=0.5, test=4)
+    path = tmp_path / rows[1].file
+    done = json.loads(path.read_text())
+    done["test"]["accuracy"] = 0.7
+    path.write_text(json.dumps(done))
+    twice = {"row": rows[1].file, "before": {"test": {"accuracy": 0.7}}}
+    (tmp_path / "again").mkdir()
+    file = tmp_path / "again" / "one.json"
+    file.write_text(json.dumps({**twice, "now": {"test": {"accuracy": 0.65}}}))
+    assert "lr0.001.json | 70.00 | 65.00 |  |" in measured.again(Results(tmp_path, plan), {})
+    twice["before"]["test"]["accuracy"] = 0.6
+    file.write_text(json.dumps({**twice, "now": {"test": {"accuracy": 0.65}}}))
+    assert measured.again(Results(tmp_path, plan), {}) == "", "the row was replaced since"
+
+
+def test_mistakes_in_a_plan_are_named(modules: dict[str, Any], tmp_path: Path):
+    path, load = tmp_path / "plan.yaml", modules["plan_file"].load_plan
+    text = PLAN.format(data=tmp_path)
+    for wrong, match in (
+        (text + "claims: [lora]\n", r"Expected keys of .* \(got claims\)"),
+        (text.replace("claim_seeds", "main_seeds"), r"'small' to have keys .*main_seeds"),
+        (text + "rates_of_others: folded\n", "'rates_of_others' to be a set without folds"),
+    ):
+        path.write_text(wrong)
+        with pytest.raises(ValueError, match=match):
+            load(path)
+
+
 def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_path: Path):
     Results, Slot, Row = (
         modules["finished"].Results,
@@ -224,17 +284,20 @@ def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_pa
 def test_methods_that_are_not_main_may_search_on_one_set(modules: dict[str, Any], tmp_path: Path):
     Results, Slot, Row = modules["finished"].Results, modules["plan"].Slot, modules["plan"].Row
     path = tmp_path / "plan.yaml"
-    path.write_text(PLAN.format(data=tmp_path).replace(", methods: *main", ""))
+    path.write_text(PLAN.format(data=tmp_path).replace("methods: *main", "rates: [0.5]"))
     with path.open("a") as file:
         file.write("rates_of_others: small\n")
     plan = modules["plan_file"].load_plan(path)
     searched, slot = Slot("small", "lora", 0, None), Slot("folded", "lora", 0, 1)
     assert plan.search(slot) == plan.search(searched) == [Row(searched, lr) for lr in plan.rates]
     main = Slot("folded", "point_peft", 0, 1)
-    assert plan.search(main) == [Row(main, lr) for lr in plan.rates]
+    assert plan.search(main) == [Row(main, 0.5)]
     for lr in plan.rates:
         write(plan, Row(searched, lr), tmp_path, val=lr, test=1)
     assert Results(tmp_path, plan).wanted(slot) == [Row(slot, plan.rates[-1])]
+    write(plan, Row(slot, plan.rates[-1]), tmp_path, val=0.5, test=3)
+    found = Results(tmp_path, plan).record(slot)
+    assert found is not None and found["test"]["confusion"][0] == [3, 7]
 
 
 def test_shapes_of_some_categories(modules: dict[str, Any], tmp_path: Path):

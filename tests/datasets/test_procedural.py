@@ -17,6 +17,7 @@ from pyg_peft.datasets import (
 )
 from pyg_peft.datasets.procedural import parts
 from pyg_peft.datasets.procedural.draw import Draw
+from pyg_peft.datasets.procedural.recipes import carve
 from pyg_peft.datasets.procedural.union import mirrors, sample_union, turns
 
 # PyG types an item as a union, on which no attribute can be read.
@@ -159,9 +160,23 @@ def test_two_holes_and_a_part_share_no_surface():
         assert np.hypot(points[:, 0] - middle, points[:, 1]).min() > 0.48
 
 
-def test_a_shape_differs_by_what_is_cut_out():
-    plain, carved = make_stream(64), make_stream(64, difference_probability=1.0)
-    assert not torch.equal(plain.shape(3).pos, carved.shape(3).pos)
+def test_carving_takes_some_of_a_part_and_leaves_some():
+    ball = parts.lathe(parts.bulge(2.0, steps=25), parts.disc()).place((0.5, 0.8, 1.0), (1, 0, 0))
+    whole = sample_union(Draw(0), [ball], 2000)
+    for key in range(20):
+        holes = carve(Draw(key), [ball])
+        assert 1 <= len(holes) <= 2
+        gone = np.zeros(len(whole), bool)
+        for hole in holes:
+            gone |= hole.contains((whole - hole.shift) @ np.linalg.inv(hole.matrix).T)
+        assert 0.001 < gone.mean() < 0.6
+        left = sample_union(Draw(1), [ball], 500, holes)
+        for hole in holes:
+            local = (left - hole.shift) @ np.linalg.inv(hole.matrix).T
+            assert not hole.contains(local * 1.05).any()
+
+
+def test_holes_come_as_often_as_asked_for():
     some = make_shapes(num_shapes=40, num_points=64, difference_probability=0.5)
     whole = make_shapes(num_shapes=40, num_points=64, difference_probability=1e-9)
     changed = [not torch.equal(some[i].pos, whole[i].pos) for i in range(40)]

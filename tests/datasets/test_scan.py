@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from pyg_peft.datasets import ProceduralShapes, ScanEffects
+from pyg_peft.datasets import ProceduralShapes, ProceduralStream, ScanEffects
 from pyg_peft.datasets.procedural.draw import Draw
-from pyg_peft.datasets.procedural.scan import OVERSAMPLING, scan
+from pyg_peft.datasets.procedural.scan import _FAR, _NEAR, OVERSAMPLING, _visible, scan
 
 CLEAN = ScanEffects(one_sided=0.0, max_holes=0, density=0.0, noise=0.0)
 
@@ -22,7 +23,7 @@ def ball(size: int) -> np.ndarray:
 def sensor(key: int) -> np.ndarray:
     """Where the sensor of this key stands."""
     draw = Draw(key)
-    return draw.uniform(1.5, 4.0) * draw.direction()
+    return draw.uniform(_NEAR, _FAR) * draw.direction()
 
 
 def seen(points: np.ndarray, place: np.ndarray) -> np.ndarray:
@@ -50,6 +51,21 @@ def test_one_side_is_what_the_sensor_sees(key):
     assert (depth > -0.2).all(), "points far behind the horizon"
     assert (depth < 0).mean() < 0.1
     assert depth.max() > 0.9 * seen(points, place).max()
+
+
+def test_the_stream_has_enough_points_that_are_seen():
+    """Hidden points make up where too few are seen; that must stay the exception."""
+    hidden = []
+    for key in range(24):
+        points = ProceduralStream(OVERSAMPLING * 256).shape(key).pos.double().numpy()
+        points = points - points.mean(axis=0)
+        points /= np.linalg.norm(points, axis=1).max()
+        ray = points - sensor(key)
+        visible = points[_visible(ray, np.linalg.norm(ray, axis=1))]
+        found = scan(Draw(key), points, 256, replace(CLEAN, one_sided=1.0, density=2.0))
+        gap = np.linalg.norm(found[:, None] - visible, axis=2).min(axis=1)
+        hidden.append((gap > 1e-9).mean())
+    assert np.mean(hidden) < 0.05 and np.median(hidden) == 0
 
 
 def test_hidden_points_make_up_for_missing_ones():
@@ -88,19 +104,29 @@ def test_noise_is_along_the_rays():
     moved, ray = noisy - clean, clean - place
     across = np.cross(moved, ray) / np.linalg.norm(ray, axis=1)[:, None]
     assert np.abs(across).max() < 1e-12
-    assert 0 < np.linalg.norm(moved, axis=1).std() < 0.05
+    error = (moved * ray).sum(axis=1) / np.linalg.norm(ray, axis=1)
+    assert 0.001 < error.std() < 0.05 and abs(error.mean()) < 0.01
 
 
 def test_labelled_shapes_can_be_scanned():
-    shapes: Any = ProceduralShapes(num_shapes=12, num_points=96, scan=ScanEffects())
-    assert OVERSAMPLING > 1
+    sizes = {"num_shapes": 12, "num_points": 256}
+    whole: Any = ProceduralShapes(**sizes)
+    seen: Any = ProceduralShapes(**sizes, scan=replace(CLEAN, one_sided=1.0))
+    spread = []
     for number in range(12):
-        item = shapes[number]
-        assert item.pos.shape == (96, 3) and int(item.y) == number
+        item = seen[number]
+        assert item.pos.shape == (256, 3) and int(item.y) == number
+        spread.append([torch.pdist(one.pos).min() for one in (item, whole[number])])
+    one_side, all_sides = torch.tensor(spread).mean(dim=0)
+    assert one_side < all_sides, "as many points on less of the surface are closer together"
 
 
 @pytest.mark.parametrize(
-    "values", [{"one_sided": 1.5}, {"max_holes": -1}, {"density": float("nan")}, {"noise": -0.1}]
+    "values",
+    [
+        *({"one_sided": 1.5}, {"max_holes": -1}, {"max_holes": 1.5}),
+        *({"density": float("nan")}, {"density": float("inf")}, {"noise": -0.1}),
+    ],
 )
 def test_mistakes_are_named(values):
     with pytest.raises(ValueError, match=f"Expected '{next(iter(values))}'"):

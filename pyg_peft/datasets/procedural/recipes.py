@@ -173,7 +173,7 @@ def mixture(draw: Draw) -> list[Part]:
 def carve(draw: Draw, parts: list[Part]) -> list[Part]:
     """One or two prisms or cylinders to cut out of ``parts``: bores, notches and bites.
 
-    Each goes through a point of a part's surface; two of them are thinner than the part that they
+    Each goes through a point of a part's surface; two together are thinner than the part that they
     are cut from, so that they cannot swallow it.
     """
     found = []

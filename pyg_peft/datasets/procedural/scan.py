@@ -1,12 +1,16 @@
 """What a scanner makes of a shape: one side, uneven density, gaps, noise along its rays."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pyg_peft.datasets.procedural.draw import Draw
 
-OVERSAMPLING = 3  # points to start from, for each that is to remain
+# Points to start from, for each that is to remain: a sensor sees a third to two fifths of a ball, a
+# fifth of a shape of many parts, and holes and thin far sides need a surplus of what is seen.
+OVERSAMPLING = 8
+_NEAR, _FAR = 2.5, 8.0  # of the sensor, in radii of the shape
 # Radius of the sphere through which points are flipped, in farthest distances. Larger ones see more
 # of what lies in hollows, and begin to see through the surface.
 _FLIP = 30.0
@@ -20,11 +24,13 @@ class ScanEffects:
         one_sided: probability that only the side that faces a sensor remains.
         max_holes: up to so many balls are left empty.
         hole_radius: largest radius of these, in radii of the shape.
-        density: points thin out with this power of the distance to the sensor, which stands 1.5 to
-            4 radii from the middle; 2 is that of rays of equal spacing, 0 is even.
+        density: points thin out with this power of the distance to the sensor, which stands 2.5 to
+            8 radii from the middle; 2 is that of rays of equal spacing on surfaces that face it, 0
+            is even.
         noise: largest standard deviation of the error along the rays, in radii.
 
-    Raises: ``ValueError`` for a probability outside [0, 1], or anything negative.
+    Raises: ``ValueError`` for a probability outside [0, 1], anything negative or not finite, or a
+        number of holes that is not whole.
     """
 
     one_sided: float = 0.7
@@ -37,10 +43,11 @@ class ScanEffects:
         if not 0.0 <= self.one_sided <= 1.0:
             raise ValueError(f"Expected 'one_sided' to lie in [0, 1] (got {self.one_sided})")
         for name in ("max_holes", "hole_radius", "density", "noise"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"Expected '{name}' to be non-negative (got {getattr(self, name)})"
-                )
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"Expected '{name}' to be finite and non-negative (got {value})")
+        if self.max_holes != int(self.max_holes):
+            raise ValueError(f"Expected 'max_holes' to be a whole number (got {self.max_holes})")
 
 
 def scan(draw: Draw, points: np.ndarray, num_points: int, effects: ScanEffects) -> np.ndarray:
@@ -57,7 +64,7 @@ def scan(draw: Draw, points: np.ndarray, num_points: int, effects: ScanEffects) 
     """
     points = points - points.mean(axis=0)
     points /= np.sqrt((points * points).sum(axis=1).max())
-    sensor = draw.uniform(1.5, 4.0) * draw.direction()
+    sensor = draw.uniform(_NEAR, _FAR) * draw.direction()
     ray = points - sensor
     distance = np.sqrt((ray * ray).sum(axis=1))
     hidden = np.zeros(len(points), bool)
