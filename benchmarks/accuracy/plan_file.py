@@ -23,12 +23,12 @@ def load_plan(path: Path) -> Plan:
     """
     content = yaml.safe_load(path.read_text())
     methods = {name: Method(name) for name in METHODS}
-    known = {entry.name for entry in fields(Plan)} | {"variants", "sets"}
-    known -= {"methods", "tasks"}
-    if strange := sorted(set(content) - known):
-        raise ValueError(f"Expected keys of {', '.join(sorted(known))} (got {', '.join(strange)})")
+    keys = {entry.name for entry in fields(Plan)} - {"methods", "tasks"} | {"variants", "sets"}
+    if strange := sorted(set(content) - keys):
+        raise ValueError(f"Expected keys of {', '.join(sorted(keys))} (got {', '.join(strange)})")
     for name, values in content.get("variants", {}).items():
-        methods[name] = Method(**{**values, "rates": tuple(values.get("rates", ()))})
+        own: dict[str, Any] = {**values, "rates": tuple(values.get("rates", ()))}
+        methods[name] = Method(**own)
     main = tuple(content["main"])
     first = {name: methods[name] for name in main if name in methods}
     methods = {**first, **methods}  # in the order of the tables

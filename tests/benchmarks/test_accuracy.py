@@ -212,17 +212,11 @@ def test_costs_and_repeated_rows_on_the_page(modules: dict[str, Any], plan: Any,
     Results, Slot, Row = modules["finished"].Results, modules["plan"].Slot, modules["plan"].Row
     measured = modules["measured"]
     rows = [Row(Slot("small", name, 0, None), 1e-3) for name in ("full_fine_tuning", "lora")]
-    steps = {
-        row.slot.method: {
-            "clouds": 16,
-            "cpu_seconds": 0.32 / (1 + number),
-            "peak_megabytes": 100.0,
-            "cached": number == 1,
-            "lr": 1e-3,
-            "config": plan.config(row),
-        }
-        for number, row in enumerate(rows)
-    }
+    steps: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(rows):
+        times = {"clouds": 16, "cpu_seconds": 0.32 / (1 + number), "peak_megabytes": 100.0}
+        origin = {"cached": number == 1, "lr": 1e-3, "config": plan.config(row)}
+        steps[row.slot.method] = {**times, **origin}
     record = {"task": "small", "rounds": 2, "methods": steps}
     (tmp_path / "step_cost.json").write_text(json.dumps(record))
     text = measured.cost(tmp_path, plan)
@@ -237,7 +231,7 @@ def test_costs_and_repeated_rows_on_the_page(modules: dict[str, Any], plan: Any,
     done = json.loads(path.read_text())
     done["test"]["accuracy"] = 0.7
     path.write_text(json.dumps(done))
-    twice = {"row": rows[1].file, "before": {"test": {"accuracy": 0.7}}}
+    twice: dict[str, Any] = {"row": rows[1].file, "before": {"test": {"accuracy": 0.7}}}
     (tmp_path / "again").mkdir()
     file = tmp_path / "again" / "one.json"
     file.write_text(json.dumps({**twice, "now": {"test": {"accuracy": 0.65}}}))

@@ -55,9 +55,10 @@ def test_one_side_is_what_the_sensor_sees(key):
 
 def test_the_stream_has_enough_points_that_are_seen():
     """Hidden points make up where too few are seen; that must stay the exception."""
+    stream: Any = ProceduralStream(OVERSAMPLING * 256)
     hidden = []
     for key in range(24):
-        points = ProceduralStream(OVERSAMPLING * 256).shape(key).pos.double().numpy()
+        points = stream.shape(key).pos.double().numpy()
         points = points - points.mean(axis=0)
         points /= np.linalg.norm(points, axis=1).max()
         ray = points - sensor(key)
@@ -109,7 +110,7 @@ def test_noise_is_along_the_rays():
 
 
 def test_labelled_shapes_can_be_scanned():
-    sizes = {"num_shapes": 12, "num_points": 256}
+    sizes: dict[str, Any] = {"num_shapes": 12, "num_points": 256}
     whole: Any = ProceduralShapes(**sizes)
     seen: Any = ProceduralShapes(**sizes, scan=replace(CLEAN, one_sided=1.0))
     spread = []
