@@ -21,6 +21,7 @@ from cases import first_of_each
 from finished import as_text
 from plan import sizes_of, weights_hash
 from plan_file import load_plan
+from provenance import origin
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAE
@@ -102,6 +103,7 @@ def main() -> None:
         "clouds": {name: len(y) for name, y in labels.items()},
         "probes": probes,
         "penalties": list(PENALTIES),
+        **origin(),
         "seconds": round(time.monotonic() - started, 1),
     }
     name = f"{Path(args.backbone).stem}_{Path(args.file).stem}_seed{args.seed}.json"

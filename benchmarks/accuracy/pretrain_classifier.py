@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 import yaml
 from cases import AUGMENTATIONS
 from finished import as_text
-from provenance import PACKAGES
+from provenance import origin
 from row import TRAINER
 from run import quiet
 from safetensors.torch import save
@@ -91,7 +90,7 @@ def main() -> None:
         "val": round(report.val.accuracy, 6),
         "test": round(report.test.accuracy, 6),
         "seconds": round(time.monotonic() - started, 1),
-        "versions": {name: version(name) for name in PACKAGES},
+        **origin(),
     }
     args.log.mkdir(parents=True, exist_ok=True)
     (args.log / f"{args.config.stem}.json").write_text(as_text(record))

@@ -54,6 +54,13 @@ def describe(plan: Plan, row: Row) -> dict[str, Any]:
     return {
         "resolved": resolve(plan, row),
         "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+        **origin(),
+    }
+
+
+def origin() -> dict[str, Any]:
+    """The code and the machine that run now."""
+    return {
         "commit": commit(),
         "machine": {
             "system": platform.system(),

@@ -15,7 +15,7 @@ import torch
 from cases import open_case
 from plan import Plan, Row, Slot
 from plan_file import load_plan
-from provenance import describe
+from provenance import origin
 from row import can_cache, measure_cost, open_base
 from run import HERE, quiet, say, write
 
@@ -58,9 +58,8 @@ def main() -> int:
         say(f"round {number + 1} of {options.rounds}")
     for row in rows:  # so that the page can tell when it is out of date
         least[row.slot.method] |= {"lr": row.lr, "config": plan.config(row)}
-    origin = describe(plan, rows[0])
-    del origin["resolved"]  # of one method only
-    write(options.output, {"task": task, "rounds": options.rounds, "methods": least, **origin})
+    record = {"task": task, "rounds": options.rounds, "methods": least, **origin()}
+    write(options.output, record)
     return 0
 
 
