@@ -219,6 +219,11 @@ def test_copies():
     assert np.abs(np.abs(points[:, :2]) - 1).max() < 0.11
 
 
+def test_a_single_point_is_at_the_origin():
+    for shapes in (make_stream(1), make_stream(1, scan=ScanEffects())):
+        assert torch.equal(shapes.shape(0).pos, torch.zeros(1, 3))
+
+
 def test_a_hidden_surface_is_an_error():
     ball = parts.lathe(parts.bulge(2.0), parts.disc())
     plate = parts.lathe(parts.frustum(), parts.disc())

@@ -226,7 +226,7 @@ def _tilt(draw: Draw, points: np.ndarray) -> np.ndarray:
 
 def _item(points: np.ndarray, draw: Draw, index: int, **extra: Tensor) -> Data:
     points = points - points.mean(axis=0)
-    points /= np.sqrt((points * points).sum(axis=1).max())
+    points /= np.sqrt((points * points).sum(axis=1).max()) or 1.0  # a single point has no size
     noise = draw.uniform(0.0, 0.01) * (2 * draw.array(*points.shape) - 1)
     points = (points + noise) * 0.99
     points -= points.mean(axis=0)
