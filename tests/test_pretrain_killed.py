@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
+for needed in ("jsonargparse", "lightning", "matplotlib"):
+    pytest.importorskip(needed, reason=f"{needed} is not installed")
 
 SIZES = {
     "embed_dim": 12,
