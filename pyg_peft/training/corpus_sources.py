@@ -20,15 +20,6 @@ from pyg_peft.training.sources import open_source
 
 WhichSplits = Literal["train", "all"]
 
-CORPUS_SHORTHANDS = """\
-  FILE.npz               one file with all clouds; labels are neither needed nor read
-  FOLDER                 of shape files, in any layout
-  modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
-  shapenet:ROOT          PyG's ShapeNet-part
-  scanobjectnn:ROOT      the authors' .h5 files
-  procedural:COUNT       the first shapes of pyg_peft.datasets.ProceduralStream
-  scans:COUNT            the same, half of them with something cut out, all as a scanner sees them\
-"""
 _DOWNLOADS = ("modelnet10", "modelnet40", "shapenet", "scanobjectnn")
 # How "procedural" and "scans" are made; another value here would be another corpus.
 _STREAMS: dict[str, dict[str, Any]] = {
@@ -52,7 +43,11 @@ def open_corpus(
     """Join the clouds that ``specs`` name, z up, centred and scaled into the unit ball.
 
     Args:
-        specs: each one of the shorthands in :data:`CORPUS_SHORTHANDS`.
+        specs: each ``FILE.npz`` or a folder of shape files in any layout, whose labels are neither
+            needed nor read; ``modelnet10:ROOT``, ``modelnet40:ROOT`` or ``shapenet:ROOT``, PyG's
+            data sets; ``scanobjectnn:ROOT``, the authors' files; ``procedural:COUNT``, the first
+            shapes of :class:`~pyg_peft.datasets.ProceduralStream`; or ``scans:COUNT``, the same,
+            half of them with something cut out, all as a scanner sees them.
         splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
             from shapes that are to test it; ``"all"`` reads everything.
         num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
@@ -82,7 +77,9 @@ def open_corpus(
             clouds += _folder_clouds(Path(spec), splits)
         else:
             raise ValueError(
-                f"Expected 'data' to exist and to be one of\n{CORPUS_SHORTHANDS}\n(got {spec!r})"
+                "Expected 'data' to be a FILE.npz or a FOLDER that exists, "
+                f"{', '.join(f'{name}:ROOT' for name in _DOWNLOADS)}, "
+                f"{' or '.join(f'{name}:COUNT' for name in _STREAMS)} (got {spec!r})"
             )
     return Corpus(clouds)
 
@@ -133,4 +130,4 @@ def _pos(data: Data) -> Tensor:
     return data.pos
 
 
-__all__ = ["CORPUS_SHORTHANDS", "Progress", "WhichSplits", "open_corpus"]
+__all__ = ["Progress", "WhichSplits", "open_corpus"]
