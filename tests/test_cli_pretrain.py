@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import commands
 import pytest
 import torch
 
@@ -12,23 +13,9 @@ pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
 pytest.importorskip("lightning", reason="lightning is not installed")
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
-SIZES = {
-    "embed_dim": 12,
-    "depth": 1,
-    "num_heads": 3,
-    "num_centers": 6,
-    "patch_size": 4,
-    "decoder_depth": 1,
-    "decoder_num_heads": 3,
-    "num_cloud_points": 8,
-}
-
 
 def pretrain(folder, *options: str) -> int:
-    sizes = [f"--model.{name}={value}" for name, value in SIZES.items()]
-    fixed = ["--options.epochs=2", "--options.batch_size=8", "--options.views.num_points=64"]
-    data = ["--data", "procedural:16", "--output", str(folder), "--threads=1"]
-    return main(["pretrain", *data, *sizes, *fixed, *options])
+    return main(commands.pretrain("procedural:16", folder, "--options.epochs=2", *options))
 
 
 def state(folder) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Every example runs, on small input, in a folder of its own."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import environment
 from modelnet_files import write_modelnet
 
 from pyg_peft.datasets import NpzShapes
@@ -29,10 +29,9 @@ SCRIPTS = sorted((ROOT / "examples").glob("*.py"))
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     """Run an example in a process of its own and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
+        command, cwd=folder, env=environment(), check=True, capture_output=True, text=True
     )
     return done.stdout
 

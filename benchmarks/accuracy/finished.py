@@ -11,6 +11,8 @@ from typing import Any
 from plan import Plan, Row, Slot
 from provenance import agrees, resolve
 
+from pyg_peft.storage import write_atomic
+
 
 class Results:
     """What is finished in ``folder`` under ``plan``."""
@@ -21,8 +23,8 @@ class Results:
         self.stale: list[Row] = []
         self._found: dict[Row, dict[str, Any]] = {}
         for slot in plan.slots():
-            for found in plan.search(slot):
-                self.read(Row(slot, found.lr))
+            for searched in plan.search(slot):
+                self.read(Row(slot, searched.lr))
 
     def read(self, row: Row) -> None:
         """Look at the row's file, if there is one."""
@@ -30,9 +32,9 @@ class Results:
         if not path.is_file():
             return
         record = json.loads(path.read_text())
+        same = record["config"] == self.plan.config(row)
         # Rows from before this was recorded count as made with the defaults of today.
-        as_now = agrees(record.get("resolved", {}), resolve(self.plan, row))
-        if as_now and record["config"] == self.plan.config(row):
+        if same and agrees(record.get("resolved", {}), resolve(self.plan, row)):
             self._found[row] = record
         else:
             self.stale.append(row)
@@ -83,6 +85,12 @@ class Results:
 def on_validation(record: Mapping[str, Any]) -> float:
     """What chose the row's epoch: accuracy or, of labels of points, the mean IoU over clouds."""
     return record["val"].get("instance_iou", record["val"]["accuracy"])
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """The record as a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, lambda temporary: temporary.write_text(as_text(record)))
 
 
 def as_text(record: Mapping[str, Any]) -> str:

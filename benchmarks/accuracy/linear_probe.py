@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from cases import first_of_each
-from finished import as_text
+from finished import write_record
 from plan import sizes_of, weights_hash
 from plan_file import load_plan
 from provenance import origin
@@ -108,8 +108,7 @@ def main() -> None:
     }
     name = f"{Path(args.backbone).stem}_{Path(args.file).stem}_seed{args.seed}.json"
     output = args.output or HERE / "results" / "linear_probe" / name
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(as_text(record))
+    write_record(output, record)
     print(json.dumps(probes, indent=1))
 
 

@@ -1,7 +1,6 @@
 """Sections of the page beside accuracies: probes, costs, checks, and what is missing."""
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,11 @@ def cost(folder: Path, plan: Plan) -> str:
     if not path.is_file():
         return ""
     record = json.loads(path.read_text())
-    fresh = {
-        method: step
-        for method, step in record["methods"].items()
-        if method in plan.methods and step["config"] == plan.config(_row(record, method, step))
-    }
+    fresh: dict[str, Any] = {}
+    for method, step in record["methods"].items():
+        row = Row(Slot(record["task"], method, 0, None), step["config"]["lr"])
+        if method in plan.methods and step["config"] == plan.config(row):
+            fresh[method] = step
     if FULL not in fresh:
         return ""
     base, rows = fresh[FULL], []
@@ -45,10 +44,6 @@ def cost(folder: Path, plan: Plan) -> str:
     )
     heading = ["method", "ms a cloud", "of full", "MB", "of full", "input"]
     return f"{text}\n\n{markdown(heading, rows)}"
-
-
-def _row(record: dict[str, Any], method: str, step: dict[str, Any]) -> Row:
-    return Row(Slot(record["task"], method, 0, None), step["lr"])
 
 
 def checks(results: Results) -> str:
@@ -75,27 +70,21 @@ def probes(folder: Path, plan: Plan) -> str:
     if not records:
         return ""
     sizes = list(records[0]["probes"]["head"])
-    rows = []
+    rows, heads = [], dict[str, list[float]]()  # means of the first kind, by weights
     for name in dict.fromkeys(record["backbone"] for record in records):
         own = [record for record in records if record["backbone"] == name]
         for kind in ("head", "all"):
             columns = [[r["probes"][kind][size]["test"] for r in own] for size in sizes]
-            cells = [number(*mean_and_spread(column)) for column in columns]
+            found = [mean_and_spread(column) for column in columns]
+            if kind == "head":
+                heads[name] = [mean for mean, _ in found]
+            cells = [number(*pair) for pair in found]
             rows.append([Path(name).stem, kind, *cells, str(len(own))])
     heading = ["weights", "features", *(f"{size} a class" for size in sizes[:-1]), "all", "seeds"]
-    means = {
-        (name, size): statistics.mean(
-            record["probes"]["head"][size]["test"]
-            for record in records
-            if record["backbone"] == name
-        )
-        for name in dict.fromkeys(record["backbone"] for record in records)
-        for size in sizes
-    }
-    ceiling = ""
-    if {RANDOM, plan.weights} <= {name for name, _ in means}:
-        gaps = [100 * (means[plan.weights, size] - means[RANDOM, size]) for size in sizes]
-        left = 100 * (1 - means[RANDOM, "all"])
+    ceiling, chance, shipped = "", heads.get(RANDOM), heads.get(plan.weights or "")
+    if chance is not None and shipped is not None:
+        gaps = [100 * (ours - theirs) for ours, theirs in zip(shipped, chance, strict=True)]
+        left = 100 * (1 - chance[-1])
         reached = [size for size, gap in zip(sizes, gaps, strict=True) if gap >= AIM]
         ceiling = (
             "\n\nThe shipped weights (*head*) are better than random ones by "
@@ -118,9 +107,8 @@ def again(results: Results, found: Summaries) -> str:
     for path in sorted((results.folder / "again").rglob("*.json")):
         record = json.loads(path.read_text())
         scores = [record[when]["test"]["accuracy"] for when in ("before", "now")]
-        if record["row"] not in current:
-            continue
-        if current[record["row"]]["test"]["accuracy"] != scores[0]:
+        row = current.get(record["row"])
+        if row is None or row["test"]["accuracy"] != scores[0]:
             continue
         task, method = Path(record["row"]).parts[:2]
         summary = found.get(task, {}).get(method)

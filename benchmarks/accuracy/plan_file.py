@@ -33,9 +33,9 @@ def load_plan(path: Path) -> Plan:
     first = {name: methods[name] for name in main if name in methods}
     methods = {**first, **methods}  # in the order of the tables
     tasks: dict[str, Task] = {}
+    names = {entry.name for entry in fields(Task)}
     for name, values in content["sets"].items():
         several = {key: tuple(values.get(key, ())) for key in LISTS}
-        names = {entry.name for entry in fields(Task)}
         if strange := sorted(set(values) - names):
             raise ValueError(f"Expected '{name}' to have keys of {sorted(names)} (got {strange})")
         settings: dict[str, Any] = {**values, **several}

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 from cases import AUGMENTATIONS
-from finished import as_text
+from finished import write_record
 from provenance import origin
 from row import TRAINER
 from run import quiet
@@ -92,8 +92,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - started, 1),
         **origin(),
     }
-    args.log.mkdir(parents=True, exist_ok=True)
-    (args.log / f"{args.config.stem}.json").write_text(as_text(record))
+    write_record(args.log / f"{args.config.stem}.json", record)
     print(f"{path.name}: validation {report.val}, SHA-256 {sha256}")
 
 

@@ -46,16 +46,12 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     started, begun, config = time.monotonic(), time.process_time(), plan.config(row)
-    backbone = plan.backbone(row.slot.task)
-    axes = (0, 1, 2) if backbone is None else backbone.axes
-    data = open_case(plan.data, plan.tasks[row.slot.task], row.slot, config["training"], axes)
-    base = open_base(plan, row, config["weights"], data.num_classes)
-    bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
-    model = make_model(base, config["method"], config["settings"], bank, row.slot.seed)
+    data = open_clouds(plan, row)
+    model = open_model(plan, row, data)
     origin = describe(plan, row)  # of the code that trains, whatever is committed meanwhile
     shared = SharedFeatures(model, config, folder) if can_cache(model, data) else None
     cost = measure_cost(model, data, shared is not None) if row.slot.seed == 0 else None
-    body = {k: t for k, t in base.state_dict().items() if _is_body(k)}
+    body = {k: t for k, t in model.base.state_dict().items() if _is_body(k)}
     with tempfile.TemporaryDirectory() as scratch:
         report = fit(
             model,
@@ -101,6 +97,21 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
         "base_fingerprint": fingerprint(body),
         **origin,
     }
+
+
+def open_clouds(plan: Plan, row: Row) -> ShapeDataModule:
+    """The row's splits, turned as its backbone was trained."""
+    backbone, task = plan.backbone(row.slot.task), plan.tasks[row.slot.task]
+    axes = (0, 1, 2) if backbone is None else backbone.axes
+    return open_case(plan.data, task, row.slot, plan.config(row)["training"], axes)
+
+
+def open_model(plan: Plan, row: Row, data: ShapeDataModule) -> PeftModel:
+    """The row's model before its training, with a bank of ``data`` if it takes one."""
+    config = plan.config(row)
+    base = open_base(plan, row, config["weights"], data.num_classes)
+    bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
+    return make_model(base, config["method"], config["settings"], bank, row.slot.seed)
 
 
 def open_base(plan: Plan, row: Row, weights: str, num_classes: int) -> nn.Module:

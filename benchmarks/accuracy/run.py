@@ -25,12 +25,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from finished import Results, as_text, on_validation
+from finished import Results, on_validation, write_record
 from plan import Plan, Row, Slot, choose
 from plan_file import load_plan
 from row import run_row
-
-from pyg_peft.storage import write_atomic
 
 HERE = Path(__file__).resolve().parent
 
@@ -110,13 +108,7 @@ def work(plan: Plan, row: Row, folder: Path, features: Path) -> None:
     except Exception:
         traceback.print_exc()
         sys.exit(1)
-    write(folder / row.file, record)
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    """The record as a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, lambda temporary: temporary.write_text(as_text(record)))
+    write_record(folder / row.file, record)
 
 
 def show(results: Results, slots: list[Any]) -> None:
@@ -147,7 +139,7 @@ def repeat(plan: Plan, results: Results, name: str, features: Path) -> int:
             for when, r in (("before", old), ("now", new))
         },
     }
-    write(results.folder / "again" / name, record)
+    write_record(results.folder / "again" / name, record)
     return 0
 
 

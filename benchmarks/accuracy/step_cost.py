@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import open_case
-from plan import Plan, Row, Slot
+from finished import write_record
+from plan import Row, Slot
 from plan_file import load_plan
 from provenance import origin
-from row import can_cache, measure_cost, open_base
-from run import HERE, quiet, say, write
-
-from pyg_peft.cli.method import make_model
-from pyg_peft.model import PeftModel
-from pyg_peft.nn import MemoryBank
-from pyg_peft.training.data import ShapeDataModule
+from row import can_cache, measure_cost, open_clouds, open_model
+from run import HERE, quiet, say
 
 
 def main() -> int:
@@ -44,10 +39,8 @@ def main() -> int:
         for method in plan.methods
         if plan.fits(task, method)
     ]
-    training, backbone = plan.config(rows[0])["training"], plan.backbone(task)
-    axes = (0, 1, 2) if backbone is None else backbone.axes
-    data = open_case(plan.data, plan.tasks[task], rows[0].slot, training, axes)
-    models = {row.slot.method: make(plan, row, data) for row in rows}
+    data = open_clouds(plan, rows[0])
+    models = {row.slot.method: open_model(plan, row, data) for row in rows}
     least: dict[str, dict[str, Any]] = {}
     for number in range(options.rounds):
         for method, model in models.items():
@@ -57,18 +50,10 @@ def main() -> int:
                 best[key] = min(best[key], found[key])
         say(f"round {number + 1} of {options.rounds}")
     for row in rows:  # so that the page can tell when it is out of date
-        least[row.slot.method] |= {"lr": row.lr, "config": plan.config(row)}
+        least[row.slot.method]["config"] = plan.config(row)
     record = {"task": task, "rounds": options.rounds, "methods": least, **origin()}
-    write(options.output, record)
+    write_record(options.output, record)
     return 0
-
-
-def make(plan: Plan, row: Row, data: ShapeDataModule) -> PeftModel:
-    """The model of a row, before its training."""
-    config = plan.config(row)
-    base = open_base(plan, row, config["weights"], data.num_classes)
-    bank = MemoryBank.from_loader(base, data.bank_dataloader()) if config["bank"] else None
-    return make_model(base, config["method"], config["settings"], bank, row.slot.seed)
 
 
 if __name__ == "__main__":

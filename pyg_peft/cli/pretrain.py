@@ -3,13 +3,11 @@
 The run can be killed at any moment: the same command goes on where the last checkpoint was.
 """
 
-from collections.abc import Iterable
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
 from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
@@ -75,7 +73,7 @@ def run(
         torch.set_num_threads(threads)
     place = find_device(device)
     names = [data] if isinstance(data, str) else data
-    corpus = open_corpus(names, splits=splits, num_points=options.views.num_points, progress=_bar)
+    corpus = open_corpus(names, splits=splits, num_points=options.views.num_points, progress=True)
     torch.manual_seed(options.seed)
     network = TASKS[task](**sizes).to(place)
     count = sum(p.numel() for p in network.parameters())
@@ -100,10 +98,6 @@ def run(
     say(f"weights: {Path(output) / CHECKPOINT}   log: {Path(output) / LOG}")
     if not report.finished:
         say("The time was up before the end: more --options.max_minutes go on from here.")
-
-
-def _bar(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
-    return tqdm(items, desc=name, total=count, leave=False, disable=None)
 
 
 def find_device(name: str) -> torch.device:

@@ -1,36 +1,35 @@
 """From words on the command line to the unlabelled clouds of pre-training."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from tqdm import tqdm
 
 from pyg_peft.datasets import Normalize, ProceduralStream, ScanEffects, ShapeFolder
 from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
 from pyg_peft.datasets.folder_cache import load_folder
 from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
 from pyg_peft.datasets.npz_file import read_npz
-from pyg_peft.datasets.npz_select import SPLITS, read_split
+from pyg_peft.datasets.npz_select import SPLITS, read_split, select_rows
 from pyg_peft.training.corpus import Corpus
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sources import open_source
 
 WhichSplits = Literal["train", "all"]
 
-_DOWNLOADS = ("modelnet10", "modelnet40", "shapenet", "scanobjectnn")
+# What open_source knows besides files, and the axis that points up there.
+_UP = {"modelnet10": "z", "modelnet40": "z", "shapenet": "y", "scanobjectnn": "y"}
 # How "procedural" and "scans" are made; another value here would be another corpus.
 _STREAMS: dict[str, dict[str, Any]] = {
     "procedural": {},
     "scans": {"difference_probability": 0.5, "scan": ScanEffects()},
 }
 _LEAST_POINTS = 1024
-_UP = {"shapenet": "y", "scanobjectnn": "y"}  # z elsewhere
-
-# Goes round what is made or read, with its name and number: a bar, for instance.
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def open_corpus(
@@ -38,7 +37,7 @@ def open_corpus(
     *,
     splits: WhichSplits = "train",
     num_points: int = 1024,
-    progress: Progress = lambda items, name, count: items,
+    progress: bool = False,
 ) -> Corpus:
     """Join the clouds that ``specs`` name, z up, centred and scaled into the unit ball.
 
@@ -52,25 +51,26 @@ def open_corpus(
             from shapes that are to test it; ``"all"`` reads everything.
         num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
             meshes and clouds of PyG's data sets and ScanObjectNN at most twice as many are drawn.
-        progress: goes round shapes that take long to make or read.
+        progress: show a bar for shapes that take long to make or read, where somebody watches.
 
     Raises:
         ValueError: a name is none of these; a source holds no shapes, or ones that cannot be read.
     """
     if splits not in ("train", "all"):
         raise ValueError(f"Expected 'splits' to be 'train' or 'all' (got {splits!r})")
+    hidden = None if progress else True
     clouds: list[Tensor] = []
     for spec in specs:
         kind, _, rest = spec.partition(":")
         if kind in _STREAMS and rest.isdecimal() and int(rest) > 0:
             stream = ProceduralStream(max(num_points, _LEAST_POINTS), **_STREAMS[kind])
-            made = (stream.shape(row) for row in range(int(rest)))
-            clouds += [_pos(shape) for shape in progress(made, spec, int(rest))]
-        elif kind in _DOWNLOADS and rest:
-            prepare = Preprocessing(2 * num_points, up_axis=_UP.get(kind, "z")).evaluation()
+            rows = tqdm(range(int(rest)), desc=spec, leave=False, disable=hidden)
+            clouds += [_pos(stream.shape(row)) for row in rows]
+        elif kind in _UP and rest:
+            prepare = Preprocessing(2 * num_points, up_axis=_UP[kind]).evaluation()
             for dataset in _datasets(spec, splits):
-                read = (prepare(item) for item in dataset)
-                clouds += [_pos(item) for item in progress(read, spec, len(dataset))]
+                items = tqdm(dataset, desc=spec, leave=False, disable=hidden)
+                clouds += [_pos(prepare(item)) for item in items]
         elif Path(spec).suffix == ".npz" and Path(spec).is_file():
             clouds += _npz_clouds(Path(spec), splits)
         elif Path(spec).is_dir():
@@ -78,7 +78,7 @@ def open_corpus(
         else:
             raise ValueError(
                 "Expected 'data' to be a FILE.npz or a FOLDER that exists, "
-                f"{', '.join(f'{name}:ROOT' for name in _DOWNLOADS)}, "
+                f"{', '.join(f'{name}:ROOT' for name in _UP)}, "
                 f"{' or '.join(f'{name}:COUNT' for name in _STREAMS)} (got {spec!r})"
             )
     return Corpus(clouds)
@@ -88,9 +88,8 @@ def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
     """Normalised clouds of a file, labelled or not."""
     file = read_npz(path)
     codes = read_split(file, None)
-    rows: Any = range(file.num_clouds)
-    if splits == "train" and (codes == SPLITS["train"]).any():
-        rows = [row for row in rows if codes[row] == SPLITS["train"]]
+    wanted = "train" if splits == "train" and SPLITS["train"] in codes else None
+    rows = np.flatnonzero(select_rows(file, wanted, codes)).tolist()
     return [_normalised(torch.from_numpy(file.positions(row))) for row in rows]
 
 
@@ -130,4 +129,4 @@ def _pos(data: Data) -> Tensor:
     return data.pos
 
 
-__all__ = ["Progress", "WhichSplits", "open_corpus"]
+__all__ = ["WhichSplits", "open_corpus"]

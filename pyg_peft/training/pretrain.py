@@ -160,14 +160,14 @@ class _Run:
         folder: Path,
         options: PretrainOptions,
         *,
-        corpus: Mapping[str, Any],
+        corpus: dict[str, Any],
     ) -> None:
         self.model, self.folder, self.options = model, folder, options
         self.identity = {
             "class": type(model).__name__,
             "model": model.config,
             "options": options.identity(),
-            "corpus": dict(corpus),
+            "corpus": corpus,
         }
         self.optimizer = torch.optim.AdamW(_decay_groups(model, options.weight_decay), lr=0.0)
         self.step, self.seconds, self.lines = 0, 0.0, list[str]()

@@ -42,7 +42,7 @@ def plot_reconstruction(result: Reconstruction, *, num_clouds: int = 4) -> "Figu
             rebuilt = _members(result.masked, result.points.to(hidden.dtype), row)
             columns = [[visible], [visible, rebuilt], [visible, hidden]]
             if isinstance(result, Completion):
-                columns.append([result.cloud[row].detach().float().cpu()])
+                columns.append([result.cloud[row].detach().float()])
             limits = torch.cat([visible, hidden])
             for number, (title, sets) in enumerate(zip(titles, columns, strict=True)):
                 axes: Axes3D = figure.add_subplot(  # pyright: ignore[reportAssignmentType]

@@ -2,13 +2,13 @@
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import environment
 
 pytest.importorskip("yaml", reason="yaml is not installed")
 
@@ -149,9 +149,7 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
     # Folds are the same for all seeds: 0.05 and 0.1 over both, trained on overlapping sets.
     expected = 0.05 / 2**0.5 * (1 / 2 + 15 / 24) ** 0.5
     assert summary.compare(peft, full).corrected == pytest.approx(expected)
-    for record in peft.records:
-        record["config"]["fold"] = None
-    for record in full.records:
+    for record in [*peft.records, *full.records]:
         record["config"]["fold"] = None
     assert summary.compare(peft, full).corrected is None, "the test set is always the same"
     for record in peft.records:
@@ -170,11 +168,10 @@ def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
 
     command = [sys.executable, str(FOLDER / "run.py"), "--plan", str(tmp_path / "plan.yaml")]
     command += ["--results", str(tmp_path / "results"), "--rows", "small:point_peft"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def run(*more: str) -> str:
         done = subprocess.run(
-            [*command, *more], env=environment, capture_output=True, text=True, timeout=300
+            [*command, *more], env=environment(), capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -215,7 +212,7 @@ def test_costs_and_repeated_rows_on_the_page(modules: dict[str, Any], plan: Any,
     steps: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows):
         times = {"clouds": 16, "cpu_seconds": 0.32 / (1 + number), "peak_megabytes": 100.0}
-        origin = {"cached": number == 1, "lr": 1e-3, "config": plan.config(row)}
+        origin = {"cached": number == 1, "config": plan.config(row)}
         steps[row.slot.method] = {**times, **origin}
     record = {"task": "small", "rounds": 2, "methods": steps}
     (tmp_path / "step_cost.json").write_text(json.dumps(record))

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import environment
 from safetensors.torch import save_file
 from torch_geometric.data import Data
 
@@ -192,10 +192,9 @@ def test_the_page_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
 
 
 def run(script: str, *options: str, folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(FOLDER / script), *options]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, cwd=folder
+        command, env=environment(), capture_output=True, text=True, timeout=300, cwd=folder
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from commands import environment
 from safetensors.torch import load_file
 
 from pyg_peft.backbones import PointMAE, PointMAECompletion
@@ -26,7 +27,7 @@ def test_a_run_is_shipped(tmp_path: Path):
     pretrain(network, corpus, tmp_path / "run", options)
     command = [sys.executable, str(SCRIPT), "--run", str(tmp_path / "run"), "--name", "my-tiny"]
     command += ["--weights_folder", str(tmp_path / "weights"), "--log_folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     path = tmp_path / "weights" / "my_tiny.safetensors"
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,5 +1,6 @@
 """Small data and small models for tests that run commands."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ SMALL = [
     *("--preprocessing.num_points", "48", "--batch_size", "8"),
     *("--options.logger", "none", "--trainer.enable_progress_bar", "false"),
     *("--trainer.accelerator", "cpu"),
+]
+
+# Of `pyg-peft pretrain`: the smallest model that has all parts.
+PRETRAINING = [
+    *("--model.embed_dim=12", "--model.depth=1", "--model.num_heads=3", "--model.num_centers=6"),
+    *("--model.patch_size=4", "--model.decoder_depth=1", "--model.decoder_num_heads=3"),
+    *("--model.num_cloud_points=8", "--options.batch_size=8", "--options.views.num_points=64"),
+    "--threads=1",
 ]
 
 
@@ -34,6 +43,17 @@ def fit(data: object, output: Path, *more: str, epochs: int = 2) -> list[str]:
     """Arguments of ``pyg-peft fit`` on a small model."""
     ends = ["--trainer.max_epochs", str(epochs), *more]
     return ["fit", "--data", str(data), "--output", str(output), *SMALL, *ends]
+
+
+def pretrain(data: str, output: Path, *more: str) -> list[str]:
+    """Arguments of ``pyg-peft pretrain`` with a small model."""
+    return ["pretrain", "--data", data, "--output", str(output), *PRETRAINING, *more]
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    """The log of a pre-training, without the times, which differ between runs."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
 def environment() -> dict[str, str]:

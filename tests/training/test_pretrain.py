@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -7,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from commands import logged
 
 from pyg_peft.backbones import PointMAE, PointMAEPretraining
 from pyg_peft.errors import CheckpointError
 from pyg_peft.training.corpus import Corpus, ViewOptions
-from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain, read_sizes
+from pyg_peft.training.pretrain import CHECKPOINT, PretrainOptions, pretrain, read_sizes
 
 SIZES = {"embed_dim": 12, "depth": 2, "num_heads": 3, "num_centers": 6, "patch_size": 4}
 OPTIONS: dict[str, Any] = {
@@ -28,7 +28,7 @@ KILLED = """
 import os, signal, sys
 import torch
 
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 import test_pretrain as test
 import pyg_peft.training.pretrain as module
 
@@ -63,11 +63,6 @@ def network(**sizes: int) -> PointMAEPretraining:
     )
 
 
-def lines(folder) -> list[dict[str, float]]:
-    found = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in found]
-
-
 @pytest.mark.parametrize("bf16", [False, True])
 def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path, bf16):
     options = PretrainOptions(**OPTIONS, bf16=bf16)
@@ -76,13 +71,14 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path, bf16):
     assert report.finished and report.total_steps == 6
 
     killed = tmp_path / "killed"
-    here = str(Path(__file__).parent)
+    here = Path(__file__).parent
+    folders = [str(here), str(here.parent / "support")]
     # The log is written first, then a checkpoint after each step; that of the last step named dies.
     for writes, steps in ((3, 2), (2, 2), (4, 4)):
-        script = KILLED.format(here=here, folder=str(killed), bf16=bf16, writes=writes)
+        script = KILLED.format(folders=folders, folder=str(killed), bf16=bf16, writes=writes)
         child = subprocess.run([sys.executable, "-c", script], check=False)
         assert child.returncode == -signal.SIGKILL
-        assert len(lines(killed)) == steps
+        assert len(logged(killed)) == steps
         assert len(list(killed.glob(".*.tmp"))) == 1, "what was being written, and no older one"
     resumed = network()
     assert pretrain(resumed, corpus(), killed, options).loss == report.loss
@@ -91,7 +87,7 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path, bf16):
     assert again.finished and again.loss == report.loss
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
-    assert lines(killed) == lines(tmp_path / "whole")
+    assert logged(killed) == logged(tmp_path / "whole")
 
 
 def test_time_budget_stops_with_a_checkpoint_that_goes_on(tmp_path):
