@@ -85,7 +85,6 @@ class Plan:
     methods: Mapping[str, Method]
     main: tuple[str, ...]
     claim: tuple[str, ...]
-    rates_of_others: str | None  # the set that methods search on that are not main, if not each
     tasks: Mapping[str, Task]
     backbones: Mapping[str, Backbone] = field(default_factory=dict)
 
@@ -118,7 +117,7 @@ class Plan:
 
     def search(self, slot: Slot) -> list[Row]:
         """The rows that choose the slot's learning rate: seed 0 of the same method and fold."""
-        task = self._searched(slot.task, slot.method)
+        task = self.tasks[slot.task].rates_of or slot.task
         origin = Slot(task, slot.method, 0, slot.fold if self.tasks[task].folds else None)
         return [Row(origin, lr) for lr in self.rates_of(task, slot.method)]
 
@@ -128,11 +127,6 @@ class Plan:
             return self.methods[method].rates
         origin = self.tasks[task].rates_of or task
         return self.tasks[origin].rates or self.rates
-
-    def _searched(self, task: str, method: str) -> str:
-        """Where the search of a method runs that is to train on the task."""
-        others = None if method in self.main else self.rates_of_others
-        return others or self.tasks[task].rates_of or task
 
     def config(self, row: Row) -> dict[str, Any]:
         """All that decides a row's numbers, as JSON-able values."""

