@@ -49,8 +49,8 @@ def run(
     Args:
         model: sizes of the model.
         data: what to learn from: FILE.npz, FOLDER of shape files, modelnet10:ROOT, modelnet40:ROOT,
-            shapenet:ROOT, scanobjectnn:ROOT, procedural:COUNT or scans:COUNT; give a list to join
-            several. Labels are not read.
+            shapenet:ROOT, scanobjectnn:ROOT, procedural:COUNT or scans:COUNT, or COUNT/epoch for
+            an endless stream of new ones; give a list to join several. Labels are not read.
         output: folder of the checkpoint and the log.
         options: length, learning rate, views and the seed.
         task: "completion", or "masked" for Point-MAE's own, which has no use for the model's
@@ -77,7 +77,7 @@ def run(
     torch.manual_seed(options.seed)
     network = TASKS[task](**sizes).to(place)
     count = sum(p.numel() for p in network.parameters())
-    say(f"{len(corpus):,} clouds, {count:,} parameters, on {place}")
+    say(f"{len(corpus):,} clouds an epoch, {count:,} parameters, on {place}")
     watch = None
     if look_every is not None:
         watch = PretrainWatch(

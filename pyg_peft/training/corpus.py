@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_peft.datasets import ProceduralStream
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.errors import check_pos
 
@@ -55,18 +56,26 @@ class ViewOptions:
 
 
 class Corpus:
-    """Clouds of any sizes in memory, without labels.
+    """Clouds without labels: of any sizes, in memory, and new ones in each epoch.
 
     Args:
         clouds: tensors ``[n, 3]``; empty clouds are refused, because there is nothing to mask.
+        streams: each with the number of its shapes in an epoch. They are made when they are read,
+            and no epoch sees one of another: endless, where ``clouds`` come again.
 
     Raises:
-        ValueError: no clouds, or one that is empty or not finite.
+        ValueError: neither clouds nor streams, a cloud that is empty or not finite, or a stream of
+            no shapes.
     """
 
-    def __init__(self, clouds: Iterable[Tensor]) -> None:
+    def __init__(
+        self, clouds: Iterable[Tensor], streams: Iterable[tuple[ProceduralStream, int]] = ()
+    ) -> None:
         self.clouds = [cloud.float() for cloud in clouds]
-        if not self.clouds:
+        self.streams = list(streams)
+        if any(count < 1 for _, count in self.streams):
+            raise ValueError("Expected 'streams' to have shapes in each epoch (got none of one)")
+        if not self.clouds and not self.streams:
             raise ValueError("Expected 'clouds' to hold at least one cloud (got none)")
         for number, cloud in enumerate(self.clouds):
             check_pos(cloud, f"clouds[{number}]")
@@ -74,25 +83,45 @@ class Corpus:
                 raise ValueError(f"Expected 'clouds[{number}]' to hold points (got an empty cloud)")
 
     def __len__(self) -> int:
-        return len(self.clouds)
+        """Clouds of an epoch."""
+        return len(self.clouds) + sum(count for _, count in self.streams)
+
+    def cloud(self, row: int, epoch: int) -> Tensor:
+        """``[n, 3]``, the cloud of one row: the clouds in memory first, then each stream's."""
+        if row < len(self.clouds):
+            return self.clouds[row]
+        start = len(self.clouds)
+        for stream, count in self.streams:
+            if row < start + count:
+                return _shape(stream, epoch * count + row - start)
+            start += count
+        raise IndexError(f"Expected 'row' to be below {len(self)} (got {row})")
 
     def identity(self) -> dict[str, Any]:
         """What tells this corpus from another: the sizes of its clouds, and where their points are.
 
         Later rows weigh more, so that the order counts. Means are rounded, because shapes that are
         computed differ in their last bits between machines; a change of one cloud among thousands
-        that keeps its size may hide there.
+        that keeps its size may hide there. A stream is known by its first shapes.
         """
+        streams = [
+            {"each_epoch": count, **Corpus(_shape(stream, n) for n in range(8)).identity()}
+            for stream, count in self.streams
+        ]
+        found = self._of_memory() if self.clouds else {}
+        return {**found, "streams": streams} if streams else found
+
+    def _of_memory(self) -> dict[str, Any]:
         sizes = [cloud.size(0) for cloud in self.clouds]
         digest = hashlib.sha256(str(sizes).encode()).hexdigest()[:16]
-        weight = torch.arange(1, len(self) + 1, dtype=torch.float64).unsqueeze(1) / len(self)
+        weight = torch.arange(1, len(sizes) + 1, dtype=torch.float64).unsqueeze(1) / len(sizes)
         reach = torch.stack([cloud.abs().mean(dim=0, dtype=torch.float64) for cloud in self.clouds])
         first = torch.stack([cloud[0].double() for cloud in self.clouds])
         means = {"reach": (weight * reach).mean(dim=0), "first": (weight * first).mean(dim=0)}
         rounded = {
             name: [round(value, 4) for value in mean.tolist()] for name, mean in means.items()
         }
-        return {"clouds": len(self), "sizes": digest, **rounded}
+        return {"clouds": len(sizes), "sizes": digest, **rounded}
 
     def order(self, seed: int, epoch: int) -> Tensor:
         """The shuffled rows of one epoch, a function of ``seed`` and ``epoch`` alone."""
@@ -103,11 +132,17 @@ class Corpus:
     ) -> tuple[Tensor, Tensor]:
         """``pos [N, 3]`` and ``batch [N]`` of the clouds ``rows``, in their views of this epoch."""
         drawn = [
-            random_view(self.clouds[row], views, keyed_generator(seed, "view", epoch, row))
+            random_view(self.cloud(row, epoch), views, keyed_generator(seed, "view", epoch, row))
             for row in rows
         ]
         sizes = torch.tensor([cloud.size(0) for cloud in drawn])
         return torch.cat(drawn), torch.repeat_interleave(torch.arange(len(drawn)), sizes)
+
+
+def _shape(stream: ProceduralStream, index: int) -> Tensor:
+    pos = stream.shape(index).pos
+    assert pos is not None  # a stream's shapes have one
+    return pos
 
 
 def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> Tensor:

@@ -46,7 +46,8 @@ def open_corpus(
             needed nor read; ``modelnet10:ROOT``, ``modelnet40:ROOT`` or ``shapenet:ROOT``, PyG's
             data sets; ``scanobjectnn:ROOT``, the authors' files; ``procedural:COUNT``, the first
             shapes of :class:`~pyg_peft.datasets.ProceduralStream`; or ``scans:COUNT``, the same,
-            half of them with something cut out, all as a scanner sees them.
+            half of them with something cut out, all as a scanner sees them. With ``COUNT/epoch``
+            each epoch has as many new ones, which are made as they are read.
         splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
             from shapes that are to test it; ``"all"`` reads everything.
         num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
@@ -60,11 +61,14 @@ def open_corpus(
         raise ValueError(f"Expected 'splits' to be 'train' or 'all' (got {splits!r})")
     hidden = None if progress else True
     clouds: list[Tensor] = []
+    streams: list[tuple[ProceduralStream, int]] = []
     for spec in specs:
         kind, _, rest = spec.partition(":")
-        if kind in _STREAMS and rest.isdecimal() and int(rest) > 0:
+        count, new = rest.removesuffix("/epoch"), rest.endswith("/epoch")
+        if kind in _STREAMS and count.isdecimal() and int(count) > 0:
             stream = ProceduralStream(max(num_points, _LEAST_POINTS), **_STREAMS[kind])
-            rows = tqdm(range(int(rest)), desc=spec, leave=False, disable=hidden)
+            streams += [(stream, int(count))] if new else []
+            rows = tqdm(range(0 if new else int(count)), desc=spec, leave=False, disable=hidden)
             clouds += [_pos(stream.shape(row)) for row in rows]
         elif kind in _UP and rest:
             prepare = Preprocessing(2 * num_points, up_axis=_UP[kind]).evaluation()
@@ -79,9 +83,9 @@ def open_corpus(
             raise ValueError(
                 "Expected 'data' to be a FILE.npz or a FOLDER that exists, "
                 f"{', '.join(f'{name}:ROOT' for name in _UP)}, "
-                f"{' or '.join(f'{name}:COUNT' for name in _STREAMS)} (got {spec!r})"
+                f"{' or '.join(f'{name}:COUNT[/epoch]' for name in _STREAMS)} (got {spec!r})"
             )
-    return Corpus(clouds)
+    return Corpus(clouds, streams)
 
 
 def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:

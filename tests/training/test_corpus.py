@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from pyg_peft.datasets import ProceduralStream
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.training.corpus import Corpus, ViewOptions, random_view
 
@@ -57,6 +58,18 @@ def test_a_corpus_is_told_from_another():
     # The last bits may differ, as between machines.
     nearly = [cloud * (1 + 1e-7) for cloud in clouds(40, 30)]
     assert Corpus(nearly).identity() == first
+
+
+def test_a_view_of_an_epoch_is_of_its_own_shapes():
+    stream = ProceduralStream(16)
+    corpus, views = Corpus(clouds(9), [(stream, 2)]), ViewOptions(num_points=16)
+    pos, batch = corpus.batch([2, 0], views, seed=1, epoch=3)
+    assert batch.bincount().tolist() == [16, 9]
+    (shape,) = [shape.pos for shape in [stream.shape(7)] if shape.pos is not None]
+    expected = random_view(shape, views, keyed_generator(1, "view", 3, 2))
+    assert torch.equal(pos[:16], expected)
+    with pytest.raises(ValueError, match="'streams' to have shapes"):
+        Corpus([], [(stream, 0)])
 
 
 @pytest.mark.parametrize("bad", [[], [torch.zeros(0, 3)], [torch.full((2, 3), float("nan"))]])

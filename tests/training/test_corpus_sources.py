@@ -1,5 +1,6 @@
 """What `--data` of pre-training names: files, folders, public data sets, shapes that are made."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,31 @@ def test_shapes_that_are_made():
     assert torch.equal(clean[1], stream.shape(1).pos)
     scans: Any = ProceduralStream(difference_probability=0.5, scan=ScanEffects())
     assert torch.equal(open_corpus(["scans:2"], num_points=8).clouds[1], scans.shape(1).pos)
+
+
+def test_new_shapes_in_each_epoch():
+    corpus = open_corpus(["procedural:2", "scans:3/epoch", "procedural:4/epoch"])
+    assert len(corpus) == 9 and len(corpus.clouds) == 2
+    scans: Any = ProceduralStream(difference_probability=0.5, scan=ScanEffects())
+    clean: Any = ProceduralStream()
+    for epoch in (0, 2):
+        for row, expected in (
+            (1, clean.shape(1)),
+            (2, scans.shape(3 * epoch)),
+            (4, scans.shape(3 * epoch + 2)),
+            (5, clean.shape(4 * epoch)),
+            (8, clean.shape(4 * epoch + 3)),
+        ):
+            assert torch.equal(corpus.cloud(row, epoch), expected.pos)
+    with pytest.raises(IndexError, match=r"below 9 \(got 9\)"):
+        corpus.cloud(9, 0)
+
+
+def test_streams_are_told_apart():
+    specs = ("procedural:3/epoch", "scans:3/epoch", "procedural:4/epoch", "procedural:3")
+    found = [open_corpus([spec]).identity() for spec in specs]
+    assert open_corpus(["procedural:3/epoch"]).identity() == found[0]
+    assert all(a != b for a, b in itertools.combinations(found, 2))
 
 
 def test_meshes_of_a_public_data_set(tmp_path):
@@ -91,7 +117,16 @@ def test_folders_that_cannot_be_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spec", ["procedural:x", "procedural:0", "no_such.npz", "somewhere", "modelnet10:"]
+    "spec",
+    [
+        "procedural:x",
+        "procedural:0",
+        "scans:0/epoch",
+        "scans:2/batch",
+        "no_such.npz",
+        "somewhere",
+        "modelnet10:",
+    ],
 )
 def test_unknown_source(spec):
     with pytest.raises(ValueError, match="Expected 'data'"):

@@ -9,6 +9,7 @@ import torch
 from commands import logged
 
 from pyg_peft.backbones import PointMAE, PointMAEPretraining
+from pyg_peft.datasets import ProceduralStream
 from pyg_peft.errors import CheckpointError
 from pyg_peft.training.corpus import Corpus, ViewOptions
 from pyg_peft.training.pretrain import CHECKPOINT, PretrainOptions, pretrain, read_sizes
@@ -118,6 +119,24 @@ def test_another_corpus_in_the_folder_is_refused(tmp_path):
     turned = Corpus(cloud.flip(1) for cloud in corpus().clouds)
     with pytest.raises(CheckpointError, match=r"corpus\.(reach|first)"):
         pretrain(network(), turned, tmp_path, PretrainOptions(**OPTIONS))
+
+
+def test_an_endless_corpus_resumes_with_the_shapes_that_are_next(tmp_path):
+    endless, options = Corpus([], [(ProceduralStream(64), 9)]), PretrainOptions(**OPTIONS)
+    whole, again = network(), network()
+    pretrain(whole, endless, tmp_path / "whole", options)
+
+    def stop(_: PointMAEPretraining, epochs: int) -> dict[str, float]:
+        if epochs == 2:
+            raise InterruptedError
+        return {}
+
+    with pytest.raises(InterruptedError):
+        pretrain(network(), endless, tmp_path / "stopped", options, stop)
+    pretrain(again, endless, tmp_path / "stopped", options)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+    assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
 
 
 def test_too_few_clouds(tmp_path):
