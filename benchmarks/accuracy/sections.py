@@ -104,7 +104,7 @@ def claim(found: Summaries) -> str:
     return f"{text}\n\n{markdown(heading, rows)}"
 
 
-def scratch(found: Summaries, plan: Plan) -> str:
+def scratch(found: Summaries) -> str:
     rows = []
     for task, methods in found.items():
         gap = (

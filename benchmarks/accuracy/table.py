@@ -39,7 +39,7 @@ def generate(results: Results, plan: Plan, graphs: tuple[Results, Plan] | None =
     found = collect(results, plan)
     parts = [probes(results.folder, plan)]
     if found:
-        parts += [overview(found, plan), claim(found), scratch(found, plan)]
+        parts += [overview(found, plan), claim(found), scratch(found)]
         parts += [one_set(task, methods, plan) for task, methods in found.items()]
         parts += [cost(results.folder, plan), checks(results), again(results, found)]
     if graphs is not None:
