@@ -107,7 +107,8 @@ def resample(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Training, validation and test rows of resampling ``seed``.
 
-    The validation rows are the same for every seed, so what chose the learning rate is in no test.
+    The validation rows are the same for every seed, so those that choose the learning rate are in
+    no test. The models that are compared on them, of seed 0, train on test rows of other seeds.
     """
     rest, val = train_val_split(labels, val_fraction, 0)
     share = test_fraction * len(labels) / len(rest)

@@ -1,6 +1,8 @@
 """Numbers and tables as markdown."""
 
-from summary import mean_and_spread
+from collections.abc import Sequence
+
+from summary import Difference, mean_and_spread
 
 
 def spread_cell(scores: dict[int, float]) -> str:
@@ -9,6 +11,16 @@ def spread_cell(scores: dict[int, float]) -> str:
 
 def number(mean: float, spread: float | None) -> str:
     return f"{100 * mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+
+def gap_cell(gap: Difference | None) -> str:
+    return "" if gap is None else f"{100 * gap.mean:+.1f} ± {100 * gap.wide:.1f}"
+
+
+def rate_cell(rates: Sequence[float], grid: Sequence[float]) -> str:
+    """Learning rates that were chosen; one at an end of the grid may not be the best."""
+    ends = min(grid), max(grid)
+    return ", ".join(f"{rate:g}{' (end)' if rate in ends else ''}" for rate in rates)
 
 
 def markdown(heading: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,6 @@
 """The finished rows, one JSON file each.
 
-Rows of another configuration, or of other defaults of the library, are stale.
+Rows of another configuration, of other defaults of the library, or of other data are stale.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plan import Plan, Row, Slot
-from provenance import agrees, resolve
+from provenance import is_current
 
 from pyg_peft.storage import write_atomic
 
@@ -32,9 +32,7 @@ class Results:
         if not path.is_file():
             return
         record = json.loads(path.read_text())
-        same = record["config"] == self.plan.config(row)
-        # Rows from before this was recorded count as made with the defaults of today.
-        if same and agrees(record.get("resolved", {}), resolve(self.plan, row)):
+        if record["config"] == self.plan.config(row) and is_current(self.plan, row, record):
             self._found[row] = record
         else:
             self.stale.append(row)

@@ -21,10 +21,12 @@ from cases import first_of_each
 from finished import write_record
 from plan import sizes_of, weights_hash
 from plan_file import load_plan
-from provenance import origin
+from provenance import origin, sha256
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAE
+from pyg_peft.backbones.patch_propagation import mean_valid
+from pyg_peft.backbones.tokens import max_valid
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
@@ -44,8 +46,9 @@ def extract(model: PointMAE, loader) -> tuple[dict[str, Tensor], Tensor]:
         patches = model.make_patches(data.pos, data.batch, data.num_graphs)
         embedded = model.embed(patches)
         x = model.forward_features(patches, tokens=embedded)
-        tokens, query = x[:, 1:], model.forward_query(patches, tokens=embedded)
-        features.append(torch.cat([x[:, 0], tokens.amax(dim=1), tokens.mean(dim=1), query], dim=-1))
+        summary, tokens, query = x[:, 0], x[:, 1:], model.forward_query(patches, tokens=embedded)
+        pooled = [pool(tokens, patches.mask) for pool in (max_valid, mean_valid)]
+        features.append(torch.cat([summary, *pooled, query], dim=-1))
         labels.append(data.y)
     everything = torch.cat(features)
     return {"head": everything[:, : 2 * model.embed_dim], "all": everything}, torch.cat(labels)
@@ -65,9 +68,8 @@ def probe(sets: dict[str, tuple[Tensor, Tensor]], num_classes: int) -> dict[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="random", help="random, a shipped name, or a file")
-    parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml", help="sizes, data")
+    parser.add_argument("--plan", type=Path, default=HERE / "plan.yaml", help="sizes, data, points")
     parser.add_argument("--file", default="modelnet10/modelnet10.npz")
-    parser.add_argument("--num_points", type=int, default=1024)
     parser.add_argument("--seed", type=int, default=0, help="of random weights and of the split")
     parser.add_argument("--output", type=Path, default=None, help="by default below results/")
     args = parser.parse_args()
@@ -76,7 +78,8 @@ def main() -> None:
     data = ShapeDataModule.from_source(
         str(plan.data / args.file),
         data_args={},
-        preprocessing=Preprocessing(args.num_points),
+        preprocessing=Preprocessing(plan.training["num_points"]),
+        val_fraction=plan.training["val_fraction"],
         seed=args.seed,
     )
     sizes = sizes_of(args.backbone, plan.sizes)
@@ -99,6 +102,9 @@ def main() -> None:
         "backbone": args.backbone,
         "weights_hash": weights_hash(args.backbone, plan.sizes),
         "file": args.file,
+        "num_points": plan.training["num_points"],
+        "val_fraction": plan.training["val_fraction"],
+        "data_sha256": sha256(plan.data / args.file),
         "seed": args.seed,
         "clouds": {name: len(y) for name, y in labels.items()},
         "probes": probes,

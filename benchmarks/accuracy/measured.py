@@ -32,17 +32,18 @@ def cost(folder: Path, plan: Plan) -> str:
     for method, step in fresh.items():
         each = 1000 * step["cpu_seconds"] / step["clouds"]
         share = step["cpu_seconds"] / base["cpu_seconds"]
-        memory = step["peak_megabytes"] / base["peak_megabytes"]
+        memory = step["peak_mebibytes"] / base["peak_mebibytes"]
         kind = "frozen tokens are kept" if step["cached"] else "from points"
-        cells = (f"{each:.1f}", f"{share:.2f}", f"{step['peak_megabytes']:.0f}", f"{memory:.2f}")
+        cells = (f"{each:.1f}", f"{share:.2f}", f"{step['peak_mebibytes']:.0f}", f"{memory:.2f}")
         rows.append([method, *cells, kind])
     text = (
         f"## Cost of a training step\n\nCPU time and peak memory above the level before, on "
         f"{record['task']}, in batches of {base['clouds']}, one thread; all methods in one "
-        f"sitting, {record['rounds']} rounds interleaved, the least of them. "
+        f"sitting, {record['rounds']} rounds interleaved: the least time, the largest memory. "
+        "Frozen tokens are made once for each view, which is not in here: in four epochs of a run. "
         "`python benchmarks/accuracy/step_cost.py`"
     )
-    heading = ["method", "ms a cloud", "of full", "MB", "of full", "input"]
+    heading = ["method", "ms a cloud", "of full", "MiB", "of full", "input"]
     return f"{text}\n\n{markdown(heading, rows)}"
 
 
@@ -51,9 +52,9 @@ def checks(results: Results) -> str:
     clouds, most = (total(pair["clouds"] for pair in pairs) for total in (sum, max))
     return (
         f"## Batches of one\n\n{clouds:,} test clouds, up to {most} of each of {len(pairs)} rows, "
-        f"were classified one by one too: {sum(pair['other_classes'] for pair in pairs)} got "
-        "another class, and no probability moved by more than "
-        f"{max(pair['largest_difference'] for pair in pairs):.0e}."
+        f"were given to the model one by one too: {sum(pair['other_classes'] for pair in pairs)} "
+        "of them, or of their points where these are labelled, got another class, and no "
+        f"probability moved by more than {max(pair['largest_difference'] for pair in pairs):.0e}."
     )
 
 
@@ -114,16 +115,32 @@ def again(results: Results, found: Summaries) -> str:
         summary = found.get(task, {}).get(method)
         spread = None if summary is None else mean_and_spread(list(summary.overall.values()))[1]
         cells = [f"{100 * score:.2f}" for score in scores]
-        rows.append([record["row"], *cells, "" if spread is None else f"{100 * spread:.2f}"])
+        if spread is None:
+            cells += ["", ""]
+        else:
+            within = abs(scores[0] - scores[1]) <= spread
+            cells += [f"{100 * spread:.2f}", "yes" if within else "no"]
+        rows.append([record["row"], *cells])
     if not rows:
         return ""
-    heading = ["row", "test accuracy", "again", "standard deviation over seeds"]
+    heading = ["row", "test accuracy", "again", "standard deviation over seeds", "within it"]
     text = (
-        "## Rows run again\n\nFrom their committed configuration, in a later session, mostly on "
-        "another machine: the files below `results/again` name commits and processors "
-        "(`run.py --again ROW`)."
+        "## Rows run again\n\nFrom their committed configuration, later: `run.py --again ROW`. The "
+        "files below `results/again` hold both records. On the same machine a row gives the same "
+        "number; another processor, or another release of the library, rounds otherwise."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
+
+
+def origins(results: Results) -> str:
+    """How many rows say all of where they come from."""
+    named = sum("resolved" in record for record in results)
+    return (
+        f"## Origin of the rows\n\n{named} of {len(results)} rows name the commit, the hash of the "
+        "data, the processor, and all settings of their method, those that the plan leaves open "
+        "too. The others are older: they name configuration, versions and kind of machine, and "
+        "that the library's defaults have not changed since is taken on trust."
+    )
 
 
 def absent(results: Results, plan: Plan) -> str:

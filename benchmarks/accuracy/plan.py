@@ -129,7 +129,7 @@ class Plan:
         return self.tasks[origin].rates or self.rates
 
     def config(self, row: Row) -> dict[str, Any]:
-        """All that decides a row's numbers, as JSON-able values."""
+        """What the plan says of a row's numbers, as JSON-able values."""
         task, method = self.tasks[row.slot.task], self.methods[row.slot.method]
         backbone = self.backbone(row.slot.task)
         split = {k: v for k, v in vars(task).items() if k in _SPLITTING and v not in (None, (), {})}
@@ -153,6 +153,8 @@ class Plan:
             "bank": method.bank and METHODS[method.method].takes_memory_bank,
             "weights": weights,
             "weights_hash": weights_hash(weights, self.sizes),
+            # Shipped weights bring theirs, and the hash of random ones is made of them.
+            **({"sizes": sizes_of(weights, self.sizes)} if is_file(weights) else {}),
         }
 
     def check_weights(self) -> None:
@@ -183,6 +185,10 @@ def weights_hash(weights: str, sizes: Mapping[str, Any]) -> str:
         return POINT_MAE_FILES[weights].sha256
     path = Path(weights)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ABSENT
+
+
+def is_file(weights: str) -> bool:
+    return weights != "random" and weights not in POINT_MAE_FILES
 
 
 def sizes_of(weights: str, sizes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What stood behind a row: the library's defaults spelled out, the data, the code, the machine."""
 
+import functools
 import hashlib
 import json
 import os
@@ -38,6 +39,17 @@ def resolve(plan: Plan, row: Row) -> dict[str, Any]:
     return json.loads(json.dumps(settings))  # as a file holds it: lists, no tuples
 
 
+def is_current(plan: Plan, row: Row, record: dict[str, Any]) -> bool:
+    """Whether the row's defaults and data are those of today, as far as its record tells them.
+
+    Rows from before these were recorded pass, and so does what was made of data that are not here.
+    """
+    data = data_file(plan, row)
+    recorded = record.get("data_sha256")
+    same = recorded is None or not data.is_file() or recorded == sha256(data)
+    return same and agrees(record.get("resolved", {}), resolve(plan, row))
+
+
 def agrees(recorded: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether both say the same where both say something: a new setting starts out neutral."""
     return all(
@@ -50,12 +62,20 @@ def agrees(recorded: dict[str, Any], now: dict[str, Any]) -> bool:
 
 def describe(plan: Plan, row: Row) -> dict[str, Any]:
     """What a finished row says of its origin."""
-    data = plan.data / plan.tasks[row.slot.task].file
     return {
         "resolved": resolve(plan, row),
-        "data_sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+        "data_sha256": sha256(data_file(plan, row)),
         **origin(),
     }
+
+
+def data_file(plan: Plan, row: Row) -> Path:
+    return plan.data / plan.tasks[row.slot.task].file
+
+
+@functools.cache  # a page reads hundreds of rows of a few files
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def origin() -> dict[str, Any]:

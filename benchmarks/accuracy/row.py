@@ -1,13 +1,11 @@
 """One row: a training run from the plan's weights to the numbers that the table needs."""
 
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from backbones import RANDOM
 from cases import open_case
 from features import SharedFeatures
@@ -37,7 +35,7 @@ TRAINER = {
 
 
 def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
-    """Train, choose the epoch on validation, test it, and measure what it costs.
+    """Train, choose the epoch on validation, and test it.
 
     Args:
         plan: that the row is part of.
@@ -50,7 +48,6 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
     model = open_model(plan, row, data)
     origin = describe(plan, row)  # of the code that trains, whatever is committed meanwhile
     shared = SharedFeatures(model, config, folder) if can_cache(model, data) else None
-    cost = measure_cost(model, data, shared is not None) if row.slot.seed == 0 else None
     body = {k: t for k, t in model.base.state_dict().items() if _is_body(k)}
     with tempfile.TemporaryDirectory() as scratch:
         report = fit(
@@ -90,7 +87,6 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
         },
         "adapter_bytes": files.pop("adapter_model.safetensors"),
         "bank_bytes": sum(files.values()),
-        "step": cost,
         "features_found": {} if shared is None else shared.found,
         "seconds": round(time.monotonic() - started, 1),
         "cpu_seconds": round(time.process_time() - begun, 1),
@@ -138,54 +134,13 @@ def can_cache(model: PeftModel, data: ShapeDataModule) -> bool:
     return "tokens" in model.precompute(pos=batch.pos, batch=batch.batch)
 
 
-def measure_cost(model: PeftModel, data: ShapeDataModule, caches: bool) -> dict[str, Any]:
-    """CPU seconds and peak memory of a training step, in a process of its own that then ends."""
-    context = multiprocessing.get_context("fork")
-    reader, writer = context.Pipe(duplex=False)
-    child = context.Process(target=_step, args=(writer, model, data, caches))
-    child.start()
-    writer.close()
-    try:
-        return reader.recv()
-    except EOFError as error:
-        raise RuntimeError("Expected the measured steps to end (their process died)") from error
-    finally:
-        child.join()
-
-
-def _step(writer: Any, model: PeftModel, data: ShapeDataModule, caches: bool) -> None:
-    batch: Any = next(iter(data.train_dataloader()))
-    call: dict[str, Any] = {"pos": batch.pos, "batch": batch.batch}
-    if caches:
-        call = model.precompute(**call)
-    trained = [parameter for _, parameter in trainable_parameters(model)]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of what was before
-    before, times = _resident("VmRSS"), []
-    for _ in range(5):
-        begun = time.process_time()
-        model.train()
-        optimizer.zero_grad()
-        F.cross_entropy(model(**call, sample_id=batch.sample_id), batch.y).backward()
-        optimizer.step()
-        times.append(time.process_time() - begun)
-    writer.send(
-        {
-            "clouds": int(batch.num_graphs),
-            "cpu_seconds": round(sorted(times)[len(times) // 2], 4),
-            "peak_megabytes": round(_resident("VmHWM") - before, 1),
-            "cached": caches,
-        }
-    )
-
-
 def compare_batch_of_one(
     model: PeftModel, data: ShapeDataModule, count: int = 64
 ) -> dict[str, Any]:
     """Probabilities of test clouds, evenly spread over the set, in one batch and one by one."""
     test: Any = data.test_set
-    every = max(1, len(test) // count)
-    clouds = [test[number] for number in range(0, len(test), every)][:count]
+    rows = torch.linspace(0, len(test) - 1, min(count, len(test))).long().tolist()
+    clouds = [test[number] for number in rows]
     alone = [_batch_of([cloud]) for cloud in clouds]
     batched, single = (
         torch.cat([found for _, found in predict_probabilities(model, batches)])
@@ -215,11 +170,3 @@ def _numbers(found: Evaluation) -> dict[str, Any]:
 def _is_body(key: str) -> bool:
     parts = key.split(".")
     return "peft" not in parts and parts[0] not in ("head", "decoder")
-
-
-def _resident(key: str) -> float:
-    """``VmRSS`` or its peak ``VmHWM`` in MB, as the kernel accounts it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"Expected {key} in /proc/self/status (got none)")

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class Difference:
     error: float
     corrected: float | None
     count: int
+
+    @property
+    def wide(self) -> float:
+        """The error that allows for other test clouds, where there is one."""
+        return self.error if self.corrected is None else self.corrected
 
 
 def summarise(results: Results, plan: Plan, task: str, method: str) -> Summary | None:
@@ -110,7 +115,26 @@ def compare(one: Summary, other: Summary) -> Difference | None:
         sizes = [record["clouds"] for record in one.records]
         ratio = statistics.mean(clouds["test"] / clouds["train"] for clouds in sizes)
         corrected = statistics.stdev(resampled) * math.sqrt(1 / len(resampled) + ratio)
-    return Difference(statistics.mean(gaps), spread / math.sqrt(len(gaps)), corrected, len(gaps))
+    mean = round(statistics.mean(gaps), 12) + 0.0  # equal means differ by zero, and not by -0.0
+    return Difference(mean, spread / math.sqrt(len(gaps)), corrected, len(gaps))
+
+
+def of_shared_seeds(methods: Mapping[str, Summary]) -> dict[str, Summary]:
+    """The methods by the seeds that all have, as a seed may have test clouds of its own.
+
+    Nothing if they share none.
+    """
+    shared = set.intersection(*(set(one.overall) for one in methods.values()))
+    if not shared:
+        return {}
+    return {
+        name: Summary(
+            {seed: one.overall[seed] for seed in sorted(shared)},
+            {seed: one.macro[seed] for seed in sorted(shared)},
+            [record for record in one.records if record["config"]["seed"] in shared],
+        )
+        for name, one in methods.items()
+    }
 
 
 def fold_gaps(one: Summary, other: Summary, seeds: Sequence[int]) -> list[float]:

@@ -12,11 +12,11 @@ from typing import Any
 
 from finished import Results
 from graph_sections import other_backbones
-from measured import absent, again, checks, cost, probes
+from measured import absent, again, checks, cost, origins, probes
 from plan import Plan
 from plan_file import load_plan
 from sections import FIGURES, Summaries, claim, one_set, overview, scratch
-from summary import summarise
+from summary import of_shared_seeds, summarise
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
@@ -41,7 +41,8 @@ def generate(results: Results, plan: Plan, graphs: tuple[Results, Plan] | None =
     if found:
         parts += [overview(found, plan), claim(found), scratch(found)]
         parts += [one_set(task, methods, plan) for task, methods in found.items()]
-        parts += [cost(results.folder, plan), checks(results), again(results, found)]
+        parts += [cost(results.folder, plan), checks(results), origins(results)]
+        parts.append(again(results, found))
     if graphs is not None:
         parts.append(other_backbones(collect(*graphs), *graphs))
     parts.append(absent(results, plan))
@@ -58,13 +59,13 @@ def replace(page: str, generated: str) -> str:
 
 
 def figures(found: Summaries) -> Iterator[tuple[str, Any]]:
-    """A figure a set: accuracy against trained parameters."""
+    """A figure a set: accuracy, of the seeds that all methods have, against trained parameters."""
     from pyg_peft.viz import plot_tradeoff
 
     for task, methods in found.items():
         points = {
             name: (one.records[0]["parameters"]["without_head"], list(one.overall.values()))
-            for name, one in methods.items()
+            for name, one in of_shared_seeds(methods).items()
         }
         yield f"accuracy_{task}.png", plot_tradeoff(points, title=task)
 
