@@ -1,6 +1,7 @@
 """`pyg-peft pretrain`: both tasks, what it shows on its way, and that looking changes nothing."""
 
 import json
+import sys
 from typing import Any
 
 import commands
@@ -36,6 +37,32 @@ def test_pictures_and_a_probe_on_the_way(tmp_path):
     assert all(0.0 <= entry["probe_val_accuracy"] <= 1.0 for entry in probes)
 
 
+def test_an_endless_stream_can_be_looked_at(tmp_path):
+    options = ("--options.epochs=2", "--look_every=1")
+    assert main(commands.pretrain("procedural:16/epoch", tmp_path, *options)) == 0
+    assert (tmp_path / "reconstruction_002.png").read_bytes().startswith(b"\x89PNG")
+    corpus = state(tmp_path)["identity"]["corpus"]["streams"]["0"]
+    assert corpus["each_epoch"] == 16 and corpus["settings"]["seed"] == 0
+
+
+def test_the_curve_stands_at_the_epochs_that_were_logged(tmp_path, monkeypatch):
+    from pyg_peft.cli import pretrain_watch
+
+    drawn = []
+    real = pretrain_watch.plot_curves
+    monkeypatch.setattr(
+        pretrain_watch,
+        "plot_curves",
+        lambda *args, **kwargs: drawn.append(real(*args, **kwargs)) or drawn[-1],
+    )
+    lines = [{"epoch": 3, "loss": 2.0}, {"epoch": 7, "loss": 1.0}, {"epoch": 7, "loss": 0.5}]
+    text = "".join(json.dumps({"step": 0, **line}) + "\n" for line in lines)
+    (tmp_path / "log.jsonl").write_text(text)
+    pretrain_watch.draw_curve(tmp_path)
+    (line,) = drawn[0].axes[0].lines
+    assert list(line.get_xdata()) == [4, 8] and list(line.get_ydata()) == [2.0, 0.75]
+
+
 def test_a_run_that_dies_has_a_curve_of_what_is_done(tmp_path, monkeypatch):
     from pyg_peft.cli.pretrain_watch import PretrainWatch
 
@@ -67,6 +94,35 @@ def test_errors(tmp_path, capsys):
     assert "'look_every' to be given with 'probe'" in error
     assert "'look_every' to be positive (got 0)" in error
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--threads=0", "'threads' to be positive (got 0)"),
+        ("--options.clip_norm=0", "'clip_norm' to be positive"),
+        ("--data=[]", "'data' to name what to learn from (got nothing)"),
+        (f"--data=procedural:{10**20}/epoch", "Expected 'data' to be a FILE.npz"),
+    ],
+)
+def test_mistakes_before_anything_is_written(tmp_path, capsys, option, message):
+    assert pretrain(tmp_path / "out", option) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file(tmp_path, capsys):
+    (tmp_path / "out").write_text("mine")
+    assert pretrain(tmp_path / "out") == 2
+    assert "'output' to be a folder (got the file" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_pictures_need_matplotlib_from_the_start(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert pretrain(tmp_path / "out", "--look_every=1") == 2
+    assert "'matplotlib' is needed here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:77", "xpu:9"])

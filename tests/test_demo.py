@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,24 @@ def test_demo_of_some_methods_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
     assert first and second and first[1] == second[1], "a finished method is shown as it was"
     assert main([*command, "--methods", '["nothing"]']) == 2
     assert "(got nothing)" in capsys.readouterr().err
+    # Other options than what is there: refused before anything is trained or written anew.
+    assert main([*command, "--methods", '["vpt", "linear_probe"]', "--epochs", "2"]) == 2
+    assert "max_epochs 1 instead of 2" in capsys.readouterr().err
+    assert (out / "report.html").read_text() == again and not (out / "vpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(("--num_shapes", "11"), "'num_shapes' to be at least 12"), (("--lr", "0"), "'lr' to be")],
+)
+def test_mistakes_before_anything_is_written(tmp_path, capsys, options, message):
+    assert main(["demo", "--output", str(tmp_path / "demo"), *SMALL, *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
+def test_pictures_need_matplotlib_from_the_start(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["demo", "--output", str(tmp_path / "demo"), *SMALL]) == 2
+    assert "'matplotlib' is needed here" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

@@ -51,7 +51,8 @@ class PointMAEPretraining(nn.Module):
         Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
-        ValueError: unless ``0 < mask_ratio < 1``, and if a size is not positive.
+        ValueError: unless ``0 < mask_ratio < 1`` and a patch is hidden, and if a size is not
+            positive.
 
     Differences:
         The authors embed all patches and then drop the hidden ones, which reach training through
@@ -89,6 +90,10 @@ class PointMAEPretraining(nn.Module):
         )
         if not 0.0 < mask_ratio < 1.0:
             raise ValueError(f"Expected 'mask_ratio' to lie in (0, 1) (got {mask_ratio})")
+        if int(num_centers * mask_ratio) < 1:
+            raise ValueError(
+                f"Expected 'mask_ratio' to hide one patch of {num_centers} (got {mask_ratio})"
+            )
         super().__init__()
         self.embed_dim = embed_dim
         self.depth = depth

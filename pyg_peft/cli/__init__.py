@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = " ".join(str(error).split())
         sys.stderr.write(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)\n")
         return 2
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         if "--traceback" in arguments:
             raise
         sys.stderr.write(f"pyg-peft {name}: {error}\n(--traceback shows where)\n")

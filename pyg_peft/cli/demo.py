@@ -24,6 +24,7 @@ from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.fitting import FitOptions, FitReport, fit
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.tuners import METHODS
+from pyg_peft.viz.figure import style
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -56,7 +57,8 @@ def run(
         output: folder of report, adapters and pictures; a finished demo in it is shown again, an
             interrupted one goes on.
         methods: what to compare; the report looks into the first.
-        num_shapes: labelled shapes to tune on; half as many validate, twice as many test.
+        num_shapes: labelled shapes to tune on, one a class at least; half as many validate, twice
+            as many test.
         num_points: points of a shape.
         epochs: passes over the labelled shapes, for each method.
         lr: learning rate; by default 0.001 for full fine-tuning and 0.003 for the others.
@@ -67,6 +69,12 @@ def run(
         raise ValueError(
             f"Expected 'methods' to be of {', '.join(METHODS)} (got {', '.join(unknown) or 'none'})"
         )
+    least = len(ProceduralShapes.class_names)
+    if num_shapes < least:
+        raise ValueError(f"Expected 'num_shapes' to be at least {least} (got {num_shapes})")
+    if lr is not None and not lr > 0:
+        raise ValueError(f"Expected 'lr' to be positive (got {lr})")
+    style()  # raises where matplotlib is missing: now, and not after the first method
     started, folder = time.monotonic(), Path(output)
     say(f"The backbone is '{WEIGHTS}', which ships with the package.")
     data = _make_data(num_shapes, num_points, seed)
@@ -74,14 +82,20 @@ def run(
         f"\nTuning on {len(data.train_set):,} labelled shapes of {data.num_classes} classes: "
         f"{', '.join(data.class_names)}"
     )
+    found: dict[str, Outcome] = {}
     outcomes: list[Outcome] = []
     models: dict[str, PeftModel] = {}
     figures: dict[str, tuple[str, Figure]] = {}
-    for method in methods:
+    # What is there comes first: if it was begun with other options, it refuses to go on, and the
+    # report stays as it is.
+    begun = [method for method in methods if (folder / method).exists()]
+    for method in dict.fromkeys([*begun, *methods]):
         say(f"\n{method}")
-        outcome, models[method] = _tune(method, data, folder, epochs, lr, seed)
-        outcomes.append(outcome)
+        found[method], models[method] = _tune(method, data, folder, epochs, lr, seed)
+        if len(found) < len(begun):
+            continue
         # After each, so that a demo that is stopped leaves the report of what ran.
+        outcomes = [found[name] for name in methods if name in found]
         figures = draw_pictures(outcomes, models, data)
         _write(folder, outcomes, figures, data)
     say()
@@ -129,7 +143,7 @@ def _tune(
     bank = fill_bank(base, data, seed=seed) if make_config(method, {}).takes_memory_bank else None
     model = make_model(base, method, {}, bank, seed)
     cloud: Any = data.val_set[0]
-    rate = lr or (FULL_LR if method == "full_fine_tuning" else LARGE_LR)
+    rate = lr if lr is not None else FULL_LR if method == "full_fine_tuning" else LARGE_LR
     report = fit(
         model,
         data,

@@ -69,6 +69,10 @@ def run(
     sizes = dict(vars(model))
     if task == "masked":
         sizes = {k: v for k, v in sizes.items() if k in signature(PointMAEPretraining).parameters}
+    if threads is not None and threads < 1:
+        raise ValueError(f"Expected 'threads' to be positive (got {threads})")
+    if Path(output).is_file():
+        raise ValueError(f"Expected 'output' to be a folder (got the file '{output}')")
     if threads is not None:
         torch.set_num_threads(threads)
     place = find_device(device)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch_geometric.loader import DataLoader
@@ -11,15 +11,21 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.backbones import PointMAEPretraining
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.storage import write_atomic
+from pyg_peft.datasets.sample_ids import labels_of
+from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.corpus import Corpus, ViewOptions
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.pretrain import LOG
 from pyg_peft.training.probe import fit_probe, frozen_features
 from pyg_peft.viz.curves import plot_curves
+from pyg_peft.viz.figure import style
 from pyg_peft.viz.reconstruction import plot_reconstruction
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CURVE = "learning_curve.png"
 # As they are: no turn, no stretching.
 _PLAIN = {"turn_degrees": 0.0, "tip_probability": 0.0, "tilt_degrees": 0.0}
 _STILL = {"scale_low": 1.0, "scale_high": 1.0, "shift": 0.0}
@@ -52,6 +58,9 @@ class PretrainWatch:
     ) -> None:
         if every < 1:
             raise ValueError(f"Expected 'look_every' to be positive (got {every})")
+        style()  # raises where matplotlib is missing: now, and not after some epochs
+        for picture in (CURVE, "reconstruction_*.png"):
+            remove_leftovers(folder, picture)
         self.folder, self.corpus, self.every, self.seed = folder, corpus, every, seed
         self.views = ViewOptions(num_points=num_points, **_PLAIN, **_STILL)
         self.loaders: tuple[DataLoader, DataLoader] | None = None
@@ -60,9 +69,8 @@ class PretrainWatch:
                 probe, data_args={}, preprocessing=Preprocessing(num_points), seed=seed
             )
             whole: Any = data.bank_dataloader().dataset
-            clouds = [whole[row] for row in range(len(whole))]
-            rows = _first_of_each([int(cloud.y) for cloud in clouds], per_class)
-            kept = [clouds[row] for row in rows]
+            rows = _first_of_each(labels_of(data.plain_train_set).tolist(), per_class)
+            kept = [whole[row] for row in rows]
             self.loaders = DataLoader(kept, batch_size=64), data.val_dataloader()
             self.num_classes = data.num_classes
 
@@ -89,11 +97,11 @@ class PretrainWatch:
         pos, batch = pos.to(device), batch.to(device)
         result = model.reconstruct(pos, batch, number, generator=generator)
         figure = plot_reconstruction(result)
-        figure.savefig(self.folder / f"reconstruction_{epochs:03d}.png")
+        _save(figure, self.folder / f"reconstruction_{epochs:03d}.png")
 
 
 def draw_curve(folder: Path) -> None:
-    """Draw the mean loss of each epoch that has been logged to ``learning_curve.png``."""
+    """Draw the mean of each epoch's logged losses to ``learning_curve.png``."""
     losses: dict[int, list[float]] = {}
     for line in (folder / LOG).read_text().splitlines():
         entry = json.loads(line)
@@ -101,8 +109,12 @@ def draw_curve(folder: Path) -> None:
             losses.setdefault(entry["epoch"], []).append(entry["loss"])
     if losses:
         means = [sum(values) / len(values) for _, values in sorted(losses.items())]
-        figure = plot_curves({"loss": means}, ylabel="loss")
-        write_atomic(folder / "learning_curve.png", lambda path: figure.savefig(path, format="png"))
+        epochs = [epoch + 1 for epoch in sorted(losses)]
+        _save(plot_curves({"loss": means}, epochs=epochs, ylabel="loss"), folder / CURVE)
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    write_atomic(path, lambda temporary: figure.savefig(temporary, format="png"))
 
 
 def _first_of_each(labels: Sequence[int], number: int) -> list[int]:

@@ -48,22 +48,29 @@ class ViewOptions:
             raise ValueError(
                 f"Expected 'tip_probability' to lie in [0, 1] (got {self.tip_probability})"
             )
-        if not 0.0 < self.scale_low <= self.scale_high:
+        if not 0.0 < self.scale_low <= self.scale_high < math.inf:
             raise ValueError(
-                "Expected 'scale_low' to lie in (0, scale_high] "
+                "Expected 'scale_low' to lie in (0, scale_high] and 'scale_high' to be finite "
                 f"(got {self.scale_low} and {self.scale_high})"
             )
+        for name in ("tilt_degrees", "shift"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"Expected '{name}' to be finite and non-negative (got {getattr(self, name)})"
+                )
 
 
 class Corpus:
-    """Clouds without labels: of any sizes, in memory, and new ones in each epoch.
+    """Clouds without labels: some kept in memory, others made anew in each epoch.
 
     Args:
-        clouds: tensors ``[n, 3]``; empty clouds are refused, because there is nothing to mask.
+        clouds: tensors ``[n, 3]`` of any sizes; empty clouds are refused, because there is nothing
+            to mask.
         streams: each with the number of its shapes in an epoch. They are made when they are read,
-            and no epoch sees one of another: endless, where ``clouds`` come again.
+            from the stream's ``start`` on, and none of a stream comes twice.
 
     Raises:
+        TypeError: a cloud is not of floating-point numbers.
         ValueError: neither clouds nor streams, a cloud that is empty or not finite, or a stream of
             no shapes.
     """
@@ -71,7 +78,7 @@ class Corpus:
     def __init__(
         self, clouds: Iterable[Tensor], streams: Iterable[tuple[ProceduralStream, int]] = ()
     ) -> None:
-        self.clouds = [cloud.float() for cloud in clouds]
+        self.clouds = list(clouds)
         self.streams = list(streams)
         if any(count < 1 for _, count in self.streams):
             raise ValueError("Expected 'streams' to have shapes in each epoch (got none of one)")
@@ -81,6 +88,7 @@ class Corpus:
             check_pos(cloud, f"clouds[{number}]")
             if cloud.size(0) == 0:
                 raise ValueError(f"Expected 'clouds[{number}]' to hold points (got an empty cloud)")
+        self.clouds = [cloud.float() for cloud in self.clouds]
 
     def __len__(self) -> int:
         """Clouds of an epoch."""
@@ -88,26 +96,31 @@ class Corpus:
 
     def cloud(self, row: int, epoch: int) -> Tensor:
         """``[n, 3]``, the cloud of one row: the clouds in memory first, then each stream's."""
-        if row < len(self.clouds):
-            return self.clouds[row]
         start = len(self.clouds)
+        if 0 <= row < start:
+            return self.clouds[row]
         for stream, count in self.streams:
-            if row < start + count:
+            if start <= row < start + count:
                 return _shape(stream, epoch * count + row - start)
             start += count
-        raise IndexError(f"Expected 'row' to be below {len(self)} (got {row})")
+        raise IndexError(f"Expected 'row' to lie in [0, {len(self) - 1}] (got {row})")
 
     def identity(self) -> dict[str, Any]:
         """What tells this corpus from another: the sizes of its clouds, and where their points are.
 
         Later rows weigh more, so that the order counts. Means are rounded, because shapes that are
         computed differ in their last bits between machines; a change of one cloud among thousands
-        that keeps its size may hide there. A stream is known by its first shapes.
+        that keeps its size may hide there. A stream is known by its settings, and by its first
+        shapes in case they are made differently one day.
         """
-        streams = [
-            {"each_epoch": count, **Corpus(_shape(stream, n) for n in range(8)).identity()}
-            for stream, count in self.streams
-        ]
+        streams = {
+            str(number): {
+                "each_epoch": count,
+                "settings": stream.settings,
+                "first_shapes": Corpus(_shape(stream, n) for n in range(8)).identity(),
+            }
+            for number, (stream, count) in enumerate(self.streams)
+        }
         found = self._of_memory() if self.clouds else {}
         return {**found, "streams": streams} if streams else found
 
@@ -139,8 +152,8 @@ class Corpus:
         return torch.cat(drawn), torch.repeat_interleave(torch.arange(len(drawn)), sizes)
 
 
-def _shape(stream: ProceduralStream, index: int) -> Tensor:
-    pos = stream.shape(index).pos
+def _shape(stream: ProceduralStream, number: int) -> Tensor:
+    pos = stream.shape(stream.start + stream.step * number).pos
     assert pos is not None  # a stream's shapes have one
     return pos
 

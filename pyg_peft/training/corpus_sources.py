@@ -30,6 +30,7 @@ _STREAMS: dict[str, dict[str, Any]] = {
     "scans": {"difference_probability": 0.5, "scan": ScanEffects()},
 }
 _LEAST_POINTS = 1024
+_MOST_SHAPES = 100_000_000  # the order of an epoch is drawn in memory
 
 
 def open_corpus(
@@ -47,7 +48,8 @@ def open_corpus(
             data sets; ``scanobjectnn:ROOT``, the authors' files; ``procedural:COUNT``, the first
             shapes of :class:`~pyg_peft.datasets.ProceduralStream`; or ``scans:COUNT``, the same,
             half of them with something cut out, all as a scanner sees them. With ``COUNT/epoch``
-            each epoch has as many new ones, which are made as they are read.
+            each epoch has as many new ones, which are made as they are read. Each further spec of
+            such shapes has a stream of its own. ``COUNT`` is at most 100 millions.
         splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
             from shapes that are to test it; ``"all"`` reads everything.
         num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
@@ -55,18 +57,24 @@ def open_corpus(
         progress: show a bar for shapes that take long to make or read, where somebody watches.
 
     Raises:
-        ValueError: a name is none of these; a source holds no shapes, or ones that cannot be read.
+        ValueError: a name is none of these, or there is none; a source holds no shapes, or ones
+            that cannot be read.
     """
     if splits not in ("train", "all"):
         raise ValueError(f"Expected 'splits' to be 'train' or 'all' (got {splits!r})")
+    if not specs:
+        raise ValueError("Expected 'data' to name what to learn from (got nothing)")
     hidden = None if progress else True
     clouds: list[Tensor] = []
     streams: list[tuple[ProceduralStream, int]] = []
+    seeds = dict.fromkeys(_STREAMS, 0)
     for spec in specs:
         kind, _, rest = spec.partition(":")
         count, new = rest.removesuffix("/epoch"), rest.endswith("/epoch")
-        if kind in _STREAMS and count.isdecimal() and int(count) > 0:
-            stream = ProceduralStream(max(num_points, _LEAST_POINTS), **_STREAMS[kind])
+        if kind in _STREAMS and count.isdecimal() and 0 < int(count) <= _MOST_SHAPES:
+            size = max(num_points, _LEAST_POINTS)
+            stream = ProceduralStream(size, seeds[kind], **_STREAMS[kind])
+            seeds[kind] += 1
             streams += [(stream, int(count))] if new else []
             rows = tqdm(range(0 if new else int(count)), desc=spec, leave=False, disable=hidden)
             clouds += [_pos(stream.shape(row)) for row in rows]

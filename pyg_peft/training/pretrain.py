@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
+from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.corpus import Corpus
 from pyg_peft.training.pretrain_options import PretrainOptions
@@ -25,6 +26,7 @@ from pyg_peft.training.schedule import warmup_cosine
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
+_STATE = {"model", "optimizer", "identity", "step", "seconds", "lines"}  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def pretrain(
     Raises:
         ValueError: the corpus is smaller than a batch.
         CheckpointError: the checkpoint in ``folder`` belongs to other options, another model or
-            another corpus.
+            another corpus, or is none of this function.
+        FloatingPointError: the loss is no longer finite.
     """
     steps_per_epoch = len(corpus) // options.batch_size
     if steps_per_epoch == 0:
@@ -84,18 +87,23 @@ def pretrain(
     run = _Run(model, Path(folder), options, corpus=corpus.identity())
     run.resume()
     loss, last_save = run.last_loss(), time.monotonic()
+    drawn, order = -1, torch.empty(0, dtype=torch.long)
     model.train()
     while run.step < total_steps and not run.out_of_time():
         started = time.monotonic()
         epoch, within = divmod(run.step, steps_per_epoch)
-        rows = corpus.order(options.seed, epoch)
-        rows = rows[within * options.batch_size : (within + 1) * options.batch_size].tolist()
+        if epoch != drawn:
+            drawn, order = epoch, corpus.order(options.seed, epoch)
+        rows = order[within * options.batch_size : (within + 1) * options.batch_size].tolist()
         pos, batch = corpus.batch(rows, options.views, options.seed, epoch)
         factor = warmup_cosine(run.step, total_steps, warmup_steps, options.lr_floor)
         pos, batch = pos.to(device), batch.to(device)
         loss = run.train_step(pos, batch, len(rows), options.lr * factor)
         if not math.isfinite(loss):
-            raise FloatingPointError(f"Expected 'loss' to be finite (got {loss}, step {run.step})")
+            raise FloatingPointError(
+                f"Expected 'loss' to be finite (got {loss} in step {run.step}); the checkpoint is "
+                "from before it, and a smaller 'lr' may help"
+            )
         run.seconds += time.monotonic() - started
         if run.step % options.log_every == 0 or run.step == total_steps:
             run.log(epoch=epoch, loss=loss, lr=options.lr * factor)
@@ -223,7 +231,12 @@ class _Run:
         if not path.exists():
             write_atomic(self.folder / LOG, lambda file: file.write_text(""))
             return
-        state = read_checkpoint(path)
+        state: Any = read_checkpoint(path)
+        if not isinstance(state, dict) or not state.keys() >= _STATE:
+            raise CheckpointError(
+                f"Expected '{path}' to be a checkpoint of pre-training, with the keys "
+                f"{', '.join(sorted(_STATE))} (got another file)"
+            )
         check_same(state["identity"], self.identity, path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,5 +1,6 @@
 """The settings of a pre-training run."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ class PretrainOptions:
         log_every: steps between lines of the log.
         bf16: let matrix products run in bfloat16; weights, positions and loss stay in float32.
         views: how clouds are varied.
+
+    Raises: ``ValueError`` for a setting out of its range.
     """
 
     epochs: int = 30
@@ -38,9 +41,21 @@ class PretrainOptions:
     views: ViewOptions = field(default_factory=ViewOptions)
 
     def __post_init__(self) -> None:
+        # Written so that NaN, of which every comparison is false, is refused too.
         for name in ("epochs", "batch_size", "log_every"):
-            if getattr(self, name) < 1:
+            if not getattr(self, name) >= 1:
                 raise ValueError(f"Expected '{name}' to be positive (got {getattr(self, name)})")
+        for name in ("lr", "clip_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"Expected '{name}' to be positive and finite (got {getattr(self, name)})"
+                )
+        for name in ("weight_decay", "warmup_epochs", "checkpoint_minutes", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"Expected '{name}' not to be negative (got {value})")
+        if not 0 <= self.lr_floor <= 1:
+            raise ValueError(f"Expected 'lr_floor' to lie in [0, 1] (got {self.lr_floor})")
 
     def identity(self) -> dict[str, Any]:
         """What changes weights: time limits and logging may differ between resumptions."""

@@ -1,7 +1,9 @@
+import itertools
+
 import pytest
 import torch
 
-from pyg_peft.datasets import ProceduralStream
+from pyg_peft.datasets import ProceduralStream, ScanEffects
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.training.corpus import Corpus, ViewOptions, random_view
 
@@ -61,11 +63,11 @@ def test_a_corpus_is_told_from_another():
 
 
 def test_a_view_of_an_epoch_is_of_its_own_shapes():
-    stream = ProceduralStream(16)
+    stream = ProceduralStream(16, start=100, step=2)
     corpus, views = Corpus(clouds(9), [(stream, 2)]), ViewOptions(num_points=16)
     pos, batch = corpus.batch([2, 0], views, seed=1, epoch=3)
     assert batch.bincount().tolist() == [16, 9]
-    (shape,) = [shape.pos for shape in [stream.shape(7)] if shape.pos is not None]
+    (shape,) = [shape.pos for shape in [stream.shape(100 + 2 * 7)] if shape.pos is not None]
     expected = random_view(shape, views, keyed_generator(1, "view", 3, 2))
     assert torch.equal(pos[:16], expected)
     with pytest.raises(ValueError, match="'streams' to have shapes"):
@@ -78,8 +80,33 @@ def test_bad_clouds(bad):
         Corpus(bad)
 
 
+def test_streams_are_told_apart_by_their_settings():
+    streams = [
+        ProceduralStream(16),
+        ProceduralStream(16, start=1),
+        ProceduralStream(16, step=2),
+        ProceduralStream(16, difference_probability=0.5),
+        ProceduralStream(16, difference_probability=0.51),  # cuts the same of the first shapes
+        ProceduralStream(16, scan=ScanEffects()),
+        ProceduralStream(16, scan=ScanEffects(one_sided=0.72)),
+    ]
+    found = [Corpus([], [(stream, 4)]).identity() for stream in streams]
+    assert all(a != b for a, b in itertools.combinations(found, 2))
+    assert Corpus([], [(ProceduralStream(16), 4)]).identity() == found[0]
+    assert Corpus([], [(ProceduralStream(16), 5)]).identity() != found[0]
+
+
+def test_whole_numbers_are_refused():
+    with pytest.raises(TypeError, match=r"'clouds\[0\]' to be floating point"):
+        Corpus([torch.ones(3, 3, dtype=torch.long)])
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_points", 0), ("tip_probability", 2.0), ("scale_low", 9.0)]
+    ("name", "value"),
+    [
+        *(("num_points", 0), ("tip_probability", 2.0), ("scale_low", 9.0)),
+        *(("scale_high", float("inf")), ("tilt_degrees", float("nan")), ("shift", -0.1)),
+    ],
 )
 def test_bad_options(name, value):
     with pytest.raises(ValueError, match=name):

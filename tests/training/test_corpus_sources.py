@@ -47,17 +47,19 @@ def test_new_shapes_in_each_epoch():
     assert len(corpus) == 9 and len(corpus.clouds) == 2
     scans: Any = ProceduralStream(difference_probability=0.5, scan=ScanEffects())
     clean: Any = ProceduralStream()
+    other: Any = ProceduralStream(seed=1)  # shares no shape with those in memory
     for epoch in (0, 2):
         for row, expected in (
             (1, clean.shape(1)),
             (2, scans.shape(3 * epoch)),
             (4, scans.shape(3 * epoch + 2)),
-            (5, clean.shape(4 * epoch)),
-            (8, clean.shape(4 * epoch + 3)),
+            (5, other.shape(4 * epoch)),
+            (8, other.shape(4 * epoch + 3)),
         ):
             assert torch.equal(corpus.cloud(row, epoch), expected.pos)
-    with pytest.raises(IndexError, match=r"below 9 \(got 9\)"):
-        corpus.cloud(9, 0)
+    for row in (-1, 9):
+        with pytest.raises(IndexError, match=r"'row' to lie in \[0, 8\] \(got"):
+            corpus.cloud(row, 0)
 
 
 def test_streams_are_told_apart():
@@ -122,6 +124,7 @@ def test_folders_that_cannot_be_read(tmp_path):
         "procedural:x",
         "procedural:0",
         "scans:0/epoch",
+        "procedural:100000001/epoch",
         "scans:2/batch",
         "no_such.npz",
         "somewhere",

@@ -139,6 +139,36 @@ def test_an_endless_corpus_resumes_with_the_shapes_that_are_next(tmp_path):
     assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epochs", 0), ("lr", 0.0), ("lr", float("nan")), ("clip_norm", -1.0)),
+        *(("weight_decay", -0.1), ("warmup_epochs", -1.0), ("lr_floor", 1.1)),
+        *(("max_minutes", float("nan")), ("checkpoint_minutes", -1.0)),
+    ],
+)
+def test_settings_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"Expected '{name}'"):
+        PretrainOptions(**{name: value})
+
+
+def test_a_mask_that_hides_nothing():
+    with pytest.raises(ValueError, match=r"'mask_ratio' to hide one patch of 6"):
+        PointMAEPretraining(**SIZES, mask_ratio=0.1)
+
+
+@pytest.mark.parametrize("content", [{"model": {}}, [1, 2]])
+def test_a_foreign_checkpoint_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(CheckpointError, match="to be a checkpoint of pre-training"):
+        pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS))
+
+
+def test_a_run_that_diverges_says_so(tmp_path):
+    with pytest.raises(FloatingPointError, match="a smaller 'lr' may help"):
+        pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS, lr=1e30))
+
+
 def test_too_few_clouds(tmp_path):
     with pytest.raises(ValueError, match="'batch_size' to be at most the 9 clouds"):
         pretrain(network(), corpus(), tmp_path, PretrainOptions(batch_size=10))

@@ -1,6 +1,7 @@
 """Procedural data sets: labelled and finite, or unlabelled and endless."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,18 @@ class ProceduralStream(IterableDataset[Data]):
         self.step = step
         self.difference_probability = difference_probability
         self.scan = scan
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments, as plain values."""
+        return {
+            "num_points": self.num_points,
+            "seed": self.seed,
+            "start": self.start,
+            "step": self.step,
+            "difference_probability": self.difference_probability,
+            "scan": None if self.scan is None else asdict(self.scan),
+        }
 
     def __iter__(self) -> Iterator[Data]:
         worker = get_worker_info()
