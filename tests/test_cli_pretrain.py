@@ -102,7 +102,7 @@ def test_errors(tmp_path, capsys):
         ("--threads=0", "'threads' to be positive (got 0)"),
         ("--options.clip_norm=0", "'clip_norm' to be positive"),
         ("--data=[]", "'data' to name what to learn from (got nothing)"),
-        (f"--data=procedural:{10**20}/epoch", "Expected 'data' to be a FILE.npz"),
+        (f"--data=procedural:{10**20}/epoch", "Expected COUNT to be at most 100,000,000"),
     ],
 )
 def test_mistakes_before_anything_is_written(tmp_path, capsys, option, message):

@@ -13,6 +13,12 @@ def number(mean: float, spread: float | None) -> str:
     return f"{100 * mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
 
 
+GAP = (
+    "paired by seed and carry a standard error: the corrected one of *The claim* where there are "
+    "folds or each seed divides the clouds anew"
+)
+
+
 def gap_cell(gap: Difference | None) -> str:
     return "" if gap is None else f"{100 * gap.mean:+.1f} ± {100 * gap.wide:.1f}"
 

@@ -1,6 +1,6 @@
 """The part of the page about backbones that are no Point-MAE."""
 
-from cells import gap_cell, markdown, rate_cell, spread_cell
+from cells import GAP, gap_cell, markdown, rate_cell, spread_cell
 from finished import Results
 from measured import checks
 from plan import Plan
@@ -22,9 +22,7 @@ def other_backbones(found: Summaries, results: Results, plan: Plan) -> str:
         "random weights. Point-PEFT is its adapters here, without "
         "prompts and bank. In the instance mIoU a part that is "
         "neither in truth nor in prediction of a cloud counts as 1. Differences to full "
-        "fine-tuning are paired by seed, with their standard error, the corrected one where the "
-        "test clouds vary. Plan: "
-        "`benchmarks/accuracy/graphs.yaml`."
+        f"fine-tuning are {GAP}. Plan: `benchmarks/accuracy/graphs.yaml`."
     )
     tables = [one_set(task, methods, plan) for task, methods in found.items()]
     ones = checks(results).partition("\n\n")[2]

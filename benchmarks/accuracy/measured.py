@@ -40,7 +40,8 @@ def cost(folder: Path, plan: Plan) -> str:
         f"## Cost of a training step\n\nCPU time and peak memory above the level before, on "
         f"{record['task']}, in batches of {base['clouds']}, one thread; all methods in one "
         f"sitting, {record['rounds']} rounds interleaved: the least time, the largest memory. "
-        "Frozen tokens are made once for each view, which is not in here: in four epochs of a run. "
+        "The time to make frozen tokens is left out: a run makes them in its first "
+        f"{plan.training['num_views']} epochs, once for each view. "
         "`python benchmarks/accuracy/step_cost.py`"
     )
     heading = ["method", "ms a cloud", "of full", "MiB", "of full", "input"]
@@ -126,8 +127,8 @@ def again(results: Results, found: Summaries) -> str:
     heading = ["row", "test accuracy", "again", "standard deviation over seeds", "within it"]
     text = (
         "## Rows run again\n\nFrom their committed configuration, later: `run.py --again ROW`. The "
-        "files below `results/again` hold both records. On the same machine a row gives the same "
-        "number; another processor, or another release of the library, rounds otherwise."
+        "files below `results/again` hold both records. Where the first of them names no processor "
+        "and no commit, it is not known whether these or another cause made the difference."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
 

@@ -46,7 +46,7 @@ def is_current(plan: Plan, row: Row, record: dict[str, Any]) -> bool:
     """
     data = data_file(plan, row)
     recorded = record.get("data_sha256")
-    same = recorded is None or not data.is_file() or recorded == sha256(data)
+    same = recorded is None or not data.is_file() or recorded == _seen(data)
     return same and agrees(record.get("resolved", {}), resolve(plan, row))
 
 
@@ -73,9 +73,11 @@ def data_file(plan: Plan, row: Row) -> Path:
     return plan.data / plan.tasks[row.slot.task].file
 
 
-@functools.cache  # a page reads hundreds of rows of a few files
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_seen = functools.cache(sha256)  # a page reads hundreds of rows of a few files
 
 
 def origin() -> dict[str, Any]:

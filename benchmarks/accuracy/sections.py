@@ -1,6 +1,6 @@
 """The sections of the page: markdown from summaries."""
 
-from cells import gap_cell, markdown, rate_cell, spread_cell
+from cells import GAP, gap_cell, markdown, rate_cell, spread_cell
 from plan import Plan
 from summary import Summary, compare, of_shared_seeds
 
@@ -66,8 +66,7 @@ def one_set(task: str, methods: dict[str, Summary], plan: Plan) -> str:
         f"{clouds['val']} validate, {clouds['test']} test"
         f"{where}; "
         f"{config['epochs']} epochs of batches of {config['training']['batch_size']}. "
-        "The difference is paired by seed and carries its standard error, "
-        "the corrected one where the test clouds vary."
+        f"Differences are {GAP}."
     )
     return f"{text}\n\n{markdown(heading, rows)}\n\n![]({FIGURES}/accuracy_{task}.png)"
 
@@ -124,13 +123,15 @@ def scratch(found: Summaries) -> str:
             compare(methods[FULL], methods[SCRATCH]) if {FULL, SCRATCH} <= methods.keys() else None
         )
         if gap is not None:
-            cells = [spread_cell(methods[name].overall) for name in (SCRATCH, FULL)]
+            both = of_shared_seeds({name: methods[name] for name in (SCRATCH, FULL)})
+            cells = [spread_cell(one.overall) for one in both.values()]
             rows.append([task, *cells, gap_cell(gap)])
     if not rows:
         return ""
     heading = ["set", "from random weights", "from the shipped weights", "difference"]
     text = (
-        "## What pre-training gives\n\nFull fine-tuning from either start, same budget and search."
+        "## What pre-training gives\n\nFull fine-tuning from either start, by the same protocol "
+        f"and seeds. Differences are {GAP}."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
 

@@ -47,7 +47,7 @@ class Difference:
 
     @property
     def wide(self) -> float:
-        """The error that allows for other test clouds, where there is one."""
+        """The corrected error, where there is one."""
         return self.error if self.corrected is None else self.corrected
 
 

@@ -82,6 +82,7 @@ def run(
         f"\nTuning on {len(data.train_set):,} labelled shapes of {data.num_classes} classes: "
         f"{', '.join(data.class_names)}"
     )
+    methods = list(dict.fromkeys(methods))
     found: dict[str, Outcome] = {}
     outcomes: list[Outcome] = []
     models: dict[str, PeftModel] = {}

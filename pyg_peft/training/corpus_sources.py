@@ -49,7 +49,7 @@ def open_corpus(
             shapes of :class:`~pyg_peft.datasets.ProceduralStream`; or ``scans:COUNT``, the same,
             half of them with something cut out, all as a scanner sees them. With ``COUNT/epoch``
             each epoch has as many new ones, which are made as they are read. Each further spec of
-            such shapes has a stream of its own. ``COUNT`` is at most 100 millions.
+            shapes that are made has the next seed, and so other solids.
         splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
             from shapes that are to test it; ``"all"`` reads everything.
         num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
@@ -67,14 +67,15 @@ def open_corpus(
     hidden = None if progress else True
     clouds: list[Tensor] = []
     streams: list[tuple[ProceduralStream, int]] = []
-    seeds = dict.fromkeys(_STREAMS, 0)
+    seed = 0  # of the next stream, so that no two share a solid
     for spec in specs:
         kind, _, rest = spec.partition(":")
         count, new = rest.removesuffix("/epoch"), rest.endswith("/epoch")
-        if kind in _STREAMS and count.isdecimal() and 0 < int(count) <= _MOST_SHAPES:
-            size = max(num_points, _LEAST_POINTS)
-            stream = ProceduralStream(size, seeds[kind], **_STREAMS[kind])
-            seeds[kind] += 1
+        if kind in _STREAMS and count.isdecimal() and int(count) > 0:
+            if int(count) > _MOST_SHAPES:
+                raise ValueError(f"Expected COUNT to be at most {_MOST_SHAPES:,} (got {spec!r})")
+            stream = ProceduralStream(max(num_points, _LEAST_POINTS), seed, **_STREAMS[kind])
+            seed += 1
             streams += [(stream, int(count))] if new else []
             rows = tqdm(range(0 if new else int(count)), desc=spec, leave=False, disable=hidden)
             clouds += [_pos(stream.shape(row)) for row in rows]

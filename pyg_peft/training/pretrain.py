@@ -101,8 +101,8 @@ def pretrain(
         loss = run.train_step(pos, batch, len(rows), options.lr * factor)
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"Expected 'loss' to be finite (got {loss} in step {run.step}); the checkpoint is "
-                "from before it, and a smaller 'lr' may help"
+                f"Expected 'loss' to be finite (got {loss} in step {run.step}); begin again in "
+                "another folder with a smaller 'lr'"
             )
         run.seconds += time.monotonic() - started
         if run.step % options.log_every == 0 or run.step == total_steps:

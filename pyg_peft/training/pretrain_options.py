@@ -23,7 +23,8 @@ class PretrainOptions:
         bf16: let matrix products run in bfloat16; weights, positions and loss stay in float32.
         views: how clouds are varied.
 
-    Raises: ``ValueError`` for a setting out of its range.
+    Raises:
+        ValueError: a setting is out of its range.
     """
 
     epochs: int = 30

@@ -218,7 +218,7 @@ def test_one_row_of_parts_from_end_to_end(plan: Any, tmp_path: Path):
     counts, model = record["parameters"], plan.backbones["small"].open(2, 0)
     assert counts["decoder"] == sum(p.numel() for p in model.decoder.parameters())
     assert counts["without_head"] == counts["trainable"] - counts["decoder"] - counts["head"] > 0
-    assert not record["step"]["cached"]
+    assert record["features_found"] == {}, "features of points are not kept"
 
 
 def test_pretraining_makes_weights_that_a_plan_can_pin(
