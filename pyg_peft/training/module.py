@@ -15,6 +15,7 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.decay import decay_groups
 from pyg_peft.training.forward import forward_batch
 from pyg_peft.training.metrics import classification_metrics
 from pyg_peft.training.schedule import warmup_cosine
@@ -128,15 +129,8 @@ class PeftModule(LightningModule):
         self.log_dict(metrics, prog_bar=True, batch_size=batch.num_graphs)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        decayed, plain = [], []
-        for _, parameter in trainable_parameters(self.model):
-            is_matrix = parameter.dim() > 1 and parameter.size(-2) > 1
-            (decayed if is_matrix else plain).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=self.lr)
+        trained = (parameter for _, parameter in trainable_parameters(self.model))
+        optimizer = torch.optim.AdamW(decay_groups(trained, self.weight_decay), lr=self.lr)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         epochs = max(1, self.trainer.max_epochs or 1)
         warmup = min(total, round(self.warmup_epochs * total / epochs))

@@ -19,6 +19,7 @@ from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.corpus import Corpus
+from pyg_peft.training.decay import decay_groups
 from pyg_peft.training.pretrain_options import PretrainOptions
 from pyg_peft.training.resuming import check_same, read_checkpoint
 from pyg_peft.training.schedule import warmup_cosine
@@ -177,7 +178,9 @@ class _Run:
             "options": options.identity(),
             "corpus": corpus,
         }
-        self.optimizer = torch.optim.AdamW(_decay_groups(model, options.weight_decay), lr=0.0)
+        self.optimizer = torch.optim.AdamW(
+            decay_groups(model.parameters(), options.weight_decay), lr=0.0
+        )
         self.step, self.seconds, self.lines = 0, 0.0, list[str]()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -233,10 +236,7 @@ class _Run:
             return
         state: Any = read_checkpoint(path)
         if not isinstance(state, dict) or not state.keys() >= _STATE:
-            raise CheckpointError(
-                f"Expected '{path}' to be a checkpoint of pre-training, with the keys "
-                f"{', '.join(sorted(_STATE))} (got another file)"
-            )
+            raise CheckpointError(f"Expected '{path}' to be a checkpoint of pretrain (got another)")
         check_same(state["identity"], self.identity, path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -245,18 +245,6 @@ class _Run:
         text = "".join(line + "\n" for line in self.lines)
         write_atomic(self.folder / LOG, lambda file: file.write_text(text))
         logger.info("resumed %s at step %d", path, self.step)
-
-
-def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only: biases, norms and tokens (one row) have none."""
-    decayed, plain = [], []
-    for parameter in model.parameters():
-        is_matrix = parameter.dim() > 1 and parameter.size(-2) > 1
-        (decayed if is_matrix else plain).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
 
 
 __all__ = ["PretrainOptions", "PretrainReport", "Watch", "pretrain", "read_sizes"]

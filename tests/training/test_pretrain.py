@@ -160,7 +160,7 @@ def test_a_mask_that_hides_nothing():
 @pytest.mark.parametrize("content", [{"model": {}}, [1, 2]])
 def test_a_foreign_checkpoint_is_refused(tmp_path, content):
     torch.save(content, tmp_path / CHECKPOINT)
-    with pytest.raises(CheckpointError, match="to be a checkpoint of pre-training"):
+    with pytest.raises(CheckpointError, match="to be a checkpoint of pretrain"):
         pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS))
 
 
