@@ -4,6 +4,12 @@ from collections.abc import Sequence
 
 from summary import Difference, mean_and_spread
 
+# What the page says of the cells of gap_cell.
+GAP = (
+    "paired by seed and carry a standard error: the corrected one of *The claim* where there are "
+    "folds or each seed divides the clouds anew"
+)
+
 
 def spread_cell(scores: dict[int, float]) -> str:
     return number(*mean_and_spread(list(scores.values())))
@@ -11,12 +17,6 @@ def spread_cell(scores: dict[int, float]) -> str:
 
 def number(mean: float, spread: float | None) -> str:
     return f"{100 * mean:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
-
-
-GAP = (
-    "paired by seed and carry a standard error: the corrected one of *The claim* where there are "
-    "folds or each seed divides the clouds anew"
-)
 
 
 def gap_cell(gap: Difference | None) -> str:

@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -67,8 +68,8 @@ def test_a_view_of_an_epoch_is_of_its_own_shapes():
     corpus, views = Corpus(clouds(9), [(stream, 2)]), ViewOptions(num_points=16)
     pos, batch = corpus.batch([2, 0], views, seed=1, epoch=3)
     assert batch.bincount().tolist() == [16, 9]
-    (shape,) = [shape.pos for shape in [stream.shape(100 + 2 * 7)] if shape.pos is not None]
-    expected = random_view(shape, views, keyed_generator(1, "view", 3, 2))
+    shape: Any = stream.shape(100 + 2 * 7)
+    expected = random_view(shape.pos, views, keyed_generator(1, "view", 3, 2))
     assert torch.equal(pos[:16], expected)
     with pytest.raises(ValueError, match="'streams' to have shapes"):
         Corpus([], [(stream, 0)])
