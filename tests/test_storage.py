@@ -70,6 +70,50 @@ def test_what_a_killed_writer_leaves_can_be_removed(tmp_path: Path, step: str):
     assert listing(tmp_path) == sorted([*others, "file.txt"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="files cannot be locked on Windows")
+@pytest.mark.parametrize("name", ["file.txt", "od[d] na*me?.txt"])
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path, name: str):
+    path = tmp_path / name
+    assert killed_at(os, "replace", 1, lambda: write(path, "never"))
+    assert len(listing(tmp_path)) == 1 and not path.exists()
+    write(tmp_path / "other.txt", "text")
+    assert len(listing(tmp_path)) == 2, "it is no business of another file's writer"
+    write(path, "new")
+    assert path.read_text() == "new" and listing(tmp_path) == sorted([name, "other.txt"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files cannot be locked on Windows")
+def test_a_writer_that_lives_keeps_its_temporary_file(tmp_path: Path):
+    path = tmp_path / "file.txt"
+
+    def write_within(temporary: Path) -> None:
+        write(path, "of another writer, meanwhile")
+        remove_leftovers(tmp_path, "*")
+        temporary.write_text("of the first")
+
+    write_atomic(path, write_within)
+    assert path.read_text() == "of the first" and listing(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files cannot be locked on Windows")
+def test_a_temporary_file_that_is_removed_before_it_is_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import fcntl
+
+    real, taken = fcntl.flock, list[int]()
+
+    def lock(handle: int, how: int) -> None:
+        if not taken:
+            taken.append(handle)
+            next(tmp_path.glob(".file.txt.*.tmp")).unlink()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    write(tmp_path / "file.txt", "text")
+    assert taken and listing(tmp_path) == ["file.txt"]
+
+
 HOLD = """
 import sys
 from pathlib import Path
@@ -117,3 +161,6 @@ def test_a_file_system_without_locks_says_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(fcntl, "flock", refuse)
     with exclusive(tmp_path) as alone:
         assert not alone
+    (tmp_path / ".file.txt.abcdefgh.tmp").touch()
+    write(tmp_path / "file.txt", "text")
+    assert listing(tmp_path) == [".file.txt.abcdefgh.tmp", "file.txt"], "whose it is is not known"
