@@ -89,7 +89,7 @@ def test_positions_get_gradients():
     [
         (torch.zeros(3, 2, dtype=torch.long), ValueError, r"shape \[2, E\] .got \[3, 2\]"),
         (torch.eye(2).to_sparse(), ValueError, "sparse_coo"),
-        (torch.zeros(2, 2), TypeError, "integers .got torch.float32"),
+        (torch.zeros(2, 2), TypeError, "an integer tensor .got torch.float32"),
     ],
 )
 def test_bad_edges(edge_index: Tensor, error: type[Exception], message: str):
