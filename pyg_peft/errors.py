@@ -111,8 +111,7 @@ def check_number(
     number: Any = value
     if isinstance(value, Tensor) and value.numel() == 1 and value.dtype in _FLOATS | _INTEGERS:
         number = value.item()
-    known = isinstance(number, int | float | numbers.Real | torch.SymInt | torch.SymFloat)
-    if not known or isinstance(number, bool):
+    if not _is_number(number):
         raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
     low = (least is None or number >= least) and (above is None or number > above)
     high = most is None or number <= most
@@ -259,6 +258,11 @@ def described(value: Any) -> str:
     kind = type(value)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return f"{module}{kind.__qualname__}"
+
+
+def _is_number(value: Any) -> bool:
+    kinds = int | float | numbers.Real | torch.SymInt | torch.SymFloat
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _range(least: float | None, above: float | None, most: float | None) -> str:

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_peft.errors import check_count, check_pos, check_reach
+from pyg_peft.errors import check_count, check_number, check_pos, check_reach
 from pyg_peft.geometry.interpolation import (
     check_edges,
     check_eps,
     in_wide,
     inverse_distance_weights,
+    least_eps,
     sort_by_receiver,
 )
 from pyg_peft.geometry.ordering import squared_distance
@@ -73,7 +74,8 @@ def edge_structure(
     """
     _check_points(pos, "pos")
     max_degree = None if max_degree is None else check_count(max_degree, "max_degree")
-    check_eps(eps, pos)
+    if check_number(eps, "eps", least=0) > 0:
+        check_eps(eps, pos)
     num_points = pos.size(0)
     edge_index = check_edges(edge_index, pos, num_points)
     node = torch.arange(num_points, device=pos.device)
@@ -86,7 +88,8 @@ def edge_structure(
     softening = scatter(length, receiver, dim=0, dim_size=num_points, reduce="sum")
     count = scatter(torch.ones_like(length), receiver, dim=0, dim_size=num_points, reduce="sum")
     softening = softening / (count - 1).clamp(min=1)
-    weight = 1 / (length + softening[receiver] + eps)
+    length = length + softening[receiver] + eps
+    weight = 1 / (length if eps > 0 else length.clamp(min=least_eps(pos)))
     total = scatter(weight, receiver, dim=0, dim_size=num_points, reduce="sum")
     degree, most = _degrees(count, max_degree)
     return Structure(

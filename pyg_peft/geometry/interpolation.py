@@ -111,12 +111,14 @@ def interpolate(
     """
     num_points = check_count(num_points, "num_points", least=0)
     check_tensor(x, "x", shape=("N", "C"), kind="float")
+    check_tensor(edge_index, "edge_index", shape=(2, "E"))
+    num_edges = edge_index.size(1)
+    check_tensor(weight, "weight", shape=(num_edges,), kind="float", device=x.device)
+    if ptr is not None:
+        ptr = _checked_ptr(ptr, num_edges, num_points, x.device)
     edge_index = check_edges(edge_index, x, num_points)
-    check_tensor(weight, "weight", shape=(edge_index.size(1),), kind="float", device=x.device)
     if ptr is None:
         edge_index, weight, ptr = sort_by_receiver(edge_index, weight, num_points)
-    else:
-        ptr = _checked_ptr(ptr, edge_index.size(1), num_points, x.device)
     return weighted_sums(x, edge_index, weight, num_points, ptr)
 
 
@@ -149,11 +151,16 @@ def in_wide(pos: Tensor) -> Tensor:
     return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
 
 
+def least_eps(pos: Tensor) -> float:
+    """Return the smallest number whose inverses can be summed in the precision of positions."""
+    wide = torch.float64 if pos.dtype == torch.float64 else torch.float32
+    return torch.finfo(wide).tiny * 2**40
+
+
 def check_eps(eps: float, pos: Tensor) -> None:
     """Raise unless an inverse of ``eps``, and of sums with it, stays finite and above zero."""
     check_number(eps, "eps", above=0)
-    wide = torch.float64 if pos.dtype == torch.float64 else torch.float32
-    least = torch.finfo(wide).tiny * 2**40
+    least = least_eps(pos)
     if not least <= eps <= 1 / least:
         raise ValueError(
             f"Expected 'eps' to lie in [{least:.1e}, {1 / least:.1e}] for positions of {pos.dtype} "
@@ -203,6 +210,7 @@ __all__ = [
     "interpolate",
     "interpolation_weights",
     "inverse_distance_weights",
+    "least_eps",
     "sort_by_receiver",
     "weighted_sums",
 ]
