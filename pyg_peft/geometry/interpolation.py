@@ -138,7 +138,7 @@ def weighted_sums(
     # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
     return F.embedding_bag(
         edge_index[0],
-        x,
+        x.contiguous(),  # another layout would be summed by another, slower kernel
         ptr,
         mode="sum",
         per_sample_weights=weight.to(x.dtype),

@@ -32,7 +32,7 @@ def test_by_hand():
     weight = made.interp_weight[made.interp_index[1] == 0]
     torch.testing.assert_close(weight, expected / expected.sum())
     torch.testing.assert_close(made.interp_weight[3:5], torch.tensor([2 / 3, 1 / 3]).double())
-    assert torch.isnan(made.interp_weight[5])  # 0 / 0: the default eps gives one
+    assert float(made.interp_weight[5]) == 1.0  # alone with itself, at no distance
     assert float(edge_structure(pos, torch.tensor([[2], [0]])).interp_weight[-1]) == 1.0
 
 
