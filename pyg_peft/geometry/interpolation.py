@@ -138,10 +138,10 @@ def weighted_sums(
     # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
     return F.embedding_bag(
         edge_index[0],
-        x.contiguous(),  # another layout would be summed by another, slower kernel
+        x.contiguous(),  # another layout would be summed by another, slower kernel, to other digits
         ptr,
         mode="sum",
-        per_sample_weights=weight.to(x.dtype),
+        per_sample_weights=weight.to(x.dtype).contiguous(),
         include_last_offset=True,
     )
 
