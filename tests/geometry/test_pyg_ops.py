@@ -296,7 +296,7 @@ class Neighbors(torch.utils.data.Dataset):
         return knn_graph(X, 2)
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_workers_that_are_not_forked(method: str):
     loader = torch.utils.data.DataLoader(
         Neighbors(),
