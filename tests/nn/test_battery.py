@@ -222,6 +222,7 @@ def test_symmetries(name: str, sizes: list[int], seed: int):
 
 @every_name
 @pytest.mark.parametrize("sizes", [[30, 0, 20], [24]])
+@pytest.mark.usefixtures("every_warning")
 def test_memory_layout_never_matters(name: str, sizes: list[int], generator: torch.Generator):
     clouds = random_clouds(sizes, CHANNELS, generator=generator)
     testing.assert_layout_invariant(build(name), clouds, call=RECIPES[name].call)
