@@ -286,7 +286,7 @@ def test_another_batch_of_the_same_points_does_not_find_itself():
     assert knn(x, x, 2, batch_x, batch_y).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3], [2, 3] * 4]
 
 
-class Neighbors(torch.utils.data.Dataset):
+class Neighbors(torch.utils.data.Dataset[torch.Tensor]):
     """Items that only a process with PyG's functions can make."""
 
     def __len__(self) -> int:
