@@ -1,6 +1,9 @@
 """The largest value of each group of rows: neighbours of a point, points of a cloud."""
 
+from typing import Any
+
 import torch
+import torch_geometric.typing
 from torch import Tensor
 from torch_geometric.nn.aggr import MaxAggregation
 from torch_geometric.utils import scatter, segment
@@ -22,7 +25,8 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
     Shapes: x ``(E, C)``, index ``(E,)``; output ``(S, C)``.
 
     Symmetries: invariant under the order of rows. Equal maxima share the gradient; where
-    ``torch_scatter`` is installed, which PyG then calls, one of them has all of it.
+    ``torch_scatter`` is installed, which PyG then calls, one of them has all of it. Twice
+    differentiable, as forces need.
 
     Example:
         >>> x = torch.tensor([[1.0], [3.0], [2.0]])
@@ -38,7 +42,35 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
         index, order = index.sort(stable=True)
         x = x.index_select(0, order)
     ptr = torch.searchsorted(index, torch.arange(num_groups + 1, device=index.device))
-    return segment(x, ptr, reduce="max")
+    if torch_geometric.typing.WITH_TORCH_SCATTER:
+        return segment(x, ptr, reduce="max")
+    out: Any = _SortedMax.apply(x, ptr)
+    return torch.where(out.isinf(), 0, out)  # as PyG does: a group without rows
+
+
+class _SortedMax(torch.autograd.Function):
+    """PyG's ``segment(reduce="max")``, whose gradient torch cannot differentiate once more."""
+
+    @staticmethod
+    def forward(x: Tensor, ptr: Tensor) -> Tensor:
+        return torch._segment_reduce(x, "amax", offsets=ptr)  # pyright: ignore[reportPrivateImportUsage]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, ptr, out = ctx.saved_tensors
+        # Autograd is on in here only if the gradient is itself to be differentiated.
+        if not torch.is_grad_enabled():
+            back = torch.ops.aten._segment_reduce_backward
+            return back(grad, out, x, "amax", offsets=ptr), None
+        size = ptr.diff()
+        index = torch.arange(size.numel(), device=ptr.device).repeat_interleave(size)
+        attains = (x.detach() == out.detach()[index]) | x.detach().isnan()
+        count = scatter(attains.to(x.dtype), index, 0, size.numel(), reduce="sum")
+        return (grad / count.clamp(min=1))[index] * attains, None
 
 
 class SegmentMax(MaxAggregation):
