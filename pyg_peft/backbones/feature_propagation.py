@@ -43,8 +43,8 @@ class FeaturePropagation(nn.Module):
         coarse_pos (M, 3), coarse_batch (M); output (N, channels[-1]).
 
     Symmetries:
-        Invariant under rotation, reflection and translation; permutation equivariant except at
-        exact ties; clouds do not see each other.
+        Invariant under rotation, reflection and translation of the positions, features held fixed;
+        permutation equivariant except at exact ties; clouds do not see each other.
 
     Raises:
         ValueError: if ``k`` is not positive.

@@ -62,15 +62,23 @@ class _SortedMax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, ptr, out = ctx.saved_tensors
-        # Autograd is on in here only if the gradient is itself to be differentiated.
-        if not torch.is_grad_enabled():
-            back = torch.ops.aten._segment_reduce_backward
-            return back(grad, out, x, "amax", offsets=ptr), None
         size = ptr.diff()
-        index = torch.arange(size.numel(), device=ptr.device).repeat_interleave(size)
-        attains = (x.detach() == out.detach()[index]) | x.detach().isnan()
-        count = scatter(attains.to(x.dtype), index, 0, size.numel(), reduce="sum")
-        return (grad / count.clamp(min=1))[index] * attains, None
+        # Autograd is on in here only if the gradient is itself to be differentiated.
+        if torch.is_grad_enabled():
+            index = torch.arange(size.numel(), device=ptr.device).repeat_interleave(size)
+            attains = (x.detach() == out.detach()[index]) | x.detach().isnan()
+            count = scatter(attains.to(x.dtype), index, 0, size.numel(), reduce="sum")
+            return (grad / count.clamp(min=1))[index] * attains, None
+        # Torch's kernel lets equal maxima share what is positive only (2.13): each would get all of
+        # a negative gradient. So it shares the absolute value out, and the sign is set after.
+        back = torch.ops.aten._segment_reduce_backward
+        to_x = back(grad.abs(), out, x, "amax", offsets=ptr)
+        sign = grad.sign()
+        if size.numel() > 0 and bool((size == size[0]).all()):
+            to_x.view(size.numel(), -1, x.size(1)).mul_(sign.unsqueeze(1))
+        else:
+            to_x.mul_(sign.repeat_interleave(size, dim=0))
+        return to_x, None
 
 
 class SegmentMax(MaxAggregation):

@@ -33,8 +33,9 @@ class Bottleneck(nn.Module):
         q(\mathbf{W}_{down} \mathbf{x}_i + \mathbf{b}_{down}) + s \, \mathbf{b}_{up},
         \qquad q(u) = u \, \sigma(1.702\, u)
 
-    Identity at init, because :math:`\mathbf{W}_{up} = \mathbf{0}` and
-    :math:`\mathbf{b}_{up} = \mathbf{0}`.
+    Both layers (``down``, ``up``) have a bias; dropout acts on what :math:`q` returns. Identity at
+    init, because :math:`\mathbf{W}_{up} = \mathbf{0}` and :math:`\mathbf{b}_{up} = \mathbf{0}`;
+    ``down`` is drawn as ``torch.nn.Linear`` is.
 
     Args:
         channels: width of a row.

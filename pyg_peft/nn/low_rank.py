@@ -17,7 +17,9 @@ class LowRankLinear(nn.Module):
         \mathbf{A} \in \mathbb{R}^{r \times C_{in}}, \;
         \mathbf{B} \in \mathbb{R}^{C_{out} \times r}
 
-    The module returns the change only; whoever owns the linear layer adds it. Zero at init, because
+    :math:`\mathbf{A}` is ``down.weight``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`,
+    :math:`\mathbf{B}` is ``up.weight``; there is no bias, and :math:`r` is ``rank``. The module
+    returns the change only; whoever owns the linear layer adds it. Zero at init, because
     :math:`\mathbf{B} = \mathbf{0}`.
 
     Args:

@@ -17,8 +17,11 @@ class LowRankHeteroLinear(nn.Module):
         \Delta(\mathbf{x}_i) = \frac{\alpha}{r} \, \mathbf{B}_{\kappa(i)} \mathbf{A}_{\kappa(i)} \,
         \mathbf{x}_i
 
-    Each type :math:`\kappa` has matrices of its own. The module returns the change only; whoever
-    owns the layer adds it. Zero at init, because :math:`\mathbf{B} = \mathbf{0}`.
+    Each type :math:`\kappa` has matrices of its own: :math:`\mathbf{A}_\kappa^\top` is
+    ``down[kappa]`` ``[C_in, r]``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`, and
+    :math:`\mathbf{B}_\kappa^\top` is ``up[kappa]`` ``[r, C_out]``; there is no bias. The module
+    returns the change only; whoever owns the layer adds it. Zero at init, because
+    :math:`\mathbf{B} = \mathbf{0}`.
 
     Args:
         in_channels: width of an input row.

@@ -30,8 +30,12 @@ class MemoryBank(nn.Module):
         \textstyle\sum_{t} a_{bt} \mathbf{v}_{r_t}, \; \mathbf{v}_{r_1}, \ldots, \mathbf{v}_{r_k}
         \,\big]
 
-    The rows :math:`r_1 \ldots r_k` and weights :math:`a` are those of
-    :func:`~pyg_peft.nn.parameter_free_attention`. All tensors are buffers; nothing is trained.
+    The rows :math:`r_1 \ldots r_k` are the ``top_k`` whose keys have the largest product with the
+    query at length one, best first, the lower row among equals; the weights :math:`a_{bt}` are the
+    softmax of these products over the ``top_k``, as in
+    :func:`~pyg_peft.nn.parameter_free_attention`. :math:`\mathbf{v}` are ``values``;
+    :math:`\mathbf{q}_b` is returned as it came, at its own length. All tensors are buffers; nothing
+    is trained.
 
     A bank belongs to training samples only. While training, hand in ``sample_id``: a sample then
     does not retrieve itself.

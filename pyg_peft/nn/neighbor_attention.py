@@ -12,14 +12,18 @@ class NeighborAttention(nn.Module):
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
-        [\mathbf{q}_j, \mathbf{k}_j, \mathbf{v}_j] = \mathbf{W}_{qkv} \, \mathrm{LN}(\mathbf{x}_j),
-        \qquad
-        \mathbf{o}_j = \mathbf{W}_{proj} \sum_{l \in \mathcal{N}}
-        \mathrm{softmax}_l \Big( \frac{\mathbf{q}_j \cdot \mathbf{k}_l}{\sqrt{A}} \Big) \mathbf{v}_l
+        [\mathbf{q}_j, \mathbf{k}_j, \mathbf{v}_j] &= \mathbf{W}_{qkv} \, \mathrm{LN}(\mathbf{x}_j)
+        \\
+        \mathbf{a}_{jh} &= \sum_{l \in \mathcal{N}} \mathrm{softmax}_l \Big(
+        \frac{\mathbf{q}_{jh} \cdot \mathbf{k}_{lh}}{\sqrt{A}} \Big) \mathbf{v}_{lh} \\
+        \mathbf{o}_j &= \mathbf{W}_{proj} \, [\mathbf{a}_{j0}, \mathbf{a}_{j1}, \ldots]
         + \mathbf{b}_{proj}
 
-    per head, with :math:`A` = ``attention_channels``. The module returns :math:`\mathbf{o}`; who
-    calls it adds the residual. One module serves every block of a backbone.
+    with heads *h* and :math:`A` = ``attention_channels``, all heads together. The layer norm has
+    weight, bias and ``eps=1e-5``. ``qkv.weight`` ``[3 * A, C]``, without a bias, has the rows of
+    all queries, then all keys, then all values, in each head after head, ``A / num_heads`` rows for
+    one. Members only are attended to. The module returns :math:`\mathbf{o}`; who calls it adds the
+    residual. One module serves every block of a backbone.
 
     Norm and projection see one row at a time, so :meth:`project` may run before rows are gathered
     into neighbourhoods and :meth:`attend` after, which saves a factor of the overlap.

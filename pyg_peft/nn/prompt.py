@@ -75,12 +75,14 @@ class PointPriorPrompt(nn.Module):
 
     .. math::
         \mathbf{P}'_b = \mathbf{P} + \mathbf{Z}_b + \mathbf{W}_{up} \,
-        q(\mathbf{W}_{down} \mathbf{Z}_b)
+        q(\mathbf{W}_{down} \mathbf{Z}_b + \mathbf{b}_{down}) + \mathbf{b}_{up},
+        \qquad q(u) = u \, \sigma(1.702\, u)
 
-    :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the rows that
+    The last two terms are a :class:`Bottleneck` of scale 1 without dropout, applied to each row of
+    the prior; the tokens do not pass it. :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the rows that
     :class:`~pyg_peft.nn.MemoryBank` returns for cloud *b*: its query, the weighted sum of its
-    neighbours in the bank, and those neighbours. Without a prior the tokens are returned unmoved.
-    No identity at init: it is a prompt.
+    neighbours in the bank, and those neighbours, best first. Without a prior the tokens are returned
+    unmoved. Tokens are drawn as in :class:`PromptTokens`. No identity at init: it is a prompt.
 
     Args:
         channels: width of a token.
