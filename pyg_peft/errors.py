@@ -5,8 +5,25 @@ A user's mistake is a built-in ``ValueError`` or ``TypeError`` that reads
 kind.
 """
 
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import torch
 from torch import Tensor
+
+#: Clouds of one batch at most: a table with an entry for each is made.
+MOST_CLOUDS = 2**24
+
+_FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+_INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+_KINDS = {
+    "float": ("floating point", _FLOATS),
+    "int": ("an integer tensor", _INTEGERS),
+    "bool": ("a Boolean tensor", frozenset({torch.bool})),
+}
 
 
 class CheckpointError(ValueError):
@@ -28,20 +45,265 @@ class MissingExtraError(ImportError):
         self.extra = extra
 
 
+def check_count(value: Any, name: str = "k", *, least: int = 1, most: int | None = None) -> int:
+    """Return ``value`` as an ``int``; raise unless it is a whole number within the bounds.
+
+    NumPy's integers and tensors of one integer are taken. A Boolean is no number, and neither is a
+    float or a string.
+
+    Args:
+        value: what the caller gave.
+        name: its name in the message.
+        least: the smallest value allowed.
+        most: the largest value allowed; ``None`` for no limit.
+
+    Example:
+        >>> check_count(3)
+        3
+        >>> check_count("3")
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected 'k' to be an integer (got '3')
+    """
+    if not isinstance(value, int | torch.SymInt) or isinstance(value, bool):
+        flag = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+        try:
+            if flag:
+                raise TypeError
+            value = operator.index(value)
+        except TypeError:
+            raise TypeError(
+                f"Expected '{name}' to be an integer (got {described(value)})"
+            ) from None
+    if value < least or (most is not None and value > most):
+        bounds = f">= {least}" if most is None else f"in [{least}, {most}]"
+        verb = "be" if most is None else "lie"
+        raise ValueError(f"Expected '{name}' to {verb} {bounds} (got {value})")
+    return value
+
+
+def check_number(
+    value: Any,
+    name: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    infinite: bool = False,
+) -> float:
+    """Return ``value`` as a number; raise unless it is a real number within the bounds.
+
+    Args:
+        value: what the caller gave. A tensor or array of one number is taken, a Boolean is not.
+        name: its name in the message.
+        least: the smallest value allowed.
+        above: a bound that the value must exceed, in place of ``least``.
+        most: the largest value allowed.
+        infinite: allow infinity. NaN never is.
+
+    Example:
+        >>> check_number(0.5, "ratio", above=0, most=1)
+        0.5
+        >>> check_number(1.5, "ratio", above=0, most=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected 'ratio' to lie in (0, 1] (got 1.5)
+    """
+    if isinstance(value, Tensor) and value.numel() == 1 and value.dtype in _FLOATS | _INTEGERS:
+        value = value.item()
+    known = isinstance(value, int | float | numbers.Real | torch.SymInt | torch.SymFloat)
+    if not known or isinstance(value, bool):
+        raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
+    low = (least is None or value >= least) and (above is None or value > above)
+    high = most is None or value <= most
+    if not (low and high and value == value and (infinite or abs(value) != math.inf)):
+        raise ValueError(f"Expected '{name}' to {_range(least, above, most)} (got {value})")
+    return value
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return ``value``; raise unless it is ``True`` or ``False``.
+
+    Example:
+        >>> check_flag(1, "loop")
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected 'loop' to be True or False (got 1)
+    """
+    if not isinstance(value, bool | torch.SymBool):
+        raise TypeError(f"Expected '{name}' to be True or False (got {described(value)})")
+    return bool(value)
+
+
+def check_tensor(
+    value: Any,
+    name: str,
+    *,
+    shape: Sequence[Any] | None = None,
+    kind: Literal["float", "int", "bool"] | None = None,
+    device: torch.device | None = None,
+    values: bool = True,
+) -> Tensor:
+    """Return ``value``; raise unless it is a dense tensor that holds values.
+
+    Only its description is read, so that nothing is waited for and no graph breaks.
+
+    Args:
+        value: what the caller gave. An array, a list, and a sparse or nested tensor are
+            refused.
+        name: its name in the message.
+        shape: sizes it must have. A word stands for any size, in the message too; a leading
+            ``...`` for any number of dimensions.
+        kind: ``"float"`` (16 to 64 bits), ``"int"`` (no Boolean) or ``"bool"``; any by default.
+        device: where it must be.
+        values: whether its values will be read; if not, the device ``meta`` is allowed.
+
+    Raises:
+        TypeError: if it is no tensor, or of another kind.
+        ValueError: if it is of another shape or layout, or elsewhere.
+
+    Example:
+        >>> check_tensor(torch.zeros(4, 2), "pos", shape=("N", 3))
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected 'pos' to be of shape [N, 3] (got [4, 2])
+    """
+    if not isinstance(value, Tensor):
+        hint = ""
+        if type(value).__module__ == "numpy":
+            hint = "; use torch.from_numpy"
+        elif isinstance(value, list | tuple):
+            hint = "; use torch.tensor"
+        raise TypeError(f"Expected '{name}' to be a tensor (got {described(value)}{hint})")
+    if value.layout != torch.strided:
+        raise ValueError(f"Expected '{name}' to be a dense tensor (got {value.layout})")
+    if shape is not None and not _fits(value, shape):
+        words = ", ".join("..." if size is ... else str(size) for size in shape)
+        raise ValueError(f"Expected '{name}' to be of shape [{words}] (got {list(value.shape)})")
+    if kind is not None and value.dtype not in _KINDS[kind][1]:
+        raise TypeError(f"Expected '{name}' to be {_KINDS[kind][0]} (got {value.dtype})")
+    if device is not None and value.device != device:
+        raise ValueError(f"Expected '{name}' to be on {device} (got {value.device})")
+    if values and value.device.type == "meta":
+        raise ValueError(f"Expected '{name}' to hold values (got a tensor on the device 'meta')")
+    return value
+
+
+def check_index(
+    index: Any,
+    name: str,
+    size: int | None,
+    *,
+    shape: Sequence[Any] | None = None,
+    least: int = 0,
+    of: str = "rows",
+    device: torch.device | None = None,
+) -> Tensor:
+    """Return ``index`` in int64; raise unless all its integers lie in ``[least, size)``.
+
+    Values are not read while a graph is being compiled.
+
+    Args:
+        index: what the caller gave.
+        name: its name in the message.
+        size: number of things that are counted; ``None`` if it is not known.
+        shape: sizes it must have, as in :func:`check_tensor`.
+        least: the smallest integer allowed: -1 where it stands for nothing.
+        of: what is counted, for the message.
+        device: where it must be.
+
+    Example:
+        >>> check_index(torch.tensor([0, 7]), "edge_index", 4)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected 'edge_index' to name rows in [0, 4) (got 7)
+    """
+    check_tensor(index, name, shape=shape, kind="int", device=device)
+    if not torch.compiler.is_compiling() and index.numel() > 0:
+        low, high = torch.stack(index.aminmax()).tolist()
+        if low < least or (size is not None and high >= size):
+            bounds = f"from {least} on" if size is None else f"in [{least}, {size})"
+            raise ValueError(
+                f"Expected '{name}' to name {of} {bounds} (got {low if low < least else high})"
+            )
+    return index.long()
+
+
+def described(value: Any) -> str:
+    """Return what a message says of a value that was given: short, whatever it is."""
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype}, {list(value.shape)}"
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        text = repr(value)
+        return text if len(text) <= 40 else f"{text[:40]}…"
+    kind = type(value)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{module}{kind.__qualname__}"
+
+
+def _range(least: float | None, above: float | None, most: float | None) -> str:
+    if most is not None:
+        left = f"({above}" if above is not None else f"[{-math.inf if least is None else least}"
+        return f"lie in {left}, {most}]"
+    if above is not None:
+        return f"be > {above}"
+    return "be a finite number" if least is None else f"be >= {least}"
+
+
+def _fits(tensor: Tensor, shape: Sequence[Any]) -> bool:
+    if len(shape) > 0 and shape[0] is ...:
+        shape = shape[1:]
+        if tensor.dim() < len(shape):
+            return False
+    elif tensor.dim() != len(shape):
+        return False
+    first = tensor.dim() - len(shape)
+    return all(
+        isinstance(size, str) or tensor.size(first + axis) == size
+        for axis, size in enumerate(shape)
+    )
+
+
 def check_pos(pos: Tensor, name: str = "pos") -> None:
     """Raise unless ``pos`` is a finite floating-point ``[N, 3]`` tensor.
 
     Values are not read while a graph is being compiled: that would break it.
     """
-    if pos.dim() != 2 or pos.size(1) != 3:
-        raise ValueError(f"Expected '{name}' to be of shape [N, 3] (got {list(pos.shape)})")
-    if not pos.is_floating_point():
-        raise TypeError(f"Expected '{name}' to be floating point (got {pos.dtype})")
-    if torch.compiler.is_compiling():
+    check_tensor(pos, name, shape=("N", 3), kind="float")
+    check_finite(pos, name)
+
+
+def check_finite(value: Tensor, name: str) -> None:
+    """Raise unless a floating-point tensor is finite, naming the first row that is not.
+
+    Values are not read while a graph is being compiled.
+    """
+    if torch.compiler.is_compiling() or value.numel() == 0:
         return
-    if not bool(torch.isfinite(pos).all()):
-        row = int((~torch.isfinite(pos)).any(dim=1).nonzero()[0])
-        raise ValueError(f"Expected '{name}' to be finite (got {pos[row].tolist()} in row {row})")
+    if not bool(torch.isfinite(value).all()):
+        rows = value.reshape(value.size(0), -1) if value.dim() > 0 else value.reshape(1, 1)
+        row = int((~torch.isfinite(rows)).any(dim=1).nonzero()[0])
+        shown = f"{rows[row].tolist()} in" if rows.size(1) <= 8 else "NaN or infinity in"
+        raise ValueError(f"Expected '{name}' to be finite (got {shown} row {row})")
+
+
+def check_reach(pos: Tensor, name: str = "pos") -> None:
+    """Raise unless squared distances between such positions, and their sums, stay finite.
+
+    The limit on a coordinate is the root of the largest number of its precision over ``2**16``:
+    ``2.8e14`` in float32, which half precision is computed in too. Values are not read while a
+    graph is being compiled.
+    """
+    if torch.compiler.is_compiling() or pos.numel() == 0 or pos.dtype == torch.float16:
+        return
+    wide = torch.float64 if pos.dtype == torch.float64 else torch.float32
+    limit = torch.finfo(wide).max ** 0.5 / 2**16
+    largest = float(pos.detach().abs().amax())
+    if not largest <= limit:
+        raise ValueError(
+            f"Expected '{name}' to lie within {limit:.1e} of the origin, so that squared distances "
+            f"stay finite (got {largest:.1e}); rescale the cloud"
+        )
 
 
 def check_batch(
@@ -55,28 +317,31 @@ def check_batch(
     """Raise unless ``batch`` is ``None`` or a sorted, non-negative integer vector of its length."""
     if batch is None:
         return
-    if batch.dim() != 1 or batch.numel() != num_nodes:
-        raise ValueError(
-            f"Expected '{name}' to be of shape [{num_nodes}] (got {list(batch.shape)})"
-        )
-    if batch.is_floating_point() or batch.dtype == torch.bool:
-        raise TypeError(f"Expected '{name}' to be an integer tensor (got {batch.dtype})")
-    if device is not None and batch.device != device:
-        raise ValueError(f"Expected '{name}' to be on {device} (got {batch.device})")
+    check_tensor(batch, name, shape=(num_nodes,), kind="int", device=device)
     if torch.compiler.is_compiling() or num_nodes == 0:
         return
     if bool((batch[1:] < batch[:-1]).any()):
-        raise ValueError(f"Expected '{name}' to be sorted (got a smaller id after a larger one)")
+        raise ValueError(
+            f"Expected '{name}' to be sorted (got a smaller id after a larger one); sort the "
+            "points by it first"
+        )
     if int(batch[0]) < 0:
         raise ValueError(f"Expected '{name}' to be non-negative (got {int(batch[0])})")
-    if batch_size is not None and int(batch[-1]) >= batch_size:
+    last = int(batch[-1])
+    if batch_size is not None and last >= batch_size:
         raise ValueError(
-            f"Expected '{name}' to hold ids below batch_size {batch_size} (got {int(batch[-1])})"
+            f"Expected '{name}' to hold ids below batch_size {batch_size} (got {last})"
+        )
+    if last >= MOST_CLOUDS:
+        raise ValueError(
+            f"Expected '{name}' to hold ids below {MOST_CLOUDS} (got {last}); number the clouds "
+            "from 0"
         )
 
 
 def check_channels(x: Tensor, channels: int, name: str = "x") -> None:
     """Raise unless the last dimension of ``x`` is ``channels``."""
+    check_tensor(x, name, values=False)
     if x.dim() == 0 or x.size(-1) != channels:
         raise ValueError(
             f"Expected '{name}' to have {channels} channels (got shape {list(x.shape)})"
@@ -89,5 +354,12 @@ __all__ = [
     "PlacementError",
     "check_batch",
     "check_channels",
+    "check_count",
+    "check_finite",
+    "check_flag",
+    "check_index",
+    "check_number",
     "check_pos",
+    "check_reach",
+    "check_tensor",
 ]
