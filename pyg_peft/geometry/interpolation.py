@@ -1,12 +1,10 @@
 """Interpolation: features travel from few points to many, weighted by inverse squared distance."""
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from pyg_peft.geometry.bags import sum_bags
 from pyg_peft.geometry.ordering import squared_distance
 from pyg_peft.typing import EdgeIndex, Pos, Query
 
@@ -94,46 +92,8 @@ def interpolate(
         return x.new_zeros(num_points, x.size(1))
     if missing > 0:
         ptr = torch.cat([ptr, ptr[-1:].expand(missing)])
-    weight = weight.to(x.dtype)
-    tracked = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if tracked and not torch.compiler.is_compiling():
-        out: Any = _WeightedSum.apply(x, weight, edge_index[0], ptr)
-        return out[0]
     # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
-    return F.embedding_bag(
-        edge_index[0], x, ptr, mode="sum", per_sample_weights=weight, include_last_offset=True
-    )
-
-
-class _WeightedSum(torch.autograd.Function):
-    """``embedding_bag``, whose gradient torch cannot differentiate once more."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, source: Tensor, ptr: Tensor) -> tuple[Tensor, ...]:
-        return torch._embedding_bag(x, source, ptr, False, 0, False, weight, True, -1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs, *output[1:])
-        ctx.mark_non_differentiable(*output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, source, ptr, bag, size, most = ctx.saved_tensors
-        to_x = to_weight = None
-        # Autograd is on in here only if the gradient is itself to be differentiated.
-        if torch.is_grad_enabled():
-            received = grad.repeat_interleave(ptr.diff(), dim=0)  # [E, C]
-            to_x = torch.zeros_like(x).index_add(0, source, weight.unsqueeze(1) * received)
-            return to_x, (x[source] * received).sum(dim=1), None, None
-        ops = torch.ops.aten
-        if ctx.needs_input_grad[0]:
-            shape = (source, ptr, bag, size, most, x.size(0))
-            to_x = ops._embedding_bag_backward(grad, *shape, False, 0, False, weight)
-        if ctx.needs_input_grad[1]:
-            back = ops._embedding_bag_per_sample_weights_backward
-            to_weight = back(grad, x, source, ptr, bag, 0)
-        return to_x, to_weight, None, None
+    return sum_bags(x, weight.to(x.dtype), edge_index[0], ptr)
 
 
 def sort_by_receiver(

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import check_count, check_dtype, check_number, check_tensor, described
 from pyg_peft.geometry import Structure, build_structure, interpolate, to_dense
 from pyg_peft.nn.bottleneck import Bottleneck
 from pyg_peft.nn.neighbor_attention import NeighborAttention
@@ -95,7 +95,9 @@ class GeometryAwareAdapter(MessagePassing):
     Raises:
         ValueError: a size out of range; a shared attention of another width; rows of another width;
             neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one centre in
-            all while training, which batch norm cannot normalise.
+            all while training, which batch norm cannot normalise; what ``build_structure`` refuses.
+        TypeError: a size that is no number; an argument that is no tensor; rows of another dtype
+            than the weights outside of autocast.
         RuntimeError: from torch, if a compiled graph gets no centre.
 
     Derivatives:
@@ -133,25 +135,28 @@ class GeometryAwareAdapter(MessagePassing):
         scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        if k < 1:
-            raise ValueError(f"Expected 'k' to be positive (got {k})")
-        if not 0.0 < ratio <= 1.0:
-            raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
-        if num_interp is not None and num_interp < 1:
-            raise ValueError(f"Expected 'num_interp' to be positive or None (got {num_interp})")
+        channels, k = check_count(channels, "channels"), check_count(k, "k")
+        ratio = check_number(ratio, "ratio", above=0, most=1)
+        if num_interp is not None:
+            num_interp = check_count(num_interp, "num_interp")
+        propagation_scale = check_number(propagation_scale, "propagation_scale")
+        center_scale = check_number(center_scale, "center_scale")
+        if attention is not None and not isinstance(attention, NeighborAttention):
+            raise TypeError(
+                "Expected 'attention' to be a NeighborAttention or None "
+                f"(got {described(attention)})"
+            )
         if attention is not None and attention.channels != channels:
             raise ValueError(
                 f"Expected 'attention' to have {channels} channels (got {attention.channels})"
             )
         super().__init__(aggr=None, **kwargs)
         self.channels = channels
-        self.bottleneck_channels = bottleneck_channels
         self.k = k
         self.ratio = ratio
         self.num_interp = num_interp
         self.propagation_scale = propagation_scale
         self.center_scale = center_scale
-        self.scale = scale
         self.owns_attention = attention is None
         if attention is None:
             attention = NeighborAttention(channels, attention_channels, num_heads)
@@ -160,6 +165,7 @@ class GeometryAwareAdapter(MessagePassing):
         # One element, not none: sharded training refuses parameters without a dimension.
         self.gate = nn.Parameter(torch.empty(1))
         self.bottleneck = Bottleneck(channels, bottleneck_channels, scale=scale)
+        self.bottleneck_channels, self.scale = self.bottleneck.bottleneck_channels, scale
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -181,9 +187,15 @@ class GeometryAwareAdapter(MessagePassing):
         batch_size: int | None = None,
     ) -> Features:
         """Correct ``x``; a shared ``structure`` over its rows replaces ``pos`` and ``batch``."""
-        check_channels(x, self.channels)
+        check_tensor(x, "x", shape=("N", self.channels), values=False)
+        check_dtype(x, self.gate)
         if structure is None:
             structure = self._build(x, pos, batch, batch_size)
+        elif not isinstance(structure, Structure):
+            raise TypeError(
+                f"Expected 'structure' to be a Structure or None (got {described(structure)})"
+            )
+        check_tensor(structure.edge_index, "structure", values=False, device=x.device)
         num_centers, num_rows = structure.center_index.numel(), structure.interp_ptr.numel() - 1
         if num_rows > x.size(0):
             raise ValueError(
@@ -260,6 +272,7 @@ class GeometryAwareAdapter(MessagePassing):
     ) -> Structure:
         if pos is None:
             raise ValueError("Expected 'pos' or 'structure' to tell neighbourhoods (got neither)")
+        check_tensor(pos, "pos", shape=("N", 3), device=x.device)
         if pos.size(0) != x.size(0):
             raise ValueError(f"Expected 'pos' to have {x.size(0)} rows (got {pos.size(0)})")
         k, ratio, num_interp = self.k, self.ratio, self.num_interp

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import check_count, check_dtype, check_tensor
 
 
 class NeighborAttention(nn.Module):
@@ -42,8 +42,10 @@ class NeighborAttention(nn.Module):
         other.
 
     Raises:
-        ValueError: a width that is not positive; heads that do not divide the width; rows of
-            another width.
+        ValueError: a width that is not positive; heads that do not divide the width; rows or a
+            mask of another shape.
+        TypeError: a size that is no integer; rows of another dtype than the weights outside of
+            autocast; a mask that is not Boolean.
 
     Differences:
         None in the values. The scale is ``attention_channels ** -0.5`` as in the authors' code, not
@@ -56,13 +58,10 @@ class NeighborAttention(nn.Module):
     """
 
     def __init__(self, channels: int, attention_channels: int = 18, num_heads: int = 6) -> None:
-        if channels < 1:
-            raise ValueError(f"Expected 'channels' to be positive (got {channels})")
-        if attention_channels < 1:
-            raise ValueError(
-                f"Expected 'attention_channels' to be positive (got {attention_channels})"
-            )
-        if num_heads < 1 or attention_channels % num_heads:
+        channels = check_count(channels, "channels")
+        attention_channels = check_count(attention_channels, "attention_channels")
+        num_heads = check_count(num_heads, "num_heads")
+        if attention_channels % num_heads:
             raise ValueError(
                 f"Expected 'num_heads' to divide attention_channels {attention_channels} "
                 f"(got {num_heads})"
@@ -91,7 +90,10 @@ class NeighborAttention(nn.Module):
         self, x: Float[Tensor, "S K C"], mask: Bool[Tensor, "S K"] | None = None
     ) -> Float[Tensor, "S K C"]:
         """Return what each member learns from its neighbourhood."""
-        check_channels(x, self.channels)
+        check_tensor(x, "x", shape=("S", "K", self.channels), values=False)
+        check_dtype(x, self.norm.weight)
+        if mask is not None:
+            check_tensor(mask, "mask", shape=x.shape[:2], kind="bool", device=x.device)
         return self.proj(self.attend(self.project(x), mask))  # [S, K, C]
 
     def project(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows A3"]:

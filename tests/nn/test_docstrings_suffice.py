@@ -131,9 +131,7 @@ def adapt(
     adapter: Any, clouds: list[tuple[list[list[float]], list[list[float]]]]
 ) -> list[list[float]]:
     """Features and positions of each cloud to the corrected features of all."""
-    sampled = [
-        sample(pos, math.ceil(adapter.ratio * len(pos))) if pos else [] for _, pos in clouds
-    ]
+    sampled = [sample(pos, math.ceil(adapter.ratio * len(pos))) if pos else [] for _, pos in clouds]
     largest: list[list[list[float]]] = []
     for (x, pos), centers in zip(clouds, sampled, strict=True):
         largest.append([])
