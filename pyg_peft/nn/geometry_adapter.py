@@ -273,6 +273,8 @@ class GeometryAwareAdapter(MessagePassing):
         if pos is None:
             raise ValueError("Expected 'pos' or 'structure' to tell neighbourhoods (got neither)")
         check_tensor(pos, "pos", shape=("N", 3), device=x.device)
+        if batch is not None:
+            check_tensor(batch, "batch", kind="int", device=x.device)
         if pos.size(0) != x.size(0):
             raise ValueError(f"Expected 'pos' to have {x.size(0)} rows (got {pos.size(0)})")
         k, ratio, num_interp = self.k, self.ratio, self.num_interp
