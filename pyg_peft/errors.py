@@ -65,21 +65,20 @@ def check_count(value: Any, name: str = "k", *, least: int = 1, most: int | None
         ...
         TypeError: Expected 'k' to be an integer (got '3')
     """
+    whole: Any = value
     if not isinstance(value, int | torch.SymInt) or isinstance(value, bool):
         flag = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
         try:
-            if flag:
-                raise TypeError
-            value = operator.index(value)
+            whole = None if flag else operator.index(value)
         except TypeError:
-            raise TypeError(
-                f"Expected '{name}' to be an integer (got {described(value)})"
-            ) from None
-    if value < least or (most is not None and value > most):
+            whole = None
+        if whole is None:
+            raise TypeError(f"Expected '{name}' to be an integer (got {described(value)})")
+    if whole < least or (most is not None and whole > most):
         bounds = f">= {least}" if most is None else f"in [{least}, {most}]"
         verb = "be" if most is None else "lie"
-        raise ValueError(f"Expected '{name}' to {verb} {bounds} (got {value})")
-    return value
+        raise ValueError(f"Expected '{name}' to {verb} {bounds} (got {whole})")
+    return whole
 
 
 def check_number(
@@ -109,16 +108,16 @@ def check_number(
         ...
         ValueError: Expected 'ratio' to lie in (0, 1] (got 1.5)
     """
+    number: Any = value
     if isinstance(value, Tensor) and value.numel() == 1 and value.dtype in _FLOATS | _INTEGERS:
-        value = value.item()
-    known = isinstance(value, int | float | numbers.Real | torch.SymInt | torch.SymFloat)
-    if not known or isinstance(value, bool):
+        number = value.item()
+    if not _is_number(number):
         raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
-    low = (least is None or value >= least) and (above is None or value > above)
-    high = most is None or value <= most
-    if not (low and high and value == value and (infinite or abs(value) != math.inf)):
-        raise ValueError(f"Expected '{name}' to {_range(least, above, most)} (got {value})")
-    return value
+    low = (least is None or number >= least) and (above is None or number > above)
+    high = most is None or number <= most
+    if not (low and high and number == number and (infinite or abs(number) != math.inf)):
+        raise ValueError(f"Expected '{name}' to {_range(least, above, most)} (got {number})")
+    return number
 
 
 def check_flag(value: Any, name: str) -> bool:
@@ -229,6 +228,26 @@ def check_index(
     return index.long()
 
 
+def check_mask(
+    mask: Any, name: str, num_rows: int, *, device: torch.device | None = None
+) -> Tensor:
+    """Return ``mask``; raise unless it is a Boolean vector with an element for each row.
+
+    Example:
+        >>> check_mask(torch.ones(2), "keep", 2)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected 'keep' to be a Boolean tensor of shape [2] (got torch.float32, [2])
+    """
+    check_tensor(mask, name, values=False)
+    if mask.dtype != torch.bool or mask.dim() != 1 or mask.size(0) != num_rows:
+        raise ValueError(
+            f"Expected '{name}' to be a Boolean tensor of shape [{num_rows}] "
+            f"(got {mask.dtype}, {list(mask.shape)})"
+        )
+    return check_tensor(mask, name, device=device)
+
+
 def described(value: Any) -> str:
     """Return what a message says of a value that was given: short, whatever it is."""
     if isinstance(value, Tensor):
@@ -239,6 +258,11 @@ def described(value: Any) -> str:
     kind = type(value)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return f"{module}{kind.__qualname__}"
+
+
+def _is_number(value: Any) -> bool:
+    kinds = int | float | numbers.Real | torch.SymInt | torch.SymFloat
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _range(least: float | None, above: float | None, most: float | None) -> str:
@@ -381,6 +405,7 @@ __all__ = [
     "check_finite",
     "check_flag",
     "check_index",
+    "check_mask",
     "check_number",
     "check_pos",
     "check_reach",

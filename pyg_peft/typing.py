@@ -7,16 +7,16 @@ glossary's: ``N`` nodes, ``M`` other nodes that ask for neighbours among them, `
 
 from typing import TypeAlias
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 Features: TypeAlias = Float[Tensor, "N C"]
 Pos: TypeAlias = Float[Tensor, "N 3"]
-Batch: TypeAlias = Int[Tensor, " N"]
+Batch: TypeAlias = Integer[Tensor, " N"]
 Mask: TypeAlias = Bool[Tensor, "B G"]
 Query: TypeAlias = Float[Tensor, "M 3"]
-QueryBatch: TypeAlias = Int[Tensor, " M"]
-EdgeIndex: TypeAlias = Int[Tensor, "2 E"]
+QueryBatch: TypeAlias = Integer[Tensor, " M"]
+EdgeIndex: TypeAlias = Integer[Tensor, "2 E"]
 Tokens: TypeAlias = Float[Tensor, "B G C"]
 
 __all__ = ["Batch", "EdgeIndex", "Features", "Mask", "Pos", "Query", "QueryBatch", "Tokens"]

@@ -21,6 +21,8 @@ from pyg_peft.errors import (
     check_tensor,
 )
 
+COMPLEX = torch.zeros(2, dtype=torch.complex64)
+
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3)])
 def test_whole_numbers_are_taken_whatever_their_type(value: Any):
@@ -95,8 +97,13 @@ def test_flags():
         (torch.zeros(2, 4), {"shape": (..., 3)}, ValueError, r"shape \[..., 3\]"),
         (torch.zeros(2), {"kind": "int"}, TypeError, "an integer tensor .got torch.float32"),
         (torch.zeros(2).bool(), {"kind": "int"}, TypeError, "an integer tensor .got torch.bool"),
-        (torch.zeros(2).cfloat(), {"kind": "int"}, TypeError, "got torch.complex64"),
-        (torch.zeros(2).cfloat(), {"kind": "float"}, TypeError, "floating point .got torch.comp"),
+        (torch.zeros(2, dtype=torch.complex64), {"kind": "int"}, TypeError, "got torch.complex64"),
+        (
+            torch.zeros(2, dtype=torch.complex64),
+            {"kind": "float"},
+            TypeError,
+            "floating point .got torch.comp",
+        ),
         (torch.zeros(2).long(), {"kind": "float"}, TypeError, "floating point .got torch.int64"),
         (torch.zeros(2), {"kind": "bool"}, TypeError, "a Boolean tensor .got torch.float32"),
         (torch.zeros(2), {"device": torch.device("meta")}, ValueError, "to be on meta"),
@@ -168,7 +175,7 @@ def test_positions():
     with pytest.raises(TypeError, match=r"'pos' to be a tensor .got numpy.ndarray"):
         check_pos(np.zeros((2, 3)))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match=r"'pos' to be floating point .got torch.complex64"):
-        check_pos(torch.zeros(2, 3).cfloat())
+        check_pos(torch.zeros(2, 3, dtype=torch.complex64))
 
 
 def test_what_was_given_is_told_in_short():

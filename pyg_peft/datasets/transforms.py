@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_peft.errors import check_count, check_number, check_pos, check_reach, check_tensor
+
 # One value per cloud, even where a cloud of one point makes the sizes agree.
 _CLOUD_KEYS = frozenset({"sample_id", "view_id", "category", "origin", "ptr", "batch"})
 _POINT_KEYS = ("pos", "x", "normal", "seg")
@@ -52,6 +54,8 @@ class Normalize(BaseTransform):
     """Move the mean to the origin and scale the farthest point to distance 1.
 
     Shapes: pos (n, 3) to pos (n, 3). Coincident points stay at the origin, unscaled.
+    Raises: ``TypeError`` for integer positions, ``ValueError`` for NaN or infinity, which would
+        take every point of the cloud with it, and for positions whose squares are not finite.
     Symmetries: permutation equivariant; invariant under translation and uniform scaling of the
         input; rotation equivariant.
 
@@ -64,10 +68,12 @@ class Normalize(BaseTransform):
     """
 
     def forward(self, data: Data) -> Data:
-        pos = _pos(data)
+        pos = _floating_pos(data)
+        check_pos(pos)
         if pos.size(0) > 0:
             # In float64: the mean of metres at kilometres' distance keeps its millimetres.
             wide = pos.double()
+            check_reach(wide)
             wide = wide - wide.mean(dim=0)
             radius = wide.norm(dim=1).max()
             data.pos = (wide / radius.where(radius > 0, 1.0)).to(pos.dtype)
@@ -95,9 +101,7 @@ class Resample(BaseTransform):
     """
 
     def __init__(self, num_points: int) -> None:
-        if num_points < 1:
-            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
-        self.num_points = num_points
+        self.num_points = check_count(num_points, "num_points")
 
     def __call__(self, data: Data, generator: Generator | None = None) -> Data:
         return self.forward(copy.copy(data), generator)
@@ -134,18 +138,20 @@ class ScaleTranslate(BaseTransform):
     """
 
     def __init__(self, scale: tuple[float, float] = (2 / 3, 3 / 2), translate: float = 0.2) -> None:
+        if not isinstance(scale, tuple | list) or len(scale) != 2:
+            raise TypeError(f"Expected 'scale' to be a pair of numbers (got {scale!r})")
+        for bound in scale:
+            check_number(bound, "scale")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"Expected 'scale' to be an interval above 0 (got {scale})")
-        if translate < 0:
-            raise ValueError(f"Expected 'translate' to be non-negative (got {translate})")
         self.scale = scale
-        self.translate = translate
+        self.translate = check_number(translate, "translate", least=0)
 
     def __call__(self, data: Data, generator: Generator | None = None) -> Data:
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        pos = _pos(data)
+        pos = _floating_pos(data)
         low, high = self.scale
         draw = torch.rand(2, 3, generator=generator).to(pos)
         factor = low + (high - low) * draw[0]
@@ -186,7 +192,7 @@ class UpRotate(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        pos = _pos(data)
+        pos = _floating_pos(data)
         angle = 2 * math.pi * float(torch.rand((), generator=generator, dtype=torch.float64))
         first, second = (_AXES[self.axis] + 1) % 3, (_AXES[self.axis] + 2) % 3
         matrix = torch.eye(3, dtype=torch.float64)
@@ -201,6 +207,11 @@ class UpRotate(BaseTransform):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(axis={self.axis!r})"
+
+
+def _floating_pos(data: Data) -> Tensor:
+    """Return ``data.pos``, which integers could not hold when it has been moved."""
+    return check_tensor(_pos(data), "pos", shape=("n", 3), kind="float")
 
 
 def _pos(data: Data) -> Tensor:

@@ -15,7 +15,12 @@ from pyg_peft.geometry.interpolation import interpolate, interpolation_weights
 from pyg_peft.geometry.layout import counts, offsets, to_dense, to_flat
 from pyg_peft.geometry.neighbors import ball_query, knn, knn_graph
 from pyg_peft.geometry.patches import Patches, build_patches
-from pyg_peft.geometry.pyg_ops import PygOps, enable_pyg_ops
+from pyg_peft.geometry.pyg_ops import (
+    PygOps,
+    enable_pyg_ops,
+    pyg_ops_enabled,
+    pyg_ops_worker_init,
+)
 from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
 from pyg_peft.geometry.scene import scene_columns
 from pyg_peft.geometry.structure import Structure
@@ -44,6 +49,8 @@ __all__ = [
     "knn_graph",
     "nearest_squared_distances",
     "offsets",
+    "pyg_ops_enabled",
+    "pyg_ops_worker_init",
     "scene_columns",
     "to_dense",
     "to_flat",

@@ -76,7 +76,7 @@ def use_backend(name: str) -> Generator[None]:
         ...     chosen_backend("knn", torch.zeros(1, 3))
         'dense'
     """
-    if name not in _BACKENDS:
+    if not isinstance(name, str) or name not in _BACKENDS:
         raise ValueError(f"Expected 'name' to be one of {sorted(_BACKENDS)} (got {name!r})")
     if name not in available_backends():
         package = _BACKENDS[name][0]

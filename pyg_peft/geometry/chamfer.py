@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pyg_peft.errors import check_finite, check_reach, check_tensor
+from pyg_peft.geometry.interpolation import in_wide
 from pyg_peft.geometry.ordering import squared_distance
 
 
@@ -10,7 +12,8 @@ def nearest_squared_distances(pos: Tensor, target: Tensor) -> tuple[Tensor, Tens
     r"""Return each point's squared distance to the nearest point of the other set, both ways.
 
     The search keeps one ``[B, N, M]`` table outside the graph; only the distances to the nearest
-    points are differentiated, so that a backward pass holds ``N + M`` pairs.
+    points are differentiated, so that a backward pass holds ``N + M`` pairs. Of half-precision
+    positions the distances are computed, and returned, in float32.
 
     Args:
         pos: sets of points.
@@ -22,14 +25,15 @@ def nearest_squared_distances(pos: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
     Raises:
         TypeError: if a tensor is no floating-point tensor, or their dtypes differ.
-        ValueError: on shapes that do not fit, or an empty set.
+        ValueError: on shapes that do not fit, an empty set, positions that are not finite or so
+            large that squares are not, or different devices.
 
     Example:
         >>> a, b = torch.zeros(1, 1, 3), torch.tensor([[[1.0, 0, 0], [0, 2, 0]]])
         >>> nearest_squared_distances(a, b)
         (tensor([[1.]]), tensor([[1., 4.]]))
     """
-    _check(pos, target)
+    pos, target = _checked(pos, target)
     with torch.no_grad():
         table = squared_distance(pos.unsqueeze(2), target.unsqueeze(1))  # [B, N, M]
         to_target, to_pos = table.argmin(dim=2), table.argmin(dim=1)
@@ -54,7 +58,8 @@ def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
         Invariant to the order of points, and under a rotation, reflection or translation of both
         sets; symmetric in its arguments. Differentiable in both.
 
-    Raises: as in :func:`nearest_squared_distances`.
+    Raises: as in :func:`nearest_squared_distances`, and ValueError if there are no sets, which
+        have no mean.
 
     Differences: none; the field's ``ChamferDistanceL2``.
 
@@ -62,7 +67,7 @@ def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
         >>> chamfer_distance(torch.zeros(1, 1, 3), torch.ones(1, 2, 3))
         tensor(6.)
     """
-    forth, back = nearest_squared_distances(pos, target)
+    forth, back = _of_sets(pos, target)
     return forth.mean() + back.mean()
 
 
@@ -83,7 +88,7 @@ def chamfer_distance_l1(pos: Tensor, target: Tensor) -> Tensor:
         >>> chamfer_distance_l1(torch.zeros(1, 1, 3), torch.tensor([[[3.0, 0, 4]]]))
         tensor(5.)
     """
-    forth, back = nearest_squared_distances(pos, target)
+    forth, back = _of_sets(pos, target)
     return (_root(forth).mean() + _root(back).mean()) / 2
 
 
@@ -98,18 +103,32 @@ def _root(squared: Tensor) -> Tensor:
     return torch.where(positive, squared, 1).sqrt().masked_fill(~positive, 0)
 
 
-def _check(pos: Tensor, target: Tensor) -> None:
+def _of_sets(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    forth, back = nearest_squared_distances(pos, target)
+    if forth.size(0) == 0:
+        raise ValueError("Expected 'pos' to hold at least one set (got none)")
+    return forth, back
+
+
+def _checked(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Check both sets; return them in the precision and layout that they are compared in."""
     for name, points in (("pos", pos), ("target", target)):
+        check_tensor(points, name)
         if points.dim() != 3 or points.size(-1) != 3 or points.size(1) == 0:
             raise ValueError(
                 f"Expected '{name}' to be of shape [B, N, 3] with N > 0 (got {list(points.shape)})"
             )
-        if not points.is_floating_point():
-            raise TypeError(f"Expected '{name}' to be floating point (got {points.dtype})")
+        check_tensor(points, name, kind="float")
     if pos.size(0) != target.size(0):
         raise ValueError(f"Expected 'target' to hold {pos.size(0)} sets (got {target.size(0)})")
     if pos.dtype != target.dtype:
         raise TypeError(f"Expected 'target' to be of dtype {pos.dtype} (got {target.dtype})")
+    if pos.device != target.device:
+        raise ValueError(f"Expected 'target' to be on {pos.device} (got {target.device})")
+    for name, points in (("pos", pos), ("target", target)):
+        check_finite(points, name)
+        check_reach(points, name)
+    return in_wide(pos).contiguous(), in_wide(target).contiguous()
 
 
 __all__ = ["chamfer_distance", "chamfer_distance_l1", "nearest_squared_distances"]

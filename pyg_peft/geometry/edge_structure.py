@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pyg_peft.geometry.interpolation import interpolation_weights, sort_by_receiver
+from pyg_peft.errors import check_count, check_number, check_pos, check_reach
+from pyg_peft.geometry.interpolation import (
+    check_edges,
+    check_eps,
+    in_wide,
+    inverse_distance_weights,
+    least_eps,
+    sort_by_receiver,
+)
 from pyg_peft.geometry.ordering import squared_distance
 from pyg_peft.geometry.structure import Structure
 from pyg_peft.typing import EdgeIndex, Pos, Query
@@ -55,32 +63,40 @@ def edge_structure(
         differentiable in ``pos``.
 
     Raises:
-        TypeError, ValueError: if ``edge_index`` is no integer ``[2, E]`` tensor.
+        TypeError: if an argument is of another type.
+        ValueError: if ``edge_index`` is no ``[2, E]`` tensor or names a point that is not there,
+            positions are not finite or so large that squares are not, or a size is out of range.
 
     Example:
         >>> structure = edge_structure(torch.eye(3), torch.tensor([[1, 2], [0, 0]]))
         >>> structure.edge_index.tolist(), structure.center_index.tolist()
         ([[0, 1, 2, 1, 2], [0, 0, 0, 1, 2]], [0, 1, 2])
     """
-    _check_edges(edge_index)
+    _check_points(pos, "pos")
+    max_degree = None if max_degree is None else check_count(max_degree, "max_degree")
+    if check_number(eps, "eps", least=0) > 0:
+        check_eps(eps, pos)
     num_points = pos.size(0)
+    edge_index = check_edges(edge_index, pos, num_points)
     node = torch.arange(num_points, device=pos.device)
     joined = edge_index[:, edge_index[0] != edge_index[1]]
     edges = torch.cat([node.expand(2, -1), joined], dim=1)
     edges = edges[:, edges[1].argsort(stable=True)]
     source, receiver = edges[0], edges[1]
-    length = squared_distance(pos[source], pos[receiver])
+    wide = in_wide(pos)
+    length = squared_distance(wide[source], wide[receiver])
     softening = scatter(length, receiver, dim=0, dim_size=num_points, reduce="sum")
     count = scatter(torch.ones_like(length), receiver, dim=0, dim_size=num_points, reduce="sum")
     softening = softening / (count - 1).clamp(min=1)
-    weight = 1 / (length + softening[receiver] + eps)
+    length = length + softening[receiver] + eps
+    weight = 1 / (length if eps > 0 else length.clamp(min=least_eps(pos)))
     total = scatter(weight, receiver, dim=0, dim_size=num_points, reduce="sum")
     degree, most = _degrees(count, max_degree)
     return Structure(
         center_index=node,
         edge_index=edges,
         interp_index=edges,
-        interp_weight=weight / total[receiver],
+        interp_weight=(weight / total[receiver]).to(pos.dtype),
         degree=degree,
         interp_degree=degree,
         max_degree=most,
@@ -116,8 +132,13 @@ def bipartite_structure(
         >>> made.structure.edge_index.tolist(), made.lift_weight.tolist()
         ([[2, 3], [0, 0]], [1.0, 1.0])
     """
-    _check_edges(edge_index)
+    _check_points(pos, "pos")
+    _check_points(query, "query")
+    if query.dtype != pos.dtype:
+        raise TypeError(f"Expected 'query' to be of dtype {pos.dtype} (got {query.dtype})")
+    max_degree = None if max_degree is None else check_count(max_degree, "max_degree", least=0)
     num_targets = query.size(0)
+    edge_index = check_edges(edge_index, pos, num_targets)
     edges = edge_index[:, edge_index[1].argsort(stable=True)]
     node = torch.arange(num_targets, device=query.device)
     count = scatter(torch.ones_like(edges[1]), edges[1], dim_size=num_targets, reduce="sum")
@@ -133,7 +154,7 @@ def bipartite_structure(
         num_rows=num_targets,
     )
     back = edges.flip(0)
-    weight = interpolation_weights(query, pos, back)
+    weight = inverse_distance_weights(query, pos, back)
     return BipartiteStructure(structure, *sort_by_receiver(back, weight, pos.size(0)))
 
 
@@ -153,14 +174,9 @@ def _degrees(count: Tensor, max_degree: int | None) -> tuple[int | None, int]:
     return (most if least == most > 0 else None), most
 
 
-def _check_edges(edge_index: Tensor) -> None:
-    if edge_index.layout != torch.strided or edge_index.dim() != 2 or edge_index.size(0) != 2:
-        raise ValueError(
-            f"Expected 'edge_index' to be of shape [2, E] (got {list(edge_index.shape)}, "
-            f"{edge_index.layout})"
-        )
-    if edge_index.is_floating_point() or edge_index.dtype == torch.bool:
-        raise TypeError(f"Expected 'edge_index' to hold integers (got {edge_index.dtype})")
+def _check_points(pos: Tensor, name: str) -> None:
+    check_pos(pos, name)
+    check_reach(pos, name)
 
 
 __all__ = ["BipartiteStructure", "bipartite_structure", "edge_structure"]

@@ -4,6 +4,14 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
+from pyg_peft.errors import (
+    check_count,
+    check_index,
+    check_number,
+    check_pos,
+    check_reach,
+    check_tensor,
+)
 from pyg_peft.geometry.bags import sum_bags
 from pyg_peft.geometry.ordering import squared_distance
 from pyg_peft.typing import EdgeIndex, Pos, Query
@@ -31,8 +39,12 @@ def interpolation_weights(
         Invariant under rotation, reflection and translation; equivariant to the order of the edges.
         Differentiable in ``pos`` and ``query``.
 
+    Half-precision positions are measured in float32; the weights are in their precision again.
+
     Raises:
-        ValueError: if ``eps`` is not positive.
+        TypeError: if an argument is of another type, or the positions' dtypes differ.
+        ValueError: if positions are not finite or so large that squares are not, an edge names a
+            row that is not there, or ``eps`` is not positive or leaves the positions' precision.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0, 0], [3, 0, 0]])
@@ -40,12 +52,25 @@ def interpolation_weights(
         >>> interpolation_weights(pos, torch.tensor([[1.0, 0, 0]]), edge_index)
         tensor([0.8000, 0.2000])
     """
-    if not eps > 0:
-        raise ValueError(f"Expected 'eps' to be > 0 (got {eps})")
+    for name, points in (("pos", pos), ("query", query)):
+        check_pos(points, name)
+        check_reach(points, name)
+    if query.dtype != pos.dtype:
+        raise TypeError(f"Expected 'query' to be of dtype {pos.dtype} (got {query.dtype})")
+    edge_index = check_edges(edge_index, pos, query.size(0))
+    check_eps(eps, pos)
+    return inverse_distance_weights(pos, query, edge_index, eps)
+
+
+def inverse_distance_weights(
+    pos: Tensor, query: Tensor, edge_index: Tensor, eps: float = 1e-8
+) -> Tensor:
+    """Return the :func:`interpolation_weights` of arguments that were checked before."""
     source, receiver = edge_index[0], edge_index[1]
-    weight = 1 / (squared_distance(pos[source], query[receiver]) + eps)
+    wide, wide_query = in_wide(pos), in_wide(query)
+    weight = 1 / (squared_distance(wide[source], wide_query[receiver]) + eps)
     total = scatter(weight, receiver, dim=0, dim_size=query.size(0), reduce="sum")
-    return weight / total[receiver]
+    return (weight / total[receiver]).to(pos.dtype)
 
 
 def interpolate(
@@ -74,26 +99,93 @@ def interpolate(
         and ``weight``.
 
     Raises:
-        ValueError: if ``ptr`` has more receivers than ``num_points``.
+        TypeError: if an argument is of another type.
+        ValueError: if an edge names a row or a receiver that is not there, ``weight`` is no weight
+            per edge, or ``ptr`` has more receivers than ``num_points`` or does not rise from 0 to
+            the number of edges.
 
     Example:
         >>> edge_index = torch.tensor([[0, 1], [0, 0]])
         >>> interpolate(torch.tensor([[1.0], [6.0]]), edge_index, torch.tensor([0.8, 0.2]), 1)
         tensor([[2.]])
     """
+    num_points = check_count(num_points, "num_points", least=0)
+    check_tensor(x, "x", shape=("N", "C"), kind="float")
+    check_tensor(edge_index, "edge_index", shape=(2, "E"))
+    num_edges = edge_index.size(1)
+    check_tensor(weight, "weight", shape=(num_edges,), kind="float", device=x.device)
+    if ptr is not None:
+        ptr = _checked_ptr(ptr, num_edges, num_points, x.device)
+    edge_index = check_edges(edge_index, x, num_points)
     if ptr is None:
         edge_index, weight, ptr = sort_by_receiver(edge_index, weight, num_points)
+    return weighted_sums(x, edge_index, weight, num_points, ptr)
+
+
+def weighted_sums(
+    x: Tensor, edge_index: Tensor, weight: Tensor, num_points: int, ptr: Tensor
+) -> Tensor:
+    """Return :func:`interpolate` of edges that were checked before, such as a structure's.
+
+    The memory of ``x`` is read at ``edge_index[0]`` without another look: only the caller knows
+    that these are rows of ``x``.
+    """
     missing = num_points + 1 - ptr.size(0)
-    if missing < 0:
-        raise ValueError(
-            f"Expected 'num_points' to be at least {ptr.size(0) - 1} (got {num_points})"
-        )
     if not torch.compiler.is_compiling() and weight.numel() == 0:
         return x.new_zeros(num_points, x.size(1))
     if missing > 0:
         ptr = torch.cat([ptr, ptr[-1:].expand(missing)])
     # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
-    return sum_bags(x, weight.to(x.dtype), edge_index[0], ptr)
+    # In another layout it would be summed by another, slower kernel, to other digits.
+    return sum_bags(x.contiguous(), weight.to(x.dtype).contiguous(), edge_index[0], ptr)
+
+
+def in_wide(pos: Tensor) -> Tensor:
+    """Return positions in the precision that distances are computed in: float32 at least."""
+    return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
+
+
+def least_eps(pos: Tensor) -> float:
+    """Return the smallest number whose inverses can be summed in the precision of positions."""
+    wide = torch.float64 if pos.dtype == torch.float64 else torch.float32
+    return torch.finfo(wide).tiny * 2**40
+
+
+def check_eps(eps: float, pos: Tensor) -> None:
+    """Raise unless an inverse of ``eps``, and of sums with it, stays finite and above zero."""
+    check_number(eps, "eps", above=0)
+    least = least_eps(pos)
+    if not least <= eps <= 1 / least:
+        raise ValueError(
+            f"Expected 'eps' to lie in [{least:.1e}, {1 / least:.1e}] for positions of {pos.dtype} "
+            f"(got {eps})"
+        )
+
+
+def check_edges(edge_index: Tensor, x: Tensor, num_receivers: int) -> Tensor:
+    """Return edges in int64; raise unless they lead from rows of ``x`` to receivers."""
+    check_tensor(edge_index, "edge_index", shape=(2, "E"), kind="int", device=x.device)
+    for row, size, of in ((0, x.size(0), "sources"), (1, num_receivers, "receivers")):
+        check_index(edge_index[row], f"edge_index[{row}]", size, of=of)
+    return edge_index.long()
+
+
+def _checked_ptr(ptr: Tensor, num_edges: int, num_points: int, device: torch.device) -> Tensor:
+    check_tensor(ptr, "ptr", shape=("M + 1",), kind="int", device=device)
+    if ptr.size(0) == 0:
+        raise ValueError("Expected 'ptr' to hold at least one border (got none)")
+    if ptr.size(0) > num_points + 1:
+        raise ValueError(
+            f"Expected 'num_points' to be at least {ptr.size(0) - 1} (got {num_points})"
+        )
+    if not torch.compiler.is_compiling():
+        ends = ptr[0] == 0, ptr[-1] == num_edges, (ptr[1:] >= ptr[:-1]).all()
+        if not bool(torch.stack(ends).all()):
+            raise ValueError(
+                f"Expected 'ptr' to rise from 0 to the number of edges, {num_edges} "
+                f"(got {ptr[:8].tolist()}{' …' if ptr.size(0) > 8 else ''})"
+            )
+    return ptr.long()
 
 
 def sort_by_receiver(
@@ -105,4 +197,14 @@ def sort_by_receiver(
     return torch.stack([edge_index[0][order], receiver]), weight[order], ptr
 
 
-__all__ = ["interpolate", "interpolation_weights", "sort_by_receiver"]
+__all__ = [
+    "check_edges",
+    "check_eps",
+    "in_wide",
+    "interpolate",
+    "interpolation_weights",
+    "inverse_distance_weights",
+    "least_eps",
+    "sort_by_receiver",
+    "weighted_sums",
+]

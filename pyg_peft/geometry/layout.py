@@ -8,7 +8,7 @@ a row is real.
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_batch
+from pyg_peft.errors import MOST_CLOUDS, check_batch, check_count, check_tensor
 
 
 def count_clouds(batch: Tensor | None, batch_size: int | None = None) -> int:
@@ -24,14 +24,17 @@ def count_clouds(batch: Tensor | None, batch_size: int | None = None) -> int:
             or if ``batch_size`` is negative or contradicts a missing ``batch``.
     """
     if batch_size is not None:
-        if batch_size < 0 or (batch is None and batch_size != 1):
+        batch_size = check_count(batch_size, "batch_size", least=0)
+        if batch is None and batch_size != 1:
+            raise ValueError(f"Expected 'batch_size' to be 1 without a batch (got {batch_size})")
+        if batch_size > MOST_CLOUDS:
             raise ValueError(
-                f"Expected 'batch_size' to be {'1 without a batch' if batch is None else '>= 0'} "
-                f"(got {batch_size})"
+                f"Expected 'batch_size' to be at most {MOST_CLOUDS} (got {batch_size})"
             )
         return batch_size
     if batch is None:
         return 1
+    check_tensor(batch, "batch", shape=("N",), kind="int")
     if torch.compiler.is_compiling():
         raise ValueError("Expected 'batch_size' to be given while a graph is compiled (got None)")
     return int(batch[-1]) + 1 if batch.numel() > 0 else 0
@@ -59,6 +62,9 @@ def offsets(
         >>> offsets(torch.tensor([0, 0, 2]), 3, batch_size=4).tolist()
         [0, 2, 2, 3, 3]
     """
+    num_nodes = check_count(num_nodes, "num_nodes", least=0)
+    if batch_size is not None:
+        batch_size = check_count(batch_size, "batch_size", least=0)
     check_batch(batch, num_nodes, batch_size, device=device)
     size = count_clouds(batch, batch_size)
     if batch is None:
@@ -121,13 +127,19 @@ def to_dense(
     Symmetries: keeps the order of the rows in each cloud; differentiable in ``x``.
 
     Raises:
-        ValueError: if a cloud has more than ``max_num`` rows.
+        TypeError: if ``x`` is no tensor, or a size no integer.
+        ValueError: if a cloud has more than ``max_num`` rows, or ``batch`` does not fit ``x``.
 
     Example:
         >>> dense, mask = to_dense(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1]))
         >>> dense.squeeze(-1).tolist(), mask.tolist()
         ([[1.0, 2.0], [3.0, 0.0]], [[True, True], [True, False]])
     """
+    check_tensor(x, "x", values=False)
+    if x.dim() == 0:
+        raise ValueError("Expected 'x' to be of shape [N, ...] (got [])")
+    if max_num is not None:
+        max_num = check_count(max_num, "max_num", least=0)
     ptr = offsets(batch, x.size(0), batch_size, device=x.device)
     if torch.compiler.is_compiling():
         max_num = x.size(0) if max_num is None else max_num
@@ -158,13 +170,13 @@ def to_flat(dense: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         >>> x.tolist(), batch.tolist()
         ([[1.0]], [0])
     """
+    check_tensor(dense, "dense", values=False)
+    if dense.dim() < 2:
+        raise ValueError(f"Expected 'dense' to be of shape [B, G, ...] (got {list(dense.shape)})")
     cloud = torch.arange(dense.size(0), device=dense.device).unsqueeze(-1).expand(dense.shape[:2])
     if mask is None:
         return dense.flatten(0, 1), cloud.flatten()
-    if mask.shape != dense.shape[:2]:
-        raise ValueError(
-            f"Expected 'mask' to be of shape {list(dense.shape[:2])} (got {list(mask.shape)})"
-        )
+    check_tensor(mask, "mask", shape=dense.shape[:2], kind="bool", device=dense.device)
     return dense[mask], cloud[mask]
 
 

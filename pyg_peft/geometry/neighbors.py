@@ -4,7 +4,8 @@ All results follow one canonical order (:mod:`pyg_peft.geometry.ordering`), whic
 searched.
 """
 
-from pyg_peft.geometry.tables import check_k, drop_self, neighbor_table, to_edges
+from pyg_peft.errors import check_count, check_flag, check_number
+from pyg_peft.geometry.tables import drop_self, neighbor_table, to_edges
 from pyg_peft.typing import Batch, EdgeIndex, Pos, Query, QueryBatch
 
 
@@ -37,7 +38,8 @@ def knn(
         translation up to rounding. Not differentiable: indices.
 
     Raises:
-        TypeError: if positions are integers or their dtypes differ.
+        TypeError: if positions are integers or no tensors, their dtypes differ, or ``k`` is no
+            integer.
         ValueError: on NaN, a wrong shape, an unsorted batch or ``k < 1``.
 
     Example:
@@ -84,7 +86,7 @@ def knn_graph(
         >>> knn_graph(pos, k=1).tolist()
         [[1, 0, 1], [0, 1, 2]]
     """
-    check_k(k)
+    k, loop = check_count(k, "k"), check_flag(loop, "loop")
     table = neighbor_table(pos, pos, k if loop else k + 1, batch, batch, batch_size=batch_size)
     return to_edges(table if loop else drop_self(table), complete=batch is None)
 
@@ -124,9 +126,8 @@ def ball_query(
         >>> ball_query(pos, pos[1:2], radius=1.0, max_num_neighbors=8).tolist()
         [[1, 0], [0, 0]]
     """
-    if not radius >= 0:
-        raise ValueError(f"Expected 'radius' to be >= 0 (got {radius})")
-    check_k(max_num_neighbors, "max_num_neighbors")
+    radius = check_number(radius, "radius", least=0, infinite=True)
+    max_num_neighbors = check_count(max_num_neighbors, "max_num_neighbors")
     return to_edges(
         neighbor_table(
             pos, query, max_num_neighbors, batch, query_batch, batch_size=batch_size, radius=radius

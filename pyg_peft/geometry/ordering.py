@@ -26,8 +26,8 @@ class Search:
     Points have three coordinates, except in PyG's own operators, which search features too.
     """
 
-    pos: Tensor  # [N, 3]
-    query: Tensor  # [M, 3], the very same tensor if points look for each other
+    pos: Tensor  # [N, 3], contiguous
+    query: Tensor  # [M, 3], contiguous, the very same tensor if points look for each other
     ptr: Tensor  # [B + 1], borders of the clouds in pos
     query_ptr: Tensor  # [B + 1], borders of the clouds in query
     query_cloud: Tensor  # [M], cloud of each query
@@ -67,7 +67,8 @@ def relative_error(search: Search) -> float:
 def float64_arrays(search: Search) -> tuple[Any, Any, float]:
     """Return points and queries as NumPy arrays for a library that computes in float64, the very
     same array if points look for each other, and the unit that they are measured in: huge ones are
-    divided by it, so that squares stay finite.
+    divided by it, so that squares stay finite. The arrays hold one point behind the other, whatever
+    the tensors' strides: nanoflann reads them so without looking.
     """
     unit, same = 1.0, search.query is search.pos
     if search.pos.dtype == torch.float64:  # no smaller type holds coordinates of that size
@@ -77,7 +78,7 @@ def float64_arrays(search: Search) -> tuple[Any, Any, float]:
 
     def array(points: Tensor) -> Any:
         points = points.double()
-        return (points if unit == 1.0 else points / unit).numpy()
+        return (points if unit == 1.0 else points / unit).contiguous().numpy()
 
     pos = array(search.pos)
     return pos, pos if same else array(search.query), unit

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from pyg_peft.errors import check_count, check_tensor
 from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
 from pyg_peft.geometry.tables import neighbor_table
@@ -93,19 +94,20 @@ def build_patches(
         cloud rotates the members. The centres depend on the first point and on the origin.
 
     Raises:
-        TypeError: if positions are integers.
+        TypeError: if positions are integers or no tensor, or a size is no integer.
         ValueError: on NaN, a wrong shape, an unsorted batch, or sizes below one.
 
     Example:
         >>> build_patches(torch.eye(3), num_centers=2, patch_size=3).index.shape
         torch.Size([1, 2, 3])
     """
-    if patch_size < 1:
-        raise ValueError(f"Expected 'patch_size' to be >= 1 (got {patch_size})")
-    if num_centers < 1:
-        raise ValueError(f"Expected 'num_centers' to be >= 1 (got {num_centers})")
-    if x is not None and x.shape[:1] != pos.shape[:1]:
-        raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {x.size(0)})")
+    patch_size = check_count(patch_size, "patch_size")
+    num_centers = check_count(num_centers, "num_centers")
+    check_tensor(pos, "pos", shape=("N", 3), kind="float")
+    if x is not None:
+        check_tensor(x, "x", shape=("N", "C"), device=pos.device)
+        if x.size(0) != pos.size(0):
+            raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {x.size(0)})")
     size = count_clouds(batch, batch_size)
     start, candidates = authors_convention(pos, batch, batch_size=size)
     center_index = farthest_point_sample(

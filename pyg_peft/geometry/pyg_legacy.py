@@ -34,6 +34,7 @@ def knn_graph(
     batch_size: int | None = None,
 ) -> Tensor:
     """Return the edges from each row's ``k`` nearest rows."""
+    x = _columns(x)
     edge_index = knn(x, x, k if loop else k + 1, batch, batch, cosine, num_workers, batch_size)
     if not loop:
         edge_index = edge_index[:, edge_index[0] != edge_index[1]]
@@ -68,6 +69,7 @@ def radius_graph(
     batch_size: int | None = None,
 ) -> Tensor:
     """Return the edges from the rows less than ``r`` away from each row."""
+    x = _columns(x)
     edge_index = radius(x, x, r, batch, batch, max_num_neighbors, num_workers, batch_size, not loop)
     return _directed(edge_index, flow)
 

@@ -7,7 +7,9 @@ from types import TracebackType
 import torch
 import torch_geometric.typing
 from torch import Tensor
+from torch_geometric.index import index2ptr
 
+from pyg_peft.errors import check_batch
 from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 
 #: PyG's flag to the operator's schema and implementation, in PyG 2.8 and later.
@@ -31,6 +33,14 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
         pyg_fps,
     ),
 }
+
+#: Where PyG 2.8 turns a ``batch`` into borders, which show no more whether it was sorted.
+_BORDER_MODULES = (
+    "torch_geometric.nn.pool",
+    "torch_geometric.nn.conv.edge_conv",
+    "torch_geometric.nn.conv.gravnet_conv",
+    "torch_geometric.nn.conv.x_conv",
+)
 
 #: Where PyG 2.6 and 2.7 keep a name of ``torch_cluster``, and which.
 _LEGACY_NAMES = {
@@ -84,14 +94,18 @@ def enable_pyg_ops() -> PygOps:
     PyG 2.8 looks up operators of the name ``pyg`` and flags: both are registered. PyG 2.6 and 2.7
     call ``torch_cluster``: a stand-in takes its place inside PyG.
 
+    A ``batch`` that is not sorted is refused. Worker processes that are not forked begin without
+    the functions: give their loader :func:`pyg_ops_worker_init`.
+
     Returns:
         A context manager that restores PyG at the end of a ``with`` block, or when ``disable()`` is
         called. Without either the functions stay enabled.
 
     Differences:
-        To the compiled libraries: neighbours come nearest first and ties go to the lower row; a
-        radius search that finds too many keeps the nearest; ``cosine`` works on the CPU; NaN
-        raises; a random start follows ``torch.manual_seed``.
+        To the compiled libraries: neighbours come nearest first and ties go to the lower row, but
+        a row that looks among its like comes before those that equal it; an unsorted ``batch``
+        raises; a radius search that finds too many keeps the nearest; ``cosine`` works on the CPU;
+        NaN raises; a random start follows ``torch.manual_seed``.
 
     Example:
         >>> from torch_geometric.nn import knn_graph
@@ -113,6 +127,34 @@ def enable_pyg_ops() -> PygOps:
     return _holders[-1]
 
 
+def pyg_ops_enabled() -> bool:
+    """Return whether :func:`enable_pyg_ops` is in effect in this process.
+
+    Example:
+        >>> with enable_pyg_ops():
+        ...     pyg_ops_enabled()
+        True
+    """
+    return bool(_holders)
+
+
+def pyg_ops_worker_init(worker_id: int = 0) -> None:
+    """Enable PyG's functions in a worker process: a ``worker_init_fn`` for a ``DataLoader``.
+
+    Workers that are spawned or come from a fork server import everything anew, and so do not
+    inherit :func:`enable_pyg_ops`: those of Windows and macOS, and of a loader with
+    ``multiprocessing_context="spawn"``. In forked workers it does no harm.
+
+    Args:
+        worker_id: number of the worker; any will do.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> loader = DataLoader(range(4), num_workers=2, worker_init_fn=pyg_ops_worker_init)
+    """
+    enable_pyg_ops()
+
+
 def _enable_operators() -> None:
     missing = [flag for flag in _OPERATORS if not getattr(torch_geometric.typing, flag)]
     if not missing:
@@ -125,6 +167,14 @@ def _enable_operators() -> None:
         library.impl(name, function, "CompositeExplicitAutograd")
         torch.library.register_fake(f"pyg::{name}", _FAKES[name], lib=library)
         _set(torch_geometric.typing, flag, True)
+    for module in _BORDER_MODULES:
+        _set(importlib.import_module(module), "index2ptr", _borders_of_sorted)
+
+
+def _borders_of_sorted(batch: Tensor, size: int | None = None) -> Tensor:
+    """Return PyG's borders of a ``batch`` that is sorted."""
+    check_batch(batch, batch.numel(), size)
+    return index2ptr(batch, size)
 
 
 def _enable_stand_in() -> None:
@@ -170,4 +220,4 @@ _FAKES: dict[str, Callable[..., Tensor]] = {
     "fps": _fake_fps,
 }
 
-__all__ = ["PygOps", "enable_pyg_ops"]
+__all__ = ["PygOps", "enable_pyg_ops", "pyg_ops_enabled", "pyg_ops_worker_init"]

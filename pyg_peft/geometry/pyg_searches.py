@@ -13,7 +13,7 @@ from pyg_peft.geometry.layout import offsets
 from pyg_peft.geometry.ordering import table_distance
 from pyg_peft.geometry.samplers import Sampling
 from pyg_peft.geometry.sampling import sample
-from pyg_peft.geometry.tables import drop_self, search_table, to_edges
+from pyg_peft.geometry.tables import drop_self, search_table, self_first, to_edges
 
 #: Neighbours within a radius that are looked for first; more only where there are as many.
 _FIRST_WIDTH = 64
@@ -30,18 +30,22 @@ def pyg_knn(
 ) -> Tensor:
     """Return the ``k`` rows of ``x`` nearest to each row of ``y``.
 
-    ``cosine`` compares directions instead of positions. ``num_workers`` is not used: torch's own
-    number of threads is.
+    Where rows look for each other, a row itself is the first of all that equal it, so that PyG,
+    which takes loops away from ``k + 1`` neighbours, is left with ``k``. ``cosine`` compares
+    directions instead of positions. ``num_workers`` is not used: torch's own number of threads is.
     """
     if k < 1:
         raise ValueError(f"Expected 'k' to be >= 1 (got {k})")
     x, y, ptr_x, ptr_y = _prepared(x, y, ptr_x, ptr_y)
+    same = y is x
     if cosine:
         # Between unit vectors the squared distance is twice the cosine distance.
-        same = y is x
-        x = F.normalize(x, dim=-1)
-        y = x if same else F.normalize(y, dim=-1)
-    return to_edges(search_table(x, y, k, ptr_x, ptr_y)).flip(0)
+        x = _unit(x)
+        y = x if same else _unit(y)
+    table = search_table(x, y, k, ptr_x, ptr_y)
+    if same and torch.equal(ptr_x, ptr_y):
+        table = self_first(table)
+    return to_edges(table).flip(0)
 
 
 def pyg_radius(
@@ -139,6 +143,17 @@ def _borders(ptr: Tensor | None, x: Tensor, name: str) -> Tensor:
 
 def _padded(ptr: Tensor, size: int) -> Tensor:
     return torch.cat([ptr, ptr[-1:].expand(size - ptr.numel())])
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Return the directions of rows, those too long or short to be squared included."""
+    largest = x.abs().amax(dim=-1, keepdim=True) if x.size(-1) > 0 else x.new_zeros(1)
+    _, exponent = torch.frexp(largest)
+    extreme = (exponent.abs() > 40) & (largest > 0)
+    # A power of two changes no digit; in two steps, since it may itself be out of range.
+    half = (-exponent.masked_fill(~extreme, 0)) // 2
+    x = torch.ldexp(torch.ldexp(x, half), -exponent.masked_fill(~extreme, 0) - half)
+    return F.normalize(x, dim=-1)
 
 
 def _searchable(x: Tensor, name: str) -> Tensor:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pyg_peft.geometry.layout import dense_rows
@@ -49,12 +50,15 @@ def sample_dense(sampling: Sampling) -> Tensor:
     distance = points.new_full(rows.shape, torch.inf).masked_fill(~allowed, -1)
     pick = ((rows == sampling.start.unsqueeze(1)) & real).long().argmax(dim=1, keepdim=True)
     picks = [pick]
-    for _ in range(sampling.num_samples - 1):
+    # Behind the last point of the largest cloud there is nothing to pick.
+    width = min(sampling.num_samples, max(largest, 1))
+    for _ in range(width - 1):
         last = points.gather(1, pick.unsqueeze(-1).expand(-1, -1, points.size(2)))
         distance = torch.minimum(distance, squared_distance(points, last))
         pick = distance.argmax(dim=1, keepdim=True)
         picks.append(pick)
-    return _hide_excess(rows.gather(1, torch.cat(picks, dim=1)), ptr)
+    picks = rows.gather(1, torch.cat(picks, dim=1))
+    return _hide_excess(F.pad(picks, (0, sampling.num_samples - width), value=-1), ptr)
 
 
 def tie_order(count: Tensor, largest: int) -> Tensor:
@@ -124,7 +128,8 @@ def sample_fpsample(sampling: Sampling) -> Tensor:
             rows = np.concatenate([[int(sampling.start[cloud])], rows])
             is_start = np.arange(len(rows)) == 0
         width = min(sampling.num_samples, len(rows))
-        found = fpsample.fps_sampling(pos[rows], width, start_idx=int(is_start.argmax()))
+        points = np.ascontiguousarray(pos[rows])
+        found = fpsample.fps_sampling(points, width, start_idx=int(is_start.argmax()))
         picks[cloud, :width] = rows[found.astype(np.int64)]
         picks[cloud, width:] = repeated
     return _hide_excess(torch.from_numpy(picks), sampling.ptr)

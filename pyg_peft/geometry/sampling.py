@@ -1,11 +1,12 @@
 """Farthest point sampling: the points that cover a cloud best, picked one after another."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_pos
+from pyg_peft.errors import check_count, check_mask, check_pos, check_tensor
 from pyg_peft.geometry.backends import chosen_backend
 from pyg_peft.geometry.compiled_samplers import sample_pyg_lib, sample_torch_cluster
 from pyg_peft.geometry.layout import count_clouds, dense_rows, offsets
@@ -71,15 +72,9 @@ def farthest_point_sample(
         [[0, 2, 1]]
     """
     check_pos(pos)
-    if num_samples < 1:
-        raise ValueError(f"Expected 'num_samples' to be >= 1 (got {num_samples})")
-    if candidates is not None and (
-        candidates.dtype != torch.bool or candidates.shape != pos.shape[:1]
-    ):
-        raise ValueError(
-            f"Expected 'candidates' to be a Boolean tensor of shape [{pos.size(0)}] "
-            f"(got {candidates.dtype}, {list(candidates.shape)})"
-        )
+    num_samples = check_count(num_samples, "num_samples")
+    if candidates is not None:
+        check_mask(candidates, "candidates", pos.size(0), device=pos.device)
     size = count_clouds(batch, batch_size)
     ptr = offsets(batch, pos.size(0), size, device=pos.device)
     pos = pos.detach()
@@ -95,6 +90,8 @@ def farthest_point_sample(
 
 def sample(sampling: Sampling) -> Tensor:
     """Sample by the backend of the moment."""
+    # Other libraries are handed the memory of tensors, and need not look at strides.
+    sampling = replace(sampling, pos=sampling.pos.contiguous())
     return _SAMPLERS[chosen_backend("fps", sampling.pos)](sampling)
 
 
@@ -148,7 +145,8 @@ def _largest(ptr: Tensor, num_nodes: int) -> int:
 
 
 def _check_start(start: Tensor, ptr: Tensor) -> None:
-    if start.shape != ptr[:-1].shape or start.is_floating_point():
+    check_tensor(start, "start", device=ptr.device)
+    if start.shape != ptr[:-1].shape or start.dtype not in (torch.int32, torch.int64):
         raise ValueError(
             f"Expected 'start' to be {ptr.numel() - 1} row numbers, one per cloud "
             f"(got {start.dtype}, {list(start.shape)})"

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_pos
+from pyg_peft.errors import check_count, check_number, check_pos, check_reach
 from pyg_peft.typing import Pos
+
+#: Steps of the windows along an axis at most: where each starts is kept in memory.
+_MOST_STEPS = 2**20
 
 
 def scene_columns(
@@ -49,17 +52,31 @@ def scene_columns(
         [[0, 1], [1, 2]]
     """
     check_pos(pos)
-    stride = size / 2 if stride is None else stride
-    if not 0 < size < math.inf:
-        raise ValueError(f"Expected 'size' to be positive (got {size})")
-    if not 0 < stride <= size:
-        raise ValueError(f"Expected 'stride' to lie in (0, {size}] (got {stride})")
-    if max_points < 1:
-        raise ValueError(f"Expected 'max_points' to be >= 1 (got {max_points})")
+    check_reach(pos)
+    size = check_number(size, "size", above=0)
+    stride = size / 2 if stride is None else check_number(stride, "stride", above=0, most=size)
+    max_points = check_count(max_points, "max_points")
     if generator is None:
         generator = torch.Generator().manual_seed(0)
+    elif not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"Expected 'generator' to be a torch.Generator (got {type(generator).__qualname__})"
+        )
     if pos.size(0) == 0:
-        return
+        return iter(())
+    low, high = pos[:, :2].double().aminmax(dim=0)
+    steps = float((high - low).max()) / stride
+    if steps > _MOST_STEPS:
+        raise ValueError(
+            f"Expected 'stride' to fit {_MOST_STEPS} times or less into the scene "
+            f"(got {stride}, which fits {steps:.0f} times)"
+        )
+    return _columns(pos, size, stride, max_points, generator)
+
+
+def _columns(
+    pos: Tensor, size: float, stride: float, max_points: int, generator: torch.Generator
+) -> Iterator[Tensor]:
     plane = pos[:, :2].double()
     plane = plane - plane.amin(dim=0)
     x_start, y_start = (_starts(plane[:, axis], size, stride) for axis in (0, 1))

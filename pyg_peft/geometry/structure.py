@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from pyg_peft.errors import check_count, check_index, check_tensor
 from pyg_peft.geometry.interpolation import sort_by_receiver
 from pyg_peft.geometry.parts import Parts, parts_of_like_size
 
@@ -38,11 +39,13 @@ class Structure:
             :func:`~pyg_peft.geometry.interpolate`.
 
     Raises:
-        ValueError: if ``edge_index`` is not sorted by centre, names a centre that is not there, or
-            contradicts ``degree`` or ``max_degree``; if ``interp_index`` names a row beyond
-            ``num_rows``; or if ``interp_weight`` is no weight per edge. While a graph is compiled
-            values are not checked, and ``max_degree`` (or ``degree``) and ``num_rows`` must be
-            given.
+        TypeError: if an argument is of another type.
+        ValueError: if ``edge_index`` is not sorted by centre, names a row below zero or a centre
+            that is not there, or contradicts ``degree`` or ``max_degree``; if ``interp_index``
+            names a row beyond ``num_rows``; or if ``interp_weight`` is no weight per edge. How many
+            rows ``x`` has is not known here: a layer compares :attr:`last_row` with it. While a
+            graph is compiled values are not checked, and ``max_degree`` (or ``degree``) and
+            ``num_rows`` must be given.
 
     Example:
         >>> from pyg_peft.geometry import build_structure
@@ -64,7 +67,7 @@ class Structure:
     interp_ptr: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        num_rows, interp_index = self.num_rows, self.interp_index
+        num_rows, interp_index = self._check_indices()
         if interp_index.size(1) != self.interp_weight.numel():
             raise ValueError(
                 f"Expected 'interp_weight' to have {interp_index.size(1)} elements, one for each "
@@ -88,6 +91,27 @@ class Structure:
         object.__setattr__(self, "max_degree", max_degree)
         object.__setattr__(self, "num_rows", num_rows)
 
+    def _check_indices(self) -> tuple[int | None, Tensor]:
+        """Check what is known without the rows; return ``num_rows`` and ``interp_index``."""
+        device = check_tensor(self.center_index, "center_index").device
+        center = check_index(self.center_index, "center_index", None, shape=("S",))
+        for name in ("edge_index", "interp_index"):
+            check_tensor(getattr(self, name), name, shape=(2, "E"), kind="int", device=device)
+        check_index(self.edge_index[0], "edge_index[0]", None)
+        check_index(self.interp_index[0], "interp_index[0]", center.numel(), of="centers")
+        check_index(self.interp_index[1], "interp_index[1]", None)
+        check_tensor(self.interp_weight, "interp_weight", kind="float", device=device)
+        for name in ("degree", "interp_degree", "max_degree", "num_rows"):
+            if getattr(self, name) is not None:
+                check_count(getattr(self, name), name, least=0)
+        return self.num_rows, self.interp_index
+
+    @cached_property
+    def last_row(self) -> int:
+        """The largest row of ``x`` that is a centre or a member, -1 if there is none."""
+        rows = [index.amax() for index in (self.center_index, self.edge_index[0]) if index.numel()]
+        return int(torch.stack(rows).amax()) if rows else -1
+
     @cached_property
     def parts(self) -> Parts:
         """Centres by their numbers of members, for layers that pad; worked out when first asked."""
@@ -105,6 +129,13 @@ class Structure:
             rows: rows of the other array ``[N]``.
             num_rows: rows that the other array has; needed while a graph is compiled.
         """
+        rows = check_index(rows, "rows", num_rows, shape=("N",))
+        if not torch.compiler.is_compiling():
+            needed = max(self.last_row, _last_row(self.interp_index)) + 1
+            if rows.numel() < needed:
+                raise ValueError(
+                    f"Expected 'rows' to have at least {needed} elements (got {rows.numel()})"
+                )
         return replace(
             self,
             center_index=rows[self.center_index],

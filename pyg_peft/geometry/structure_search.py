@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_pos
-from pyg_peft.geometry.interpolation import interpolation_weights
+from pyg_peft.errors import check_count, check_mask, check_number, check_pos, check_reach
+from pyg_peft.geometry.interpolation import inverse_distance_weights
 from pyg_peft.geometry.layout import count_clouds, counts
 from pyg_peft.geometry.sampling import farthest_point_sample
 from pyg_peft.geometry.structure import Structure
@@ -47,14 +47,27 @@ def build_structure(
         exact ties. ``interp_weight`` is differentiable in ``pos``.
 
     Raises:
-        TypeError: if positions are integers.
-        ValueError: on NaN, a wrong shape, an unsorted batch, or sizes out of range.
+        TypeError: if positions are integers or no tensor, or a size is no number.
+        ValueError: on NaN, positions so large that squares are not finite, a wrong shape, an
+            unsorted batch, or sizes out of range.
 
     Example:
         >>> build_structure(torch.eye(3), k=2, ratio=0.5).center_index.shape
         torch.Size([2])
     """
-    _check_sizes(pos, k, ratio, num_centers, num_interp, receivers)
+    check_pos(pos)
+    check_reach(pos)
+    k = check_count(k, "k")
+    if num_centers is None:
+        ratio = check_number(ratio, "ratio", above=0, most=1)
+    else:
+        num_centers = check_count(num_centers, "num_centers")
+    if num_interp is not None:
+        num_interp = check_count(num_interp, "num_interp")
+    if max_num is not None:
+        max_num = check_count(max_num, "max_num", least=0)
+    if receivers is not None:
+        check_mask(receivers, "receivers", pos.size(0), device=pos.device)
     size = count_clouds(batch, batch_size)
     count = counts(batch, pos.size(0), size, device=pos.device)
     center_index, center_batch = _centers(pos, batch, count, ratio, num_centers, max_num)
@@ -75,7 +88,7 @@ def build_structure(
         batch_size=size,
     )
     interp_index = to_edges(back, complete=batch is None)
-    weight = interpolation_weights(centers, pos[receiver_rows], interp_index)
+    weight = inverse_distance_weights(centers, pos[receiver_rows], interp_index)
     return Structure(
         center_index=center_index,
         edge_index=to_edges(members, complete=batch is None),
@@ -123,32 +136,6 @@ def _degree(table: Tensor, complete: bool) -> int | None:
     if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
         return table.size(1)
     return None
-
-
-def _check_sizes(
-    pos: Tensor,
-    k: int,
-    ratio: float,
-    num_centers: int | None,
-    num_interp: int | None,
-    receivers: Tensor | None,
-) -> None:
-    check_pos(pos)
-    if k < 1:
-        raise ValueError(f"Expected 'k' to be >= 1 (got {k})")
-    if num_centers is None and not 0 < ratio <= 1:
-        raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
-    if num_centers is not None and num_centers < 1:
-        raise ValueError(f"Expected 'num_centers' to be >= 1 (got {num_centers})")
-    if num_interp is not None and num_interp < 1:
-        raise ValueError(f"Expected 'num_interp' to be >= 1 or None (got {num_interp})")
-    if receivers is not None and (
-        receivers.dtype != torch.bool or receivers.shape != pos.shape[:1]
-    ):
-        raise ValueError(
-            f"Expected 'receivers' to be a Boolean tensor of shape [{pos.size(0)}] "
-            f"(got {receivers.dtype}, {list(receivers.shape)})"
-        )
 
 
 __all__ = ["build_structure"]

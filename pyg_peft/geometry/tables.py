@@ -7,7 +7,7 @@ A table ``[M, k]`` holds the rows of ``pos`` that are neighbours of each query, 
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_batch, check_pos
+from pyg_peft.errors import check_batch, check_count, check_pos
 from pyg_peft.geometry.backends import chosen_backend
 from pyg_peft.geometry.candidates import BACKENDS
 from pyg_peft.geometry.layout import count_clouds, offsets
@@ -29,7 +29,7 @@ def neighbor_table(
 
     It is ``min(k, size of the largest cloud)`` wide.
     """
-    check_k(k)
+    k = check_count(k, "k")
     _check_search(pos, query, batch, query_batch)
     same = query is pos
     pos = _searchable(pos)
@@ -56,6 +56,10 @@ def search_table(
     k = min(k, int(ptr.diff().max()) if ptr.numel() > 1 else 0)
     if k == 0 or query.size(0) == 0:
         return ptr.new_full((query.size(0), k), -1)
+    # Backends hand the memory of tensors to other libraries, not all of which look at strides.
+    same = query is pos
+    pos = pos.contiguous()
+    query = pos if same else query.contiguous()
     cloud = torch.arange(ptr.numel() - 1, device=ptr.device)
     cloud = cloud.repeat_interleave(query_ptr.diff(), output_size=query.size(0))
     search = Search(pos, query, ptr, query_ptr, cloud, k, radius)
@@ -91,6 +95,16 @@ def drop_self(table: Tensor) -> Tensor:
     return torch.where(moved[:, :-1], table[:, 1:], table[:, :-1])
 
 
+def self_first(table: Tensor) -> Tensor:
+    """Put the receiver before the points that coincide with it, in a table of points that look for
+    each other; where these crowd it out, the last of them gives way.
+    """
+    row = torch.arange(table.size(0), device=table.device)
+    if table.size(1) == 0 or torch.equal(table[:, 0], row):
+        return table
+    return torch.cat([row.unsqueeze(1), drop_self(table)], dim=1)
+
+
 def _compiled_table(
     pos: Tensor,
     query: Tensor,
@@ -119,12 +133,6 @@ def _searchable(pos: Tensor) -> Tensor:
     return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
 
 
-def check_k(k: int, name: str = "k") -> None:
-    """Raise unless ``k`` is at least one."""
-    if k < 1:
-        raise ValueError(f"Expected '{name}' to be >= 1 (got {k})")
-
-
 def _check_search(
     pos: Tensor, query: Tensor, batch: Tensor | None, query_batch: Tensor | None
 ) -> None:
@@ -144,4 +152,4 @@ def _check_search(
         check_batch(query_batch, query.size(0), device=pos.device, name="query_batch")
 
 
-__all__ = ["check_k", "drop_self", "neighbor_table", "search_table", "to_edges"]
+__all__ = ["drop_self", "neighbor_table", "search_table", "self_first", "to_edges"]

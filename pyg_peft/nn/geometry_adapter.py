@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from pyg_peft.errors import check_count, check_dtype, check_number, check_tensor, described
-from pyg_peft.geometry import Structure, build_structure, interpolate, to_dense
+from pyg_peft.geometry import Structure, build_structure, to_dense
+from pyg_peft.geometry.interpolation import weighted_sums
 from pyg_peft.nn.bottleneck import Bottleneck
 from pyg_peft.nn.neighbor_attention import NeighborAttention
 from pyg_peft.nn.neighbor_max import neighbor_max
@@ -202,6 +203,11 @@ class GeometryAwareAdapter(MessagePassing):
                 f"Expected 'x' to have at least {num_rows} rows, as 'structure' has "
                 f"(got {x.size(0)})"
             )
+        if not torch.compiler.is_compiling() and structure.last_row >= x.size(0):
+            raise ValueError(
+                f"Expected 'x' to have a row {structure.last_row}, which 'structure' names "
+                f"(got {x.size(0)} rows)"
+            )
         # A compiled graph cannot count members: it pads all neighbourhoods to the largest.
         one_size = bool(structure.degree) or torch.compiler.is_compiling() or num_centers == 0
         parts = None if one_size else structure.parts
@@ -218,7 +224,7 @@ class GeometryAwareAdapter(MessagePassing):
         # The gate meets the few centers, not the many rows that they are spread over.
         z = (self.gate * z).to(x.dtype)
         back, weight, ptr = structure.interp_index, structure.interp_weight, structure.interp_ptr
-        h = interpolate(z, back, weight, x.size(0), ptr=ptr).add_(x)  # [N, C]
+        h = weighted_sums(z, back, weight, x.size(0), ptr).add_(x)  # [N, C]
         return self.bottleneck(h)
 
     def message(self, qkv_j: Tensor) -> Tensor:

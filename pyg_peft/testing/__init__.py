@@ -20,6 +20,7 @@ from pyg_peft.testing.influence import (
     assert_sensitive,
     hops,
 )
+from pyg_peft.testing.layout import assert_layout_invariant, layouts_of
 from pyg_peft.testing.learning import (
     assert_checkpoints,
     assert_frozen_after_step,
@@ -47,6 +48,7 @@ __all__ = [
     "assert_frozen_after_step",
     "assert_gradients",
     "assert_identity_at_init",
+    "assert_layout_invariant",
     "assert_leaves_no_trace",
     "assert_local",
     "assert_permutation_equivariant",
@@ -56,6 +58,7 @@ __all__ = [
     "assert_translation_invariant",
     "call_flat",
     "hops",
+    "layouts_of",
     "random_clouds",
     "random_order",
     "randomize_",

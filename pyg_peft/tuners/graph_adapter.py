@@ -11,8 +11,8 @@ from ..geometry import (
     bipartite_structure,
     build_structure,
     edge_structure,
-    interpolate,
 )
+from ..geometry.interpolation import weighted_sums
 from ..nn import GeometryAwareAdapter
 from .graph_geometry import CallReader, Found, read_output
 from .graph_prompts import GraphPrompts
@@ -97,7 +97,7 @@ class GraphAdapter(Component):
             (*pos, edges), lambda: bipartite_structure(*pos, edges, max_degree=most)
         )
         self._check_degree(structure)
-        lifted = interpolate(x, back, weight, pos[0].size(0), ptr=ptr)
+        lifted = weighted_sums(x, back, weight, pos[0].size(0), ptr)
         return self.adapter(torch.cat([x, lifted]), structure=structure)[: x.size(0)]
 
     def _edges(self, found: Found) -> Tensor:

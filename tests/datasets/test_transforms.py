@@ -40,10 +40,10 @@ def test_repr():
 @pytest.mark.parametrize(
     ("make", "match"),
     [
-        (lambda: Resample(0), "'num_points' to be at least 1"),
+        (lambda: Resample(0), "'num_points' to be >= 1"),
         (lambda: ScaleTranslate((0.0, 1.0)), "'scale' to be an interval above 0"),
         (lambda: ScaleTranslate((2.0, 1.0)), "'scale'"),
-        (lambda: ScaleTranslate(translate=-1.0), "'translate' to be non-negative"),
+        (lambda: ScaleTranslate(translate=-1.0), "'translate' to be >= 0"),
         (lambda: UpRotate("up"), r"'axis' to be one of \['x', 'y', 'z'\] \(got 'up'\)"),
         (lambda: Resample(3)(Data(pos=torch.zeros(0, 3))), "empty cloud"),
         (lambda: Normalize()(Data(x=torch.zeros(1, 3))), "'data' to have 'pos'"),

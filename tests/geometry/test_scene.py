@@ -103,7 +103,7 @@ def test_the_same_cut_each_time():
 def test_errors():
     pos = torch.rand(5, 3)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"size": 0.0}, "'size' to be positive"),
+        ({"size": 0.0}, "'size' to be > 0"),
         ({"size": 1.0, "stride": 1.5}, r"'stride' to lie in \(0, 1.0\]"),
         ({"size": 1.0, "stride": 0.0}, "'stride' to lie"),
         ({"size": 1.0, "max_points": 0}, "'max_points' to be >= 1"),

@@ -223,7 +223,7 @@ BASE: dict[str, Any] = {"pos": LINE}
         ({"ratio": 0.0}, ValueError, r"'ratio' to lie in \(0, 1\] \(got 0.0\)"),
         ({"ratio": 1.5}, ValueError, r"'ratio' to lie in \(0, 1\] \(got 1.5\)"),
         ({"num_centers": 0}, ValueError, r"'num_centers' to be >= 1 \(got 0\)"),
-        ({"num_interp": 0}, ValueError, r"'num_interp' to be >= 1 or None \(got 0\)"),
+        ({"num_interp": 0}, ValueError, r"'num_interp' to be >= 1 \(got 0\)"),
         ({"receivers": torch.ones(4)}, ValueError, "'receivers' to be a Boolean"),
         ({"pos": LINE.long()}, TypeError, "'pos' to be floating point"),
         ({"pos": LINE / 0}, ValueError, "'pos' to be finite"),

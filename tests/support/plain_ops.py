@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 USERS = {
+    "weighted_sums": ("pyg_peft.nn.geometry_adapter", "pyg_peft.tuners.graph_adapter"),
     "interpolate": (
-        "pyg_peft.nn.geometry_adapter",
-        "pyg_peft.tuners.graph_adapter",
         "pyg_peft.backbones.feature_propagation",
         "pyg_peft.backbones.patch_propagation",
     ),
@@ -30,10 +29,13 @@ USERS = {
 
 
 def interpolate(
-    x: Tensor, edge_index: Tensor, weight: Tensor, num_points: int, *, ptr: Tensor | None = None
+    x: Tensor, edge_index: Tensor, weight: Tensor, num_points: int, ptr: Tensor | None = None
 ) -> Tensor:
     rows = weight.to(x.dtype).unsqueeze(1) * x[edge_index[0]]
     return x.new_zeros(num_points, x.size(1)).index_add(0, edge_index[1], rows)
+
+
+weighted_sums = interpolate
 
 
 def neighbor_max(
@@ -62,4 +64,4 @@ def plain_ops() -> Generator[None]:
         yield
 
 
-__all__ = ["interpolate", "neighbor_max", "plain_ops", "segment_max"]
+__all__ = ["interpolate", "neighbor_max", "plain_ops", "segment_max", "weighted_sums"]
