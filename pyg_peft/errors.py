@@ -372,6 +372,28 @@ def check_channels(x: Tensor, channels: int, name: str = "x") -> None:
         )
 
 
+def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
+    """Raise unless ``x`` has the precision of a module's weight, ``like``.
+
+    Under autocast, which brings the two together, any floating-point tensor will do.
+
+    Example:
+        >>> check_dtype(torch.ones(2), torch.ones(2, dtype=torch.float64))
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected 'x' to be of dtype torch.float64, as the module's weights are ...
+    """
+    if x.dtype == like.dtype:
+        return
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if not (autocast and x.dtype in _FLOATS):
+        raise TypeError(
+            f"Expected '{name}' to be of dtype {like.dtype}, as the module's weights are "
+            f"(got {x.dtype}); cast either with .to()"
+        )
+
+
 __all__ = [
     "CheckpointError",
     "MissingExtraError",
@@ -379,6 +401,7 @@ __all__ = [
     "check_batch",
     "check_channels",
     "check_count",
+    "check_dtype",
     "check_finite",
     "check_flag",
     "check_index",

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pyg_peft.backbones.shared_mlp import shared_mlp
+from pyg_peft.errors import check_count, check_tensor
 from pyg_peft.typing import Batch, Features, Pos
 
 
@@ -46,8 +47,7 @@ class CategoryLevel(nn.Module):
         category_channels: int = 64,
         slope: float = 0.2,
     ) -> None:
-        if num_categories < 0:
-            raise ValueError(f"Expected 'num_categories' to be at least 0 (got {num_categories})")
+        check_count(num_categories, "num_categories", least=0)
         super().__init__()
         self.num_categories = num_categories
         self.out_channels = channels[-1]
@@ -88,6 +88,7 @@ class CategoryLevel(nn.Module):
             )
         if category is None:
             return
+        check_tensor(category, "category", kind="int")
         if category.shape != (batch_size,):
             raise ValueError(
                 f"Expected 'category' to be of shape [{batch_size}] (got {list(category.shape)})"

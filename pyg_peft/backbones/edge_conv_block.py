@@ -7,9 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch_geometric.nn import EdgeConv
 
+from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.segment_max import SegmentMax
 from pyg_peft.backbones.shared_mlp import shared_mlp
 from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.errors import check_count
 from pyg_peft.geometry import knn_graph
 from pyg_peft.geometry.layout import count_clouds, offsets
 from pyg_peft.geometry.tables import search_table, to_edges
@@ -98,6 +100,7 @@ class EdgeConvBlock(nn.Module):
     def forward(
         self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None
     ) -> Float[Tensor, "N D"]:
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.conv.parameters()))
         size = count_clouds(batch, batch_size)
         if self.by_pos:
             edge_index = knn_graph(pos, self.k, batch, loop=True, batch_size=size)
@@ -111,8 +114,7 @@ class EdgeConvBlock(nn.Module):
 
 def edge_conv_levels(in_channels: int, channels: Sequence[Sequence[int]], k: int) -> nn.ModuleList:
     """The levels of DGCNN; the first finds its neighbours by position."""
-    if in_channels < 0:
-        raise ValueError(f"Expected 'in_channels' to be at least 0 (got {in_channels})")
+    check_count(in_channels, "in_channels", least=0)
     levels = nn.ModuleList()
     width = 3 + in_channels
     for widths in channels:

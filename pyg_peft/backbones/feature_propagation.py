@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.shared_mlp import shared_mlp
 from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.errors import check_count, check_dtype, check_tensor
 from pyg_peft.geometry import interpolate, interpolation_weights, knn
 from pyg_peft.typing import Batch, Pos
 
@@ -43,8 +45,8 @@ class FeaturePropagation(nn.Module):
         coarse_pos (M, 3), coarse_batch (M); output (N, channels[-1]).
 
     Symmetries:
-        Invariant under rotation, reflection and translation; permutation equivariant except at
-        exact ties; clouds do not see each other.
+        Invariant under rotation, reflection and translation of the positions, features held fixed;
+        permutation equivariant except at exact ties; clouds do not see each other.
 
     Raises:
         ValueError: if ``k`` is not positive.
@@ -60,8 +62,10 @@ class FeaturePropagation(nn.Module):
     def __init__(
         self, coarse_channels: int, in_channels: int, channels: Sequence[int], *, k: int = 3
     ) -> None:
-        check_positive(k=k)
+        check_positive(k=k, coarse_channels=coarse_channels)
+        check_count(in_channels, "in_channels", least=0)
         super().__init__()
+        self.coarse_channels = coarse_channels
         self.in_channels = in_channels
         self.out_channels = channels[-1]
         self.k = k
@@ -80,6 +84,10 @@ class FeaturePropagation(nn.Module):
         coarse_batch: Tensor,
         batch_size: int | None = None,
     ) -> Float[Tensor, "N D"]:
+        like = next(self.mlp.parameters())
+        check_level(x, pos, batch, in_channels=self.in_channels, like=like)
+        check_tensor(coarse_x, "coarse_x", shape=("M", self.coarse_channels), device=pos.device)
+        check_dtype(coarse_x, like, "coarse_x")
         coarse = (coarse_x, coarse_pos, coarse_batch)
         brought = bring_back(*coarse, pos, batch, k=self.k, batch_size=batch_size)
         return self.mlp(brought if x is None else torch.cat([brought, x], dim=1))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_batch, check_channels, check_pos
+from pyg_peft.errors import check_batch, check_channels, check_dtype, check_pos, check_tensor
 from pyg_peft.geometry.layout import count_clouds
 
 
@@ -50,12 +50,13 @@ def flat_input(
         like: a weight, whose precision and device are the model's.
 
     Raises:
-        TypeError: if positions or ids are of the wrong type.
+        TypeError: if positions, features or ids are no tensor, or of the wrong type.
         ValueError: if something is missing, of another shape, not finite, not sorted, or on another
             device than the weights.
     """
     if pos is None:
         raise ValueError("Expected 'pos' to be given (got None)")
+    check_tensor(pos, "pos", shape=("N", 3), kind="float", values=False)
     if pos.device != like.device:
         raise ValueError(
             f"Expected 'pos' to be on the device of the weights, {like.device} (got {pos.device})"
@@ -66,6 +67,7 @@ def flat_input(
         if in_channels:
             raise ValueError(f"Expected 'x' to have {in_channels} channels (got None)")
     else:
+        check_tensor(x, "x", kind="float", device=pos.device)
         if in_channels == 0:
             raise ValueError(
                 "Expected 'x' to be None for a backbone with in_channels=0 "
@@ -81,4 +83,27 @@ def flat_input(
     return FlatClouds(x, pos.to(like.dtype), batch.long(), size)
 
 
-__all__ = ["FlatClouds", "flat_input"]
+def check_level(
+    x: Tensor | None, pos: Tensor, batch: Tensor, *, in_channels: int, like: Tensor
+) -> None:
+    """Raise unless these can be the rows of a level that is called by itself.
+
+    Only their description is read: what comes from a backbone has been checked in whole.
+
+    Args:
+        x: features; ``None`` if ``in_channels`` is 0.
+        pos: positions, in the precision of the weights.
+        batch: cloud ids.
+        in_channels: channels that ``x`` must have.
+        like: a weight of the level.
+    """
+    check_tensor(pos, "pos", shape=("N", 3))
+    check_dtype(pos, like, "pos")
+    check_tensor(batch, "batch", shape=pos.shape[:1], kind="int", device=pos.device)
+    if x is None and in_channels == 0:
+        return
+    check_tensor(x, "x", shape=(pos.size(0), in_channels), device=pos.device)
+    check_dtype(x, like)  # pyright: ignore[reportArgumentType]
+
+
+__all__ = ["FlatClouds", "check_level", "flat_input"]

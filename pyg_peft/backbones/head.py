@@ -2,6 +2,9 @@
 
 from torch import Tensor, nn
 
+from pyg_peft.backbones.tokens import check_positive, check_rates
+from pyg_peft.errors import check_dtype, check_tensor
+
 
 class ClassificationHead(nn.Module):
     """The authors' head: three linear layers, 256 wide, with batch norm, ReLU and dropout between.
@@ -16,6 +19,8 @@ class ClassificationHead(nn.Module):
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.5) -> None:
+        check_positive(in_channels=in_channels, num_classes=num_classes)
+        check_rates(dropout=dropout)
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(in_channels, 256),
@@ -30,6 +35,8 @@ class ClassificationHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor(x, "x", shape=("B", self.layers[0].in_features), values=False)
+        check_dtype(x, self.layers[0].weight)  # pyright: ignore[reportArgumentType]
         return self.layers(x)
 
     def reset_parameters(self) -> None:

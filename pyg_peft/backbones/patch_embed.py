@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from pyg_peft.errors import check_count, check_tensor, described
 from pyg_peft.geometry import Patches
 from pyg_peft.typing import Tokens
 
@@ -45,10 +46,8 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(self, embed_dim: int, *, in_channels: int = 0) -> None:
-        if embed_dim < 1:
-            raise ValueError(f"Expected 'embed_dim' to be positive (got {embed_dim})")
-        if in_channels < 0:
-            raise ValueError(f"Expected 'in_channels' to be at least 0 (got {in_channels})")
+        check_count(embed_dim, "embed_dim")
+        check_count(in_channels, "in_channels", least=0)
         super().__init__()
         self.embed_dim = embed_dim
         self.in_channels = in_channels
@@ -69,6 +68,8 @@ class PatchEmbed(nn.Module):
             nn.init.zeros_(self.feature_stem.weight)
 
     def forward(self, patches: Patches) -> Tokens:
+        if not isinstance(patches, Patches):
+            raise TypeError(f"Expected 'patches' to be Patches (got {described(patches)})")
         num_clouds, num_centers, patch_size, _ = patches.points.shape
         members = (num_clouds * num_centers, patch_size)
         mask = patches.mask
@@ -90,19 +91,21 @@ class PatchEmbed(nn.Module):
 
         Half precision would round coordinates before anything is learned from them.
         """
-        features = patches.features
+        points, features = patches.points, patches.features
+        check_tensor(points, "pos", kind="float", values=False, device=self.stem.weight.device)
         if self.feature_stem is None and features is not None:
             raise ValueError(
                 "Expected 'x' to be None for a backbone with in_channels=0 "
                 f"(got {features.size(-1)} channels)"
             )
-        with torch.autocast(patches.points.device.type, enabled=False):
-            x = self.stem(patches.points.to(self.stem.weight.dtype).flatten(0, 2))
+        with torch.autocast(points.device.type, enabled=False):
+            x = self.stem(points.to(self.stem.weight.dtype).flatten(0, 2))
             if self.feature_stem is None:
                 return x
             if features is None or features.size(-1) != self.in_channels:
                 got = "None" if features is None else f"{features.size(-1)} channels"
                 raise ValueError(f"Expected 'x' to have {self.in_channels} channels (got {got})")
+            check_tensor(features, "x", kind="float", values=False)
             return x + self.feature_stem(features.to(x.dtype).flatten(0, 2))
 
     def extra_repr(self) -> str:
@@ -115,6 +118,7 @@ def check_tokens(tokens: Tokens, patches: Patches, embed_dim: int) -> Tokens:
     Raises:
         ValueError: if they are of another shape; compiled graphs are not asked.
     """
+    check_tensor(tokens, "tokens", kind="float", values=False)
     expected = [*patches.center.shape[:2], embed_dim]
     if not torch.compiler.is_compiling() and list(tokens.shape) != expected:
         raise ValueError(

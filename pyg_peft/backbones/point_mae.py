@@ -17,6 +17,7 @@ from pyg_peft.backbones.tokens import (
     PositionEmbedding,
     add_position,
     check_positive,
+    check_rates,
     draw_tokens_,
     max_valid,
     prepend,
@@ -89,6 +90,7 @@ class PointMAE(nn.Module):
         check_positive(
             num_classes=num_classes, depth=depth, num_centers=num_centers, patch_size=patch_size
         )
+        check_rates(head_dropout=head_dropout)
         super().__init__()
         self.num_classes = num_classes
         self.embed_dim = embed_dim

@@ -16,6 +16,7 @@ from pyg_peft.backbones.reconstruction import Reconstruction
 from pyg_peft.backbones.tokens import PositionEmbedding, check_positive
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
 from pyg_peft.backbones.weights import agreed_sizes, load_checked
+from pyg_peft.errors import check_number
 from pyg_peft.geometry import Patches, build_patches, chamfer_distance
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
@@ -88,7 +89,7 @@ class PointMAEPretraining(nn.Module):
             patch_size=patch_size,
             decoder_depth=decoder_depth,
         )
-        if not 0.0 < mask_ratio < 1.0:
+        if not 0.0 < check_number(mask_ratio, "mask_ratio") < 1.0:
             raise ValueError(f"Expected 'mask_ratio' to lie in (0, 1) (got {mask_ratio})")
         if int(num_centers * mask_ratio) < 1:
             raise ValueError(

@@ -18,6 +18,7 @@ from pyg_peft.backbones.tokens import (
     PositionEmbedding,
     add_position,
     check_positive,
+    check_rates,
     max_valid,
     zero_masked,
 )
@@ -91,7 +92,9 @@ class PointMAESegmentation(nn.Module):
         head_dropout: float = 0.5,
     ) -> None:
         check_positive(num_classes=num_classes, num_centers=num_centers, patch_size=patch_size)
-        if not 1 <= num_levels <= depth:
+        check_positive(depth=depth, num_levels=num_levels)
+        check_rates(head_dropout=head_dropout)
+        if num_levels > depth:
             raise ValueError(f"Expected 'num_levels' to lie in [1, {depth}] (got {num_levels})")
         super().__init__()
         self.num_classes = num_classes

@@ -13,6 +13,7 @@ from pyg_peft.backbones.point_transformer_level import TransitionDown
 from pyg_peft.backbones.stages import Stage, encode, features, mean_of_clouds
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import infer_depth, load_checked
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 
@@ -132,8 +133,7 @@ def point_transformer_levels(
     share: int,
 ) -> nn.ModuleList:
     """The encoder's levels; the first keeps all points."""
-    if in_channels < 0:
-        raise ValueError(f"Expected 'in_channels' to be at least 0 (got {in_channels})")
+    check_count(in_channels, "in_channels", least=0)
     for name, sizes in (("depths", depths), ("k", k)):
         if len(sizes) != len(channels):
             raise ValueError(

@@ -15,6 +15,7 @@ from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 
@@ -129,8 +130,7 @@ def pointnet_levels(
     """The two levels of PointNet, with their T-Nets around the first."""
     if len(channels) != 2:
         raise ValueError(f"Expected 'channels' to name two levels (got {len(channels)})")
-    if in_channels < 0:
-        raise ValueError(f"Expected 'in_channels' to be at least 0 (got {in_channels})")
+    check_count(in_channels, "in_channels", least=0)
     first, second = channels
     return nn.ModuleList(
         [

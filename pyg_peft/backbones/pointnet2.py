@@ -13,6 +13,7 @@ from pyg_peft.backbones.set_abstraction import GlobalSetAbstraction, SetAbstract
 from pyg_peft.backbones.stages import Stage, encode, features
 from pyg_peft.backbones.tokens import check_positive
 from pyg_peft.backbones.weights import load_checked
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 LAYERS = r"conv\.local_nn|mlp"
@@ -145,8 +146,7 @@ def pointnet2_levels(
     patch_sizes: Sequence[int],
 ) -> nn.ModuleList:
     """The levels of PointNet++; one more of ``channels`` than of centres is for whole clouds."""
-    if in_channels < 0:
-        raise ValueError(f"Expected 'in_channels' to be at least 0 (got {in_channels})")
+    check_count(in_channels, "in_channels", least=0)
     for name, sizes in (("radii", radii), ("patch_sizes", patch_sizes)):
         if len(sizes) != len(num_centers):
             raise ValueError(

@@ -1,6 +1,9 @@
 """The largest value of each group of rows: neighbours of a point, points of a cloud."""
 
+from typing import Any
+
 import torch
+import torch_geometric.typing
 from torch import Tensor
 from torch_geometric.nn.aggr import MaxAggregation
 from torch_geometric.utils import scatter, segment
@@ -22,7 +25,8 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
     Shapes: x ``(E, C)``, index ``(E,)``; output ``(S, C)``.
 
     Symmetries: invariant under the order of rows. Equal maxima share the gradient; where
-    ``torch_scatter`` is installed, which PyG then calls, one of them has all of it.
+    ``torch_scatter`` is installed, which PyG then calls, one of them has all of it. Twice
+    differentiable, as forces need.
 
     Example:
         >>> x = torch.tensor([[1.0], [3.0], [2.0]])
@@ -39,7 +43,43 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
         x = x.index_select(0, order)
     index = index.contiguous()  # torch warns where it has to copy them itself
     ptr = torch.searchsorted(index, torch.arange(num_groups + 1, device=index.device))
-    return segment(x, ptr, reduce="max")
+    if torch_geometric.typing.WITH_TORCH_SCATTER:
+        return segment(x, ptr, reduce="max")
+    out: Any = _SortedMax.apply(x, ptr)
+    return torch.where(out.isinf(), 0, out)  # as PyG does: a group without rows
+
+
+class _SortedMax(torch.autograd.Function):
+    """PyG's ``segment(reduce="max")``, whose gradient torch cannot differentiate once more."""
+
+    @staticmethod
+    def forward(x: Tensor, ptr: Tensor) -> Tensor:
+        return torch._segment_reduce(x, "amax", offsets=ptr)  # pyright: ignore[reportPrivateImportUsage]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        x, ptr, out = ctx.saved_tensors
+        size = ptr.diff()
+        # Autograd is on in here only if the gradient is itself to be differentiated.
+        if torch.is_grad_enabled():
+            index = torch.arange(size.numel(), device=ptr.device).repeat_interleave(size)
+            attains = (x.detach() == out.detach()[index]) | x.detach().isnan()
+            count = scatter(attains.to(x.dtype), index, 0, size.numel(), reduce="sum")
+            return (grad / count.clamp(min=1))[index] * attains, None
+        # Torch's kernel lets equal maxima share what is positive only (2.13): each would get all of
+        # a negative gradient. So it shares the absolute value out, and the sign is set after.
+        back = torch.ops.aten._segment_reduce_backward
+        to_x = back(grad.abs(), out, x, "amax", offsets=ptr)
+        sign = grad.sign()
+        if size.numel() > 0 and bool((size == size[0]).all()):
+            to_x.view(size.numel(), -1, x.size(1)).mul_(sign.unsqueeze(1))
+        else:
+            to_x.mul_(sign.repeat_interleave(size, dim=0))
+        return to_x, None
 
 
 class SegmentMax(MaxAggregation):

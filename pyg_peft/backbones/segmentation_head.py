@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pyg_peft.backbones.tokens import check_positive, check_rates
+from pyg_peft.errors import check_count, check_tensor
 from pyg_peft.typing import Batch
 
 
@@ -58,10 +60,17 @@ class SegmentationHead(nn.Module):
         channels: int = 1024,
         dropout: float = 0.5,
     ) -> None:
+        check_positive(
+            in_channels=in_channels,
+            summary_channels=summary_channels,
+            num_classes=num_classes,
+            lift_channels=lift_channels,
+            channels=channels,
+        )
+        check_rates(dropout=dropout)
         if channels < 4 or channels % 4:
             raise ValueError(f"Expected 'channels' to be a multiple of 4 (got {channels})")
-        if num_categories < 0:
-            raise ValueError(f"Expected 'num_categories' to be at least 0 (got {num_categories})")
+        check_count(num_categories, "num_categories", least=0)
         super().__init__()
         self.num_categories = num_categories
         # A linear probe reads the width of a point's features off the first layer.
@@ -91,6 +100,10 @@ class SegmentationHead(nn.Module):
         batch: Batch | None = None,
         category: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "N num_classes"]:
+        check_tensor(x, "x", shape=("N", self.lift.in_features), kind="float", values=False)
+        check_tensor(summary, "summary", shape=("B", "summary_channels"), values=False)
+        if category is not None:
+            check_tensor(category, "category", shape=summary.shape[:1], kind="int")
         summary = self._tell(summary, category)
         # Half precision would round the coordinates among the features.
         with torch.autocast(x.device.type, enabled=False):
@@ -137,6 +150,7 @@ class CategoryEmbedding(nn.Module):
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, category: Int[Tensor, " B"]) -> Float[Tensor, "B channels"]:
+        check_tensor(category, "category", shape=("B",), kind="int")
         known = torch.compiler.is_compiling() or category.numel() == 0
         if not known and not 0 <= int(category.min()) <= int(category.max()) < self.num_categories:
             raise ValueError(

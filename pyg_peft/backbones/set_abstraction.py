@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import PointNetConv
 
+from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.segment_max import SegmentMax, segment_max
 from pyg_peft.backbones.shared_mlp import shared_mlp
 from pyg_peft.backbones.stages import Stage, sample_centers
 from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.errors import check_number
 from pyg_peft.geometry import ball_query
 from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.typing import Batch, Pos
@@ -58,8 +60,7 @@ class SetAbstraction(nn.Module):
         patch_size: int,
     ) -> None:
         check_positive(num_centers=num_centers, patch_size=patch_size)
-        if not radius > 0:
-            raise ValueError(f"Expected 'radius' to be > 0 (got {radius})")
+        check_number(radius, "radius", above=0, infinite=True)
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = channels[-1]
@@ -75,6 +76,7 @@ class SetAbstraction(nn.Module):
     def forward(
         self, x: Tensor | None, pos: Pos, batch: Batch, batch_size: int | None = None
     ) -> Stage:
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.conv.parameters()))
         size = count_clouds(batch, batch_size)
         index = sample_centers(pos, batch, size, num_centers=self.num_centers)
         center, center_batch = pos[index], batch[index]
@@ -119,6 +121,7 @@ class GlobalSetAbstraction(nn.Module):
         self.mlp.reset_parameters()
 
     def forward(self, x: Tensor, pos: Pos, batch: Batch, batch_size: int | None = None) -> Stage:
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.mlp.parameters()))
         size = count_clouds(batch, batch_size)
         x = segment_max(self.mlp(torch.cat([x, pos], dim=1)), batch, size)
         return Stage(x, pos.new_zeros(size, 3), torch.arange(size, device=pos.device))

@@ -4,6 +4,8 @@ from typing import Any
 
 from torch_geometric.nn import MLP
 
+from pyg_peft.errors import check_count
+
 
 def shared_mlp(*channels: int, slope: float = 0.0, bias: bool = True) -> MLP:
     """Linear layer, batch norm and activation for each pair of widths.
@@ -17,7 +19,7 @@ def shared_mlp(*channels: int, slope: float = 0.0, bias: bool = True) -> MLP:
         >>> shared_mlp(3, 64, 128)
         MLP(3, 64, 128)
     """
-    return MLP(list(channels), bias=bias, plain_last=False, **_activation(slope))
+    return MLP(_widths(channels), bias=bias, plain_last=False, **_activation(slope))
 
 
 def scoring_mlp(
@@ -44,7 +46,11 @@ def scoring_mlp(
     if rates and last_dropout is not None:
         rates[-1] = last_dropout
     bias = [first_bias, *[True] * (len(channels) - 2)]
-    return MLP(list(channels), dropout=[*rates, 0.0], bias=bias, **_activation(slope))
+    return MLP(_widths(channels), dropout=[*rates, 0.0], bias=bias, **_activation(slope))
+
+
+def _widths(channels: tuple[int, ...]) -> list[int]:
+    return [check_count(width, "channels") for width in channels]
 
 
 def _activation(slope: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.shared_mlp import shared_mlp
+from pyg_peft.errors import check_count, check_dtype, check_tensor
 from pyg_peft.geometry.layout import offsets, to_dense
 
 
@@ -36,6 +37,7 @@ class TNet(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
+        channels = check_count(channels, "channels")
         super().__init__()
         self.channels = channels
         self.point_mlp = shared_mlp(channels, 64, 128, 1024)
@@ -56,6 +58,9 @@ class TNet(nn.Module):
         return x + torch.eye(self.channels, dtype=x.dtype, device=x.device)
 
     def forward(self, x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        check_tensor(x, "x", shape=("N", self.channels))
+        check_dtype(x, self.lin.weight)
+        check_tensor(batch, "batch", shape=x.shape[:1], kind="int", device=x.device)
         matrices = self.matrices(x, batch, batch_size)
         aligned = to_dense(x, batch, batch_size)[0] @ matrices  # [B, n, C]
         ptr = offsets(batch, x.size(0), batch_size)
@@ -78,6 +83,7 @@ def orthogonality_penalty(matrices: Float[Tensor, "B C C"]) -> Tensor:
         >>> orthogonality_penalty(2 * torch.eye(3).unsqueeze(0))
         tensor(27.)
     """
+    check_tensor(matrices, "matrices", shape=("B", "C", "C"), kind="float", values=False)
     product = matrices @ matrices.transpose(1, 2)
     identity = torch.eye(product.size(1), dtype=product.dtype, device=product.device)
     return (identity - product).square().sum(dim=(1, 2)).mean()

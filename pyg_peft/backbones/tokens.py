@@ -5,14 +5,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyg_peft.errors import check_count, check_number
 from pyg_peft.typing import Mask, Tokens
 
 
 def check_positive(**sizes: int) -> None:
-    """Raise unless every size is at least one; the message names it."""
+    """Raise unless every size is an integer of at least one; the message names it."""
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"Expected '{name}' to be positive (got {size})")
+        check_count(size, name)
+
+
+def check_rates(**rates: float) -> None:
+    """Raise unless every probability is a number in ``[0, 1)``; the message names it."""
+    for name, rate in rates.items():
+        if not 0.0 <= check_number(rate, name) < 1.0:
+            raise ValueError(f"Expected '{name}' to lie in [0, 1) (got {rate})")
 
 
 class PositionEmbedding(nn.Sequential):
@@ -86,6 +93,7 @@ __all__ = [
     "PositionEmbedding",
     "add_position",
     "check_positive",
+    "check_rates",
     "draw_tokens_",
     "max_valid",
     "prepend",

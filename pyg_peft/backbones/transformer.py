@@ -5,6 +5,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyg_peft.backbones.tokens import check_positive, check_rates
+from pyg_peft.errors import check_channels, check_dtype, check_tensor, described
 from pyg_peft.geometry import Patches
 from pyg_peft.typing import Mask, Tokens
 
@@ -58,8 +60,7 @@ class DropPath(nn.Module):
     """
 
     def __init__(self, drop_prob: float = 0.0) -> None:
-        if not 0.0 <= drop_prob < 1.0:
-            raise ValueError(f"Expected 'drop_prob' to lie in [0, 1) (got {drop_prob})")
+        check_rates(drop_prob=drop_prob)
         super().__init__()
         self.drop_prob = drop_prob
 
@@ -96,7 +97,8 @@ class Attention(nn.Module):
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
-        if num_heads < 1 or channels % num_heads:
+        check_positive(channels=channels, num_heads=num_heads)
+        if channels % num_heads:
             raise ValueError(f"Expected 'num_heads' to divide {channels} (got {num_heads})")
         super().__init__()
         self.channels = channels
@@ -105,6 +107,8 @@ class Attention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
+        check_tensor(x, "x", shape=("B", "L", self.channels), values=False)
+        check_dtype(x, self.proj.weight)
         num_clouds, num_tokens, channels = x.shape
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, channels // self.num_heads))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, L, C / H]
@@ -128,12 +132,15 @@ class Mlp(nn.Module):
     """
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
+        check_positive(channels=channels, hidden_channels=hidden_channels)
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden_channels)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        check_channels(x, self.fc1.in_features)
+        check_dtype(x, self.fc1.weight)
         return self.fc2(self.act(self.fc1(x)))
 
 
@@ -184,6 +191,10 @@ class Block(nn.Module):
         structure: Any = None,
         prior: Tensor | None = None,
     ) -> Tokens:
+        check_tensor(x, "x", shape=("B", "L", self.attn.channels), values=False)
+        check_dtype(x, self.norm1.weight)
+        if patches is not None and not isinstance(patches, Patches):
+            raise TypeError(f"Expected 'patches' to be Patches or None (got {described(patches)})")
         mask = None if patches is None else attention_mask(patches.mask, x.size(1))
         x = x + self.drop_path(self.attn(self.norm1(x), mask))
         return x + self.drop_path(self.mlp(self.norm2(x)))
@@ -210,6 +221,8 @@ def drop_path_rates(drop_path: float, depth: int) -> list[float]:
 
 def make_blocks(channels: int, depth: int, num_heads: int, drop_path: float) -> nn.ModuleList:
     """A stack of blocks whose drop-path grows with depth."""
+    check_positive(depth=depth)
+    check_rates(drop_path=drop_path)
     rates = drop_path_rates(drop_path, depth)
     return nn.ModuleList(Block(channels, num_heads, drop_path=rate) for rate in rates)
 

@@ -1,7 +1,6 @@
 """Interpolation: features travel from few points to many, weighted by inverse squared distance."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import scatter
 
@@ -13,6 +12,7 @@ from pyg_peft.errors import (
     check_reach,
     check_tensor,
 )
+from pyg_peft.geometry.bags import sum_bags
 from pyg_peft.geometry.ordering import squared_distance
 from pyg_peft.typing import EdgeIndex, Pos, Query
 
@@ -95,8 +95,8 @@ def interpolate(
     Shapes: x ``(N, C)``, edge_index ``(2, E)``, weight ``(E,)``, ptr ``(M + 1,)`` with ``M`` at
         most ``num_points``; output ``(num_points, C)``.
 
-    Symmetries: equivariant to the order of points and of receivers. Differentiable in ``x`` and
-        ``weight``.
+    Symmetries: equivariant to the order of points and of receivers. Twice differentiable in ``x``
+        and ``weight``.
 
     Raises:
         TypeError: if an argument is of another type.
@@ -136,14 +136,8 @@ def weighted_sums(
     if missing > 0:
         ptr = torch.cat([ptr, ptr[-1:].expand(missing)])
     # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
-    return F.embedding_bag(
-        edge_index[0],
-        x.contiguous(),  # another layout would be summed by another, slower kernel, to other digits
-        ptr,
-        mode="sum",
-        per_sample_weights=weight.to(x.dtype).contiguous(),
-        include_last_offset=True,
-    )
+    # In another layout it would be summed by another, slower kernel, to other digits.
+    return sum_bags(x.contiguous(), weight.to(x.dtype).contiguous(), edge_index[0], ptr)
 
 
 def in_wide(pos: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pyg_peft.errors import check_count, check_finite, check_index, check_tensor
+
 _CHUNK_SIZE = 16384
 
 
@@ -25,8 +27,9 @@ def parameter_free_attention(
         \frac{\exp s_{mr}}{\sum_{r' \in \mathcal{T}_m} \exp s_{mr'}} \, \mathbf{v}_r
 
     :math:`\mathcal{T}_m` are the ``top_k`` rows of largest score; of equal scores the lower row
-    wins. Only the query is normalised: normalise the keys beforehand for a cosine. The table is
-    read in chunks and only the best rows so far are kept, so no ``[M, R]`` matrix exists at any
+    wins. Only the query is normalised: normalise the keys beforehand for a cosine. Its length
+    counts as at least ``1e-12``, so a query of zeros scores zero everywhere. The table is read in
+    chunks and only the best rows so far are kept, so no ``[M, R]`` matrix exists at any
     time. The search itself is not differentiated; scores and values of the chosen rows are.
 
     Args:
@@ -49,8 +52,10 @@ def parameter_free_attention(
         except among exactly equal scores, and to the length of the query.
 
     Raises:
-        ValueError: widths or lengths that do not match; ``top_k`` larger than the number of rows
-            that a question may find; ``chunk_size`` not positive; ``exclude`` beyond the table.
+        ValueError: widths or lengths that do not match; a query that is not finite; ``top_k``
+            larger than the number of rows that a question may find; ``chunk_size`` not positive;
+            ``exclude`` beyond the table; tensors on several devices.
+        TypeError: what is no floating-point tensor, or no integer.
 
     Differences:
         The authors form the whole matrix of scores and gather through Python lists; the values are
@@ -64,7 +69,8 @@ def parameter_free_attention(
         >>> index, score
         (tensor([[0, 1]]), tensor([[0.8944, 0.4472]]))
     """
-    _check(query, keys, values, top_k, exclude, chunk_size)
+    chunk_size = check_count(chunk_size, "chunk_size")
+    top_k, exclude = _check(query, keys, values, top_k, exclude)
     with torch.autocast(query.device.type, enabled=False):
         direction = F.normalize(query.to(keys.dtype), dim=-1)  # [M, C]
         index = _search(direction.detach(), keys.detach(), top_k, exclude, chunk_size)  # [M, k]
@@ -126,33 +132,26 @@ def _check(
     values: Tensor,
     top_k: int,
     exclude: Tensor | None,
-    chunk_size: int,
-) -> None:
-    num_rows = keys.size(0)
-    if query.dim() != 2 or query.size(1) != keys.size(1):
-        raise ValueError(
-            f"Expected 'query' to be of shape [M, {keys.size(1)}] (got {list(query.shape)})"
-        )
+) -> tuple[int, Tensor | None]:
+    check_tensor(keys, "keys", shape=("R", "C"), kind="float")
+    num_rows, device = keys.size(0), keys.device
+    check_tensor(query, "query", shape=("M", keys.size(1)), kind="float", device=device)
+    # The rows nearest to NaN are undefined.
+    check_finite(query, "query")
+    check_tensor(values, "values", shape=("R", "V"), kind="float", device=device)
     if values.size(0) != num_rows:
         raise ValueError(f"Expected 'values' to have {num_rows} rows (got {values.size(0)})")
-    if chunk_size < 1:
-        raise ValueError(f"Expected 'chunk_size' to be positive (got {chunk_size})")
+    top_k = check_count(top_k, "top_k")
     available = num_rows if exclude is None else num_rows - 1
-    if not 1 <= top_k <= available:
+    if top_k > available:
         raise ValueError(
             f"Expected 'top_k' to lie in [1, {available}], the rows that a query may find "
             f"(got {top_k})"
         )
-    if exclude is None:
-        return
-    if exclude.shape != query.shape[:1]:
-        raise ValueError(
-            f"Expected 'exclude' to be of shape [{query.size(0)}] (got {list(exclude.shape)})"
-        )
-    if not torch.compiler.is_compiling() and bool((exclude >= num_rows).any()):
-        raise ValueError(
-            f"Expected 'exclude' to hold rows below {num_rows} (got {int(exclude.max())})"
-        )
+    if exclude is not None:
+        shape = query.shape[:1]
+        exclude = check_index(exclude, "exclude", num_rows, shape=shape, least=-1, device=device)
+    return top_k, exclude
 
 
 __all__ = ["parameter_free_attention"]

@@ -5,7 +5,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import (
+    check_channels,
+    check_count,
+    check_dtype,
+    check_number,
+    check_tensor,
+)
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -21,6 +27,7 @@ def quick_gelu(x: Tensor) -> Tensor:
         >>> quick_gelu(torch.tensor([0.0, 1.0]))
         tensor([0.0000, 0.8458])
     """
+    check_tensor(x, "x", kind="float", values=False)
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -33,8 +40,10 @@ class Bottleneck(nn.Module):
         q(\mathbf{W}_{down} \mathbf{x}_i + \mathbf{b}_{down}) + s \, \mathbf{b}_{up},
         \qquad q(u) = u \, \sigma(1.702\, u)
 
+    Both layers (``down``, ``up``) have a bias; dropout acts on what :math:`q` returns.
+
     Identity at init, because :math:`\mathbf{W}_{up} = \mathbf{0}` and
-    :math:`\mathbf{b}_{up} = \mathbf{0}`.
+    :math:`\mathbf{b}_{up} = \mathbf{0}`; ``down`` is drawn as ``torch.nn.Linear`` is.
 
     Args:
         channels: width of a row.
@@ -53,6 +62,8 @@ class Bottleneck(nn.Module):
 
     Raises:
         ValueError: a width or a probability out of range; rows of another width.
+        TypeError: a size that is no number; rows that are no tensor, or of another dtype than the
+            weights outside of autocast.
 
     Differences:
         The authors initialise both layers alike and are no identity at the start; here the
@@ -75,13 +86,9 @@ class Bottleneck(nn.Module):
         scale: float = 1.0,
         dropout: float = 0.0,
     ) -> None:
-        if channels < 1:
-            raise ValueError(f"Expected 'channels' to be positive (got {channels})")
-        if not 0 < bottleneck_channels <= channels:
-            raise ValueError(
-                f"Expected 'bottleneck_channels' to lie in [1, {channels}] "
-                f"(got {bottleneck_channels})"
-            )
+        channels = check_count(channels, "channels")
+        bottleneck_channels = check_count(bottleneck_channels, "bottleneck_channels", most=channels)
+        scale, dropout = check_number(scale, "scale"), check_number(dropout, "dropout")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
         super().__init__()
@@ -102,6 +109,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
         """Return ``x`` with the correction added."""
         check_channels(x, self.channels)
+        check_dtype(x, self.down.weight)
         h = self.dropout(quick_gelu(self.down(x)))  # [..., bottleneck]
         # The factor meets the few columns of the detour, not the many of a row.
         up = self.up

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import check_count, check_dtype, check_number, check_tensor, described
 from pyg_peft.geometry import Structure, build_structure, to_dense
 from pyg_peft.geometry.interpolation import weighted_sums
 from pyg_peft.nn.bottleneck import Bottleneck
@@ -26,18 +26,47 @@ class GeometryAwareAdapter(MessagePassing):
         \mathbf{z}_c &= \mathrm{GELU}\big(\mathrm{BN}(\max_{j \in \mathcal{N}(c)}
         \mathbf{y}_{cj})\big) + \lambda \, \mathbf{x}_c \\
         \mathbf{h}_i &= \mathbf{x}_i + g \sum_{c} w_{ci} \, \mathbf{z}_c \\
-        \mathbf{x}'_i &= \mathbf{h}_i + s \, \mathbf{W}_{up} \, q(\mathbf{W}_{down} \mathbf{h}_i)
+        \mathbf{x}'_i &= \mathbf{h}_i + s \, \big( \mathbf{W}_{up} \,
+        q(\mathbf{W}_{down} \mathbf{h}_i + \mathbf{b}_{down}) + \mathbf{b}_{up} \big),
+        \qquad q(u) = u \, \sigma(1.702\, u)
 
     Members send queries, keys and values to their centres; a centre lets its members attend to each
     other and keeps the largest value of each channel; points receive from the nearest centres by
-    inverse squared distance; a bottleneck ends it. Identity at init, because :math:`g = 0` and
-    :math:`\mathbf{W}_{up} = \mathbf{0}`.
+    inverse squared distance; a bottleneck ends it. Identity at init, because :math:`g = 0`,
+    :math:`\mathbf{W}_{up} = \mathbf{0}` and :math:`\mathbf{b}_{up} = \mathbf{0}`.
+
+    In detail, for a cloud of *n* points. All distances are Euclidean, none leaves its cloud.
+
+    1. **Centres** are ``ceil(ratio * n)`` of its points, by farthest point sampling. The first is
+       the point farthest from the mean of the cloud's positions; each further one is the point
+       whose distance to the nearest centre so far is largest.
+    2. **Members** :math:`\mathcal{N}(c)` of a centre are the ``min(k, n)`` points nearest to it;
+       it is its own first member. Among equally near points the lower row comes first.
+    3. **Attention** is :class:`NeighborAttention`. Each row is normalised (``attention.norm``, a
+       layer norm with weight, bias and ``eps=1e-5``) and multiplied by ``attention.qkv.weight``
+       ``[3 * A, C]``, without a bias, where ``A`` is ``attention_channels``. Its rows are the
+       queries of head 0, 1, ..., then all keys, then all values, ``A / num_heads`` of each per
+       head. A member's scores are the products of its query with the members' keys, times
+       ``A ** -0.5``; their softmax over the members weighs the values. The heads side by side
+       ``[A]`` pass ``attention.proj``, with a bias.
+    4. **Maximum** over the members, for each channel by itself, of row plus attention.
+    5. **BN** is ``norm``, a batch norm over the centres of the whole batch with weight, bias,
+       ``eps=1e-5`` and ``momentum=0.1``; in eval mode it uses its running statistics. GELU is the
+       exact one, :math:`u \, \Phi(u)`. Then :math:`\lambda` times the centre's own row of ``x``
+       is added.
+    6. **Back**: a point receives from the ``num_interp`` nearest centres of its cloud (from all if
+       there are fewer; the centre sampled first among equally near ones). With :math:`d_{ci}` the
+       distance, :math:`w_{ci} = v_{ci} / \sum_{c'} v_{c'i}`, where
+       :math:`v_{ci} = 1 / (d_{ci}^2 + 10^{-8})` in squared units of ``pos``. The gate :math:`g` is
+       ``gate``, one number.
+    7. **Bottleneck**: ``bottleneck.down`` and ``bottleneck.up``, both with a bias.
 
     Args:
         channels: width of a row.
         bottleneck_channels: width of the bottleneck. (default: ``16``)
         k: members of a centre, the centre included. (default: ``16``)
-        ratio: centres per point of a cloud. (default: ``0.5``)
+        ratio: centres per point of a cloud, in ``(0, 1]``; their number is rounded up. (default:
+            ``0.5``)
         num_interp: nearest centres that a point receives from; ``None`` for all of its cloud, as
             the authors do. (default: ``3``)
         attention_channels: width of the attention. (default: ``18``)
@@ -56,17 +85,26 @@ class GeometryAwareAdapter(MessagePassing):
 
     Symmetries:
         Permutation equivariant; invariant to the order of a centre's members. Sees positions only
-        through neighbourhoods and distances: invariant under translation, rotation and reflection,
-        except at exact ties. Clouds do not see each other in eval mode. Local: a point sees itself,
-        the centres that it receives from and their members. A row that no centre reaches passes the
-        bottleneck only.
+        through neighbourhoods and distances: as a function of ``pos``, ``x`` held fixed, it is
+        invariant under translation, rotation and reflection, except at exact ties. So a model stays
+        invariant if ``x`` is, that is, if its channels are scalars (``0e`` of e3nn). Channels that
+        turn or change sign with the cloud (pseudoscalars, vectors, higher irreps) pass layer norm,
+        maximum and activations one by one: the output is then neither invariant nor equivariant.
+        Clouds do not see each other in eval mode. Local: a point sees itself, the centres that it
+        receives from and their members. A row that no centre reaches passes the bottleneck only.
 
     Raises:
         ValueError: a size out of range; a shared attention of another width; rows of another width;
             neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one centre in
-            all while training, which batch norm cannot normalise.
-        RuntimeError: from torch, if a gradient is differentiated once more, or if a compiled graph
-            gets no centre.
+            all while training, which batch norm cannot normalise; what ``build_structure`` refuses.
+        TypeError: a size that is no number; an argument that is no tensor; rows of another dtype
+            than the weights outside of autocast.
+        RuntimeError: from torch, if a compiled graph gets no centre.
+
+    Derivatives:
+        Twice differentiable in ``x``, ``pos`` and the parameters, as forces need:
+        ``torch.autograd.grad(energy, pos, create_graph=True)``. The choice of centres, members and
+        maxima is not differentiated. A compiled graph is differentiable once.
 
     Differences:
         Centres come from a canonical start, not from row 0, and members of one cloud only (the
@@ -98,25 +136,28 @@ class GeometryAwareAdapter(MessagePassing):
         scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        if k < 1:
-            raise ValueError(f"Expected 'k' to be positive (got {k})")
-        if not 0.0 < ratio <= 1.0:
-            raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
-        if num_interp is not None and num_interp < 1:
-            raise ValueError(f"Expected 'num_interp' to be positive or None (got {num_interp})")
+        channels, k = check_count(channels, "channels"), check_count(k, "k")
+        ratio = check_number(ratio, "ratio", above=0, most=1)
+        if num_interp is not None:
+            num_interp = check_count(num_interp, "num_interp")
+        propagation_scale = check_number(propagation_scale, "propagation_scale")
+        center_scale = check_number(center_scale, "center_scale")
+        if attention is not None and not isinstance(attention, NeighborAttention):
+            raise TypeError(
+                "Expected 'attention' to be a NeighborAttention or None "
+                f"(got {described(attention)})"
+            )
         if attention is not None and attention.channels != channels:
             raise ValueError(
                 f"Expected 'attention' to have {channels} channels (got {attention.channels})"
             )
         super().__init__(aggr=None, **kwargs)
         self.channels = channels
-        self.bottleneck_channels = bottleneck_channels
         self.k = k
         self.ratio = ratio
         self.num_interp = num_interp
         self.propagation_scale = propagation_scale
         self.center_scale = center_scale
-        self.scale = scale
         self.owns_attention = attention is None
         if attention is None:
             attention = NeighborAttention(channels, attention_channels, num_heads)
@@ -125,6 +166,7 @@ class GeometryAwareAdapter(MessagePassing):
         # One element, not none: sharded training refuses parameters without a dimension.
         self.gate = nn.Parameter(torch.empty(1))
         self.bottleneck = Bottleneck(channels, bottleneck_channels, scale=scale)
+        self.bottleneck_channels, self.scale = self.bottleneck.bottleneck_channels, scale
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -146,9 +188,15 @@ class GeometryAwareAdapter(MessagePassing):
         batch_size: int | None = None,
     ) -> Features:
         """Correct ``x``; a shared ``structure`` over its rows replaces ``pos`` and ``batch``."""
-        check_channels(x, self.channels)
+        check_tensor(x, "x", shape=("N", self.channels), values=False)
+        check_dtype(x, self.gate)
         if structure is None:
             structure = self._build(x, pos, batch, batch_size)
+        elif not isinstance(structure, Structure):
+            raise TypeError(
+                f"Expected 'structure' to be a Structure or None (got {described(structure)})"
+            )
+        check_tensor(structure.edge_index, "structure", values=False, device=x.device)
         num_centers, num_rows = structure.center_index.numel(), structure.interp_ptr.numel() - 1
         if num_rows > x.size(0):
             raise ValueError(
@@ -230,6 +278,9 @@ class GeometryAwareAdapter(MessagePassing):
     ) -> Structure:
         if pos is None:
             raise ValueError("Expected 'pos' or 'structure' to tell neighbourhoods (got neither)")
+        check_tensor(pos, "pos", shape=("N", 3), device=x.device)
+        if batch is not None:
+            check_tensor(batch, "batch", kind="int", device=x.device)
         if pos.size(0) != x.size(0):
             raise ValueError(f"Expected 'pos' to have {x.size(0)} rows (got {pos.size(0)})")
         k, ratio, num_interp = self.k, self.ratio, self.num_interp

@@ -1,11 +1,9 @@
 """A low-rank change of a linear layer, kept beside the layer that it changes."""
 
-import math
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import check_channels, check_count, check_dtype, check_number
 
 
 class LowRankLinear(nn.Module):
@@ -17,7 +15,9 @@ class LowRankLinear(nn.Module):
         \mathbf{A} \in \mathbb{R}^{r \times C_{in}}, \;
         \mathbf{B} \in \mathbb{R}^{C_{out} \times r}
 
-    The module returns the change only; whoever owns the linear layer adds it. Zero at init, because
+    :math:`\mathbf{A}` is ``down.weight``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`,
+    :math:`\mathbf{B}` is ``up.weight``; there is no bias, and :math:`r` is ``rank``. The module
+    returns the change only; whoever owns the linear layer adds it. Zero at init, because
     :math:`\mathbf{B} = \mathbf{0}`.
 
     Args:
@@ -36,6 +36,8 @@ class LowRankLinear(nn.Module):
 
     Raises:
         ValueError: a width, rank, numerator or probability out of range; rows of another width.
+        TypeError: a size that is no number; rows of another dtype than the weights outside of
+            autocast.
 
     Differences:
         None known. ``delta_weight`` ignores dropout, as merging must.
@@ -57,16 +59,12 @@ class LowRankLinear(nn.Module):
         alpha: float | None = None,
         dropout: float = 0.0,
     ) -> None:
-        if in_channels < 1:
-            raise ValueError(f"Expected 'in_channels' to be positive (got {in_channels})")
-        if out_channels < 1:
-            raise ValueError(f"Expected 'out_channels' to be positive (got {out_channels})")
-        if not 0 < rank <= min(in_channels, out_channels):
-            raise ValueError(
-                f"Expected 'rank' to lie in [1, {min(in_channels, out_channels)}] (got {rank})"
-            )
-        if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
-            raise ValueError(f"Expected 'alpha' to be positive and finite (got {alpha})")
+        in_channels = check_count(in_channels, "in_channels")
+        out_channels = check_count(out_channels, "out_channels")
+        rank = check_count(rank, "rank", most=min(in_channels, out_channels))
+        if alpha is not None:
+            alpha = check_number(alpha, "alpha", above=0)
+        dropout = check_number(dropout, "dropout")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
         super().__init__()
@@ -92,6 +90,7 @@ class LowRankLinear(nn.Module):
     def forward(self, x: Float[Tensor, "*rows C_in"]) -> Float[Tensor, "*rows C_out"]:
         """Return what the linear layer's output has to be increased by."""
         check_channels(x, self.in_channels)
+        check_dtype(x, self.down.weight)
         return self.scale * self.up(self.down(self.dropout(x)))  # [..., C_out]
 
     def delta_weight(self) -> Float[Tensor, "C_out C_in"]:

@@ -1,12 +1,10 @@
 """A low-rank change of a linear layer that has a weight for each type of row."""
 
-import math
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import check_count, check_dtype, check_index, check_number, check_tensor
 
 
 class LowRankHeteroLinear(nn.Module):
@@ -17,8 +15,11 @@ class LowRankHeteroLinear(nn.Module):
         \Delta(\mathbf{x}_i) = \frac{\alpha}{r} \, \mathbf{B}_{\kappa(i)} \mathbf{A}_{\kappa(i)} \,
         \mathbf{x}_i
 
-    Each type :math:`\kappa` has matrices of its own. The module returns the change only; whoever
-    owns the layer adds it. Zero at init, because :math:`\mathbf{B} = \mathbf{0}`.
+    Each type :math:`\kappa` has matrices of its own: :math:`\mathbf{A}_\kappa^\top` is
+    ``down[kappa]`` ``[C_in, r]``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`, and
+    :math:`\mathbf{B}_\kappa^\top` is ``up[kappa]`` ``[r, C_out]``; there is no bias. The module
+    returns the change only; whoever owns the layer adds it. Zero at init, because
+    :math:`\mathbf{B} = \mathbf{0}`.
 
     Args:
         in_channels: width of an input row.
@@ -37,7 +38,9 @@ class LowRankHeteroLinear(nn.Module):
 
     Raises:
         ValueError: a width, number of types, rank, numerator or probability out of range; rows of
-            another width.
+            another width; a type that the layer does not have.
+        TypeError: a size that is no number; rows of another dtype than the weights outside of
+            autocast; types that are no integers.
 
     Differences:
         The paper's layer has one weight; here each type's weight is changed by itself.
@@ -60,16 +63,13 @@ class LowRankHeteroLinear(nn.Module):
         alpha: float | None = None,
         dropout: float = 0.0,
     ) -> None:
-        widths = {"in_channels": in_channels, "out_channels": out_channels, "num_types": num_types}
-        for name, size in widths.items():
-            if size < 1:
-                raise ValueError(f"Expected '{name}' to be positive (got {size})")
-        if not 0 < rank <= min(in_channels, out_channels):
-            raise ValueError(
-                f"Expected 'rank' to lie in [1, {min(in_channels, out_channels)}] (got {rank})"
-            )
-        if alpha is not None and not (alpha > 0 and math.isfinite(alpha)):
-            raise ValueError(f"Expected 'alpha' to be positive and finite (got {alpha})")
+        in_channels = check_count(in_channels, "in_channels")
+        out_channels = check_count(out_channels, "out_channels")
+        num_types = check_count(num_types, "num_types")
+        rank = check_count(rank, "rank", most=min(in_channels, out_channels))
+        if alpha is not None:
+            alpha = check_number(alpha, "alpha", above=0)
+        dropout = check_number(dropout, "dropout")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
         super().__init__()
@@ -98,7 +98,11 @@ class LowRankHeteroLinear(nn.Module):
         self, x: Float[Tensor, "N C_in"], type_vec: Int[Tensor, " N"]
     ) -> Float[Tensor, "N C_out"]:
         """Return what the layer's output has to be increased by."""
-        check_channels(x, self.in_channels)
+        check_tensor(x, "x", shape=("N", self.in_channels), values=False)
+        check_dtype(x, self.down)
+        type_vec = check_index(
+            type_vec, "type_vec", self.num_types, shape=x.shape[:1], of="types", device=x.device
+        )
         # The inner width is small: all types at once, and of each row the others set to zero.
         h = self.dropout(x) @ self.down.transpose(0, 1).flatten(1)  # [N, T * r]
         own = type_vec.unsqueeze(1) == torch.arange(self.num_types, device=x.device)  # [N, T]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pyg_peft.errors import CheckpointError
+from pyg_peft.errors import CheckpointError, check_count, check_tensor
 from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bank_features import Adapted, collect_features
 from pyg_peft.nn.bank_file import read_bank, write_bank
@@ -30,8 +30,12 @@ class MemoryBank(nn.Module):
         \textstyle\sum_{t} a_{bt} \mathbf{v}_{r_t}, \; \mathbf{v}_{r_1}, \ldots, \mathbf{v}_{r_k}
         \,\big]
 
-    The rows :math:`r_1 \ldots r_k` and weights :math:`a` are those of
-    :func:`~pyg_peft.nn.parameter_free_attention`. All tensors are buffers; nothing is trained.
+    The rows :math:`r_1 \ldots r_k` are the ``top_k`` whose keys have the largest product with the
+    query at length one, best first, the lower row among equals; the weights :math:`a_{bt}` are the
+    softmax of these products over the ``top_k``, as in
+    :func:`~pyg_peft.nn.parameter_free_attention`. :math:`\mathbf{v}` are ``values``;
+    :math:`\mathbf{q}_b` is returned as it came, at its own length. All tensors are buffers; nothing
+    is trained.
 
     A bank belongs to training samples only. While training, hand in ``sample_id``: a sample then
     does not retrieve itself.
@@ -54,7 +58,9 @@ class MemoryBank(nn.Module):
 
     Raises:
         ValueError: tensors of unequal length; ids that are not strictly increasing; a query of
-            another width; ``top_k`` beyond the bank; ``sample_id`` for a bank without ids.
+            another width or not finite; ``top_k`` beyond the bank; ``sample_id`` for a bank without
+            ids.
+        TypeError: what is no tensor, or no integer; ids that are no integers.
         CheckpointError: a file that is damaged, cut short, or no bank.
 
     Differences:
@@ -136,8 +142,7 @@ class MemoryBank(nn.Module):
 
         ``generator`` draws the rows; without one the first rows of each class are kept.
         """
-        if per_class < 1:
-            raise ValueError(f"Expected 'per_class' to be positive (got {per_class})")
+        per_class = check_count(per_class, "per_class")
         if self.labels is None:
             raise ValueError("Expected 'labels' to balance classes by (got None)")
         labels = self.labels
@@ -188,7 +193,11 @@ class MemoryBank(nn.Module):
         A row whose id is that of the query's cloud is not retrieved. An id that the bank does not
         hold excludes nothing.
         """
-        exclude = None if sample_id is None else self._rows_of(sample_id)
+        check_tensor(query, "query", shape=("B", self.channels), kind="float")
+        exclude = None
+        if sample_id is not None:
+            check_tensor(sample_id, "sample_id", shape=query.shape[:1], kind="int")
+            exclude = self._rows_of(sample_id)
         out, _, index = parameter_free_attention(
             query, self.keys, self.values, top_k, exclude=exclude
         )

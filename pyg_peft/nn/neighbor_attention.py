@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pyg_peft.errors import check_channels
+from pyg_peft.errors import check_count, check_dtype, check_tensor
 
 
 class NeighborAttention(nn.Module):
@@ -12,14 +12,18 @@ class NeighborAttention(nn.Module):
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
-        [\mathbf{q}_j, \mathbf{k}_j, \mathbf{v}_j] = \mathbf{W}_{qkv} \, \mathrm{LN}(\mathbf{x}_j),
-        \qquad
-        \mathbf{o}_j = \mathbf{W}_{proj} \sum_{l \in \mathcal{N}}
-        \mathrm{softmax}_l \Big( \frac{\mathbf{q}_j \cdot \mathbf{k}_l}{\sqrt{A}} \Big) \mathbf{v}_l
+        [\mathbf{q}_j, \mathbf{k}_j, \mathbf{v}_j] &= \mathbf{W}_{qkv} \, \mathrm{LN}(\mathbf{x}_j)
+        \\
+        \mathbf{a}_{jh} &= \sum_{l \in \mathcal{N}} \mathrm{softmax}_l \Big(
+        \frac{\mathbf{q}_{jh} \cdot \mathbf{k}_{lh}}{\sqrt{A}} \Big) \mathbf{v}_{lh} \\
+        \mathbf{o}_j &= \mathbf{W}_{proj} \, [\mathbf{a}_{j0}, \mathbf{a}_{j1}, \ldots]
         + \mathbf{b}_{proj}
 
-    per head, with :math:`A` = ``attention_channels``. The module returns :math:`\mathbf{o}`; who
-    calls it adds the residual. One module serves every block of a backbone.
+    with heads *h* and :math:`A` = ``attention_channels``, all heads together. The layer norm has
+    weight, bias and ``eps=1e-5``. ``qkv.weight`` ``[3 * A, C]``, without a bias, has the rows of
+    all queries, then all keys, then all values, in each head after head, ``A / num_heads`` rows for
+    one. Members only are attended to. The module returns :math:`\mathbf{o}`; who calls it adds the
+    residual. One module serves every block of a backbone.
 
     Norm and projection see one row at a time, so :meth:`project` may run before rows are gathered
     into neighbourhoods and :meth:`attend` after, which saves a factor of the overlap.
@@ -38,8 +42,10 @@ class NeighborAttention(nn.Module):
         other.
 
     Raises:
-        ValueError: a width that is not positive; heads that do not divide the width; rows of
-            another width.
+        ValueError: a width that is not positive; heads that do not divide the width; rows or a
+            mask of another shape.
+        TypeError: a size that is no integer; rows of another dtype than the weights outside of
+            autocast; a mask that is not Boolean.
 
     Differences:
         None in the values. The scale is ``attention_channels ** -0.5`` as in the authors' code, not
@@ -52,13 +58,10 @@ class NeighborAttention(nn.Module):
     """
 
     def __init__(self, channels: int, attention_channels: int = 18, num_heads: int = 6) -> None:
-        if channels < 1:
-            raise ValueError(f"Expected 'channels' to be positive (got {channels})")
-        if attention_channels < 1:
-            raise ValueError(
-                f"Expected 'attention_channels' to be positive (got {attention_channels})"
-            )
-        if num_heads < 1 or attention_channels % num_heads:
+        channels = check_count(channels, "channels")
+        attention_channels = check_count(attention_channels, "attention_channels")
+        num_heads = check_count(num_heads, "num_heads")
+        if attention_channels % num_heads:
             raise ValueError(
                 f"Expected 'num_heads' to divide attention_channels {attention_channels} "
                 f"(got {num_heads})"
@@ -87,7 +90,10 @@ class NeighborAttention(nn.Module):
         self, x: Float[Tensor, "S K C"], mask: Bool[Tensor, "S K"] | None = None
     ) -> Float[Tensor, "S K C"]:
         """Return what each member learns from its neighbourhood."""
-        check_channels(x, self.channels)
+        check_tensor(x, "x", shape=("S", "K", self.channels), values=False)
+        check_dtype(x, self.norm.weight)
+        if mask is not None:
+            check_tensor(mask, "mask", shape=x.shape[:2], kind="bool", device=x.device)
         return self.proj(self.attend(self.project(x), mask))  # [S, K, C]
 
     def project(self, x: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows A3"]:

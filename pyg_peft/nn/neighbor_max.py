@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 _CACHED_ELEMENTS = 2**19  # 2 MB in single precision
 
@@ -39,8 +38,8 @@ def neighbor_max(
         Invariant to the order of members. Where several attain the maximum the first receives the
         gradient.
 
-    Raises:
-        RuntimeError: from torch, if the gradient is differentiated once more.
+    Derivatives: twice differentiable, as forces need (``torch.autograd.grad(energy, pos,
+    create_graph=True)``); an array ``[S, K, C]`` is made for that, and only for that.
 
     Example:
         >>> x, proj = torch.tensor([[1.0, 5.0], [2.0, 0.0]]), nn.Linear(1, 2)
@@ -85,24 +84,46 @@ class _LargestMember(torch.autograd.Function):
         ctx.num_rows = x.size(0)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, member, winner = ctx.saved_tensors
-        winner, channels = winner.long(), grad.size(1)
-        to_x = grad.new_zeros(ctx.num_rows, channels)
-        to_x.scatter_add_(0, member.gather(1, winner), grad)
-        to_hidden, to_weight = torch.empty_like(hidden), grad.new_zeros(weight.t().shape)
-        slices = _slices(grad, *member.shape)
-        # One array for all slices: a new one each time costs as much as what is done with it.
-        longest = member[slices[0]].size(0) if slices else 0
-        space = grad.new_empty(longest, member.size(1), channels)
-        for part in slices:
-            to_member = space[: member[part].size(0)].zero_()
-            to_member.scatter_(1, winner[part].unsqueeze(1), grad[part].unsqueeze(1))
-            rows = to_member.flatten(0, 1)
-            to_hidden[part] = (rows @ weight).view_as(to_hidden[part])
-            to_weight.addmm_(hidden[part].flatten(0, 1).t(), rows)
-        return to_x, to_hidden, to_weight.t(), None, None
+        # Autograd is on in here only if the gradient is itself to be differentiated. A compiler
+        # makes its own slices.
+        twice = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        gradient = _differentiable_gradient if twice else _sliced_gradient
+        return *gradient(grad, hidden, weight, member, winner.long(), ctx.num_rows), None, None
+
+
+def _differentiable_gradient(
+    grad: Tensor, hidden: Tensor, weight: Tensor, member: Tensor, winner: Tensor, num_rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of rows, narrow features and weight; the winners stay where they are."""
+    channels = grad.size(1)
+    to_x = grad.new_zeros(num_rows, channels).scatter_add(0, member.gather(1, winner), grad)
+    to_member = grad.new_zeros(*member.shape, channels)
+    to_member = to_member.scatter(1, winner.unsqueeze(1), grad.unsqueeze(1))  # [S, K, C]
+    to_weight = to_member.flatten(0, 1).t() @ hidden.flatten(0, 1)
+    return to_x, to_member @ weight, to_weight
+
+
+def _sliced_gradient(
+    grad: Tensor, hidden: Tensor, weight: Tensor, member: Tensor, winner: Tensor, num_rows: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, without an array of all members' rows."""
+    channels = grad.size(1)
+    to_x = grad.new_zeros(num_rows, channels)
+    to_x.scatter_add_(0, member.gather(1, winner), grad)
+    to_hidden, to_weight = torch.empty_like(hidden), grad.new_zeros(weight.t().shape)
+    slices = _slices(grad, *member.shape)
+    # One array for all slices: a new one each time costs as much as what is done with it.
+    longest = member[slices[0]].size(0) if slices else 0
+    space = grad.new_empty(longest, member.size(1), channels)
+    for part in slices:
+        to_member = space[: member[part].size(0)].zero_()
+        to_member.scatter_(1, winner[part].unsqueeze(1), grad[part].unsqueeze(1))
+        rows = to_member.flatten(0, 1)
+        to_hidden[part] = (rows @ weight).view_as(to_hidden[part])
+        to_weight.addmm_(hidden[part].flatten(0, 1).t(), rows)
+    return to_x, to_hidden, to_weight.t()
 
 
 def _first_largest(value: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from pyg_peft.errors import check_count, check_dtype, check_number, check_tensor
 from pyg_peft.nn.bottleneck import Bottleneck
 from pyg_peft.typing import Tokens
 
@@ -31,6 +32,7 @@ class PromptTokens(nn.Module):
 
     Raises:
         ValueError: a size that is not positive; a negative ``std`` or ``batch_size``.
+        TypeError: a size that is no number.
 
     Differences:
         The paper draws uniformly with a width taken from its patch size, which point tokens do not
@@ -42,12 +44,9 @@ class PromptTokens(nn.Module):
     """
 
     def __init__(self, num_prompts: int, channels: int, *, std: float = 0.02) -> None:
-        if num_prompts < 1:
-            raise ValueError(f"Expected 'num_prompts' to be positive (got {num_prompts})")
-        if channels < 1:
-            raise ValueError(f"Expected 'channels' to be positive (got {channels})")
-        if not std >= 0.0:
-            raise ValueError(f"Expected 'std' to be non-negative (got {std})")
+        num_prompts = check_count(num_prompts, "num_prompts")
+        channels = check_count(channels, "channels")
+        std = check_number(std, "std", least=0)
         super().__init__()
         self.num_prompts = num_prompts
         self.channels = channels
@@ -61,8 +60,7 @@ class PromptTokens(nn.Module):
 
     def forward(self, batch_size: int) -> Tokens:
         """Return the tokens once for each of ``batch_size`` clouds."""
-        if batch_size < 0:
-            raise ValueError(f"Expected 'batch_size' to be non-negative (got {batch_size})")
+        batch_size = check_count(batch_size, "batch_size", least=0)
         return self.weight.expand(batch_size, -1, -1)  # [B, P, C]
 
     def extra_repr(self) -> str:
@@ -75,12 +73,15 @@ class PointPriorPrompt(nn.Module):
 
     .. math::
         \mathbf{P}'_b = \mathbf{P} + \mathbf{Z}_b + \mathbf{W}_{up} \,
-        q(\mathbf{W}_{down} \mathbf{Z}_b)
+        q(\mathbf{W}_{down} \mathbf{Z}_b + \mathbf{b}_{down}) + \mathbf{b}_{up},
+        \qquad q(u) = u \, \sigma(1.702\, u)
 
-    :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the rows that
-    :class:`~pyg_peft.nn.MemoryBank` returns for cloud *b*: its query, the weighted sum of its
-    neighbours in the bank, and those neighbours. Without a prior the tokens are returned unmoved.
-    No identity at init: it is a prompt.
+    The last two terms are a :class:`Bottleneck` of scale 1 without dropout, applied to each row of
+    the prior; the tokens do not pass it. :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the
+    rows that :class:`~pyg_peft.nn.MemoryBank` returns for cloud *b*: its query, the weighted sum of
+    its neighbours in the bank, and those neighbours, best first. Without a prior the tokens are
+    returned unmoved. Tokens are drawn as in :class:`PromptTokens`. No identity at init: it is a
+    prompt.
 
     Args:
         channels: width of a token.
@@ -97,6 +98,8 @@ class PointPriorPrompt(nn.Module):
 
     Raises:
         ValueError: a size that is not positive; a prior of another shape than ``[B, P, C]``.
+        TypeError: a size that is no integer; a prior of another dtype than the weights outside of
+            autocast.
 
     Differences:
         The bottleneck starts at the identity (the authors draw both of its layers), and the prior
@@ -110,9 +113,9 @@ class PointPriorPrompt(nn.Module):
 
     def __init__(self, channels: int, num_prompts: int = 10, bottleneck_channels: int = 8) -> None:
         super().__init__()
-        self.channels = channels
-        self.num_prompts = num_prompts
         self.tokens = PromptTokens(num_prompts, channels)
+        self.channels = self.tokens.channels
+        self.num_prompts = self.tokens.num_prompts
         self.bottleneck = Bottleneck(channels, bottleneck_channels)
         self.reset_parameters()
 
@@ -126,10 +129,8 @@ class PointPriorPrompt(nn.Module):
         tokens = self.tokens(batch_size)
         if prior is None:
             return tokens
-        if prior.shape != tokens.shape:
-            raise ValueError(
-                f"Expected 'prior' to be of shape {list(tokens.shape)} (got {list(prior.shape)})"
-            )
+        check_tensor(prior, "prior", shape=tokens.shape, values=False)
+        check_dtype(prior, self.tokens.weight, "prior")
         return tokens + self.bottleneck(prior)  # [B, P, C]
 
     def extra_repr(self) -> str:

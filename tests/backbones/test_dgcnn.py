@@ -79,7 +79,7 @@ def test_level_equals_pygs_layer_on_its_edges(by_pos):
     edge_index = feature_graph(data.pos if by_pos else data.x, 3, data.batch, 2)
     expected = theirs(data.x, edge_index)
     torch.testing.assert_close(level(data.x, data.pos, data.batch), expected)
-    with pytest.raises(ValueError, match=r"'k' to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'k' to be >= 1 \(got 0\)"):
         EdgeConvBlock(6, (5,), k=0)
 
 
@@ -126,7 +126,7 @@ def test_categories():
     plain = CASES["DGCNNSegmentation"].make()
     with pytest.raises(ValueError, match=r"'category' to be None for num_categories=0"):
         plain(**call, category=category)
-    with pytest.raises(ValueError, match=r"'num_categories' to be at least 0 \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'num_categories' to be >= 0 \(got -1\)"):
         DGCNNSegmentation(4, num_categories=-1)
 
 

@@ -103,7 +103,7 @@ def test_reset_head(case: Case):
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
     assert case.call(model.eval(), clouds_of()).size(1) == 9
     for build in (model.reset_head, lambda number: case.make(num_classes=number)):
-        with pytest.raises(ValueError, match=r"Expected 'num_classes' to be positive \(got 0\)"):
+        with pytest.raises(ValueError, match=r"Expected 'num_classes' to be >= 1 \(got 0\)"):
             build(0)
 
 
@@ -129,7 +129,7 @@ def test_input_errors(case: Case):
     assert plain(pos=pos, batch=batch).isfinite().all()
     with pytest.raises(ValueError, match=r"'x' to be None .* \(got 2 channels\)"):
         plain(x, pos, batch)
-    with pytest.raises(ValueError, match=r"'in_channels' to be at least 0 \(got -1\)"):
+    with pytest.raises(ValueError, match=r"'in_channels' to be >= 0 \(got -1\)"):
         case.make(in_channels=-1)
 
 

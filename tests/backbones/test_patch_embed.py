@@ -51,9 +51,9 @@ def test_repr():
 
 
 def test_constructor_errors():
-    with pytest.raises(ValueError, match=r"Expected 'embed_dim' to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"Expected 'embed_dim' to be >= 1 \(got 0\)"):
         PatchEmbed(0)
-    with pytest.raises(ValueError, match=r"Expected 'in_channels' to be at least 0 \(got -1\)"):
+    with pytest.raises(ValueError, match=r"Expected 'in_channels' to be >= 0 \(got -1\)"):
         PatchEmbed(4, in_channels=-1)
 
 

@@ -51,7 +51,7 @@ def test_repr():
 
 @pytest.mark.parametrize("name", ["num_classes", "depth", "num_centers", "patch_size"])
 def test_sizes_are_positive(name):
-    with pytest.raises(ValueError, match=rf"Expected '{name}' to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=rf"Expected '{name}' to be >= 1 \(got 0\)"):
         PointMAE(**{"num_classes": 4, **SIZES, name: 0})
 
 
@@ -83,7 +83,7 @@ def test_reset_head():
     assert model.head.training
     assert all(torch.equal(model.state_dict()[key], value) for key, value in body.items())
     assert model.eval()(pos=make_clouds([20])[0]).shape == (1, 9)
-    with pytest.raises(ValueError, match=r"Expected 'num_classes' to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"Expected 'num_classes' to be >= 1 \(got 0\)"):
         model.reset_head(0)
 
 

@@ -49,7 +49,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_config_and_errors():
     model = make_model()
     assert PointMAECompletion(**model.config).config == model.config
-    with pytest.raises(ValueError, match=r"'num_cloud_points' to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=r"'num_cloud_points' to be >= 1 \(got 0\)"):
         make_model(num_cloud_points=0)
     with pytest.raises(ValueError, match=r"'completion_weight' to be positive \(got 0.0\)"):
         make_model(completion_weight=0.0)

@@ -51,7 +51,7 @@ def test_repr_and_config():
 
 @pytest.mark.parametrize("name", ["depth", "num_centers", "patch_size", "decoder_depth"])
 def test_sizes_are_positive(name):
-    with pytest.raises(ValueError, match=rf"Expected '{name}' to be positive \(got 0\)"):
+    with pytest.raises(ValueError, match=rf"Expected '{name}' to be >= 1 \(got 0\)"):
         make_model(**{name: 0})
 
 

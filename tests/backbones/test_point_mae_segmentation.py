@@ -53,9 +53,9 @@ def test_repr_and_config():
 
 def test_errors():
     for name, value, message in (
-        ("num_classes", 0, r"'num_classes' to be positive \(got 0\)"),
+        ("num_classes", 0, r"'num_classes' to be >= 1 \(got 0\)"),
         ("num_levels", 3, r"'num_levels' to lie in \[1, 2\] \(got 3\)"),
-        ("num_categories", -1, r"'num_categories' to be at least 0 \(got -1\)"),
+        ("num_categories", -1, r"'num_categories' to be >= 0 \(got -1\)"),
         ("head_channels", 6, r"'channels' to be a multiple of 4 \(got 6\)"),
     ):
         with pytest.raises(ValueError, match=message):

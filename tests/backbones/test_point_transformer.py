@@ -74,8 +74,8 @@ def test_configuration_errors():
         (r"'depths' to name as many levels .*, 5 \(got 1\)", {"depths": (1,)}),
         (r"'k' to name as many levels .*, 5 \(got 2\)", {"k": (8, 8)}),
         (r"'share' to divide 32 \(got 5\)", {"share": 5}),
-        (r"'share' to be positive \(got 0\)", {"share": 0}),
-        (r"'stride' to be positive \(got 0\)", {"stride": 0}),
+        (r"'share' to be >= 1 \(got 0\)", {"share": 0}),
+        (r"'stride' to be >= 1 \(got 0\)", {"stride": 0}),
     ]
     for message, change in wrong:
         with pytest.raises(ValueError, match=message):

@@ -71,7 +71,7 @@ def test_configuration_errors():
         (r"'channels' to name 2 levels and one .*got 1", {"channels": ((4,),)}),
         (r"'num_centers' to name all .*, 1 \(got 2\)", {"channels": ((4,), (5,))}),
         (r"'radius' to be > 0 \(got 0\)", {"radii": (0, 0.4)}),
-        (r"'num_centers' to be positive", {"num_centers": (0, 4)}),
+        (r"'num_centers' to be >= 1", {"num_centers": (0, 4)}),
     ]
     for message, change in wrong:
         with pytest.raises(ValueError, match=message):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from torch_geometric.nn import PointNetConv
 from torch_geometric.typing import WITH_TORCH_SCATTER
 from torch_geometric.utils import scatter
@@ -61,3 +62,38 @@ def test_pygs_layers_take_it_as_their_aggregation(needs_grad):
     ours = PointNetConv(add_self_loops=False, aggr=SegmentMax())(None, pos, edge_index)
     theirs = PointNetConv(add_self_loops=False)(None, pos, edge_index)
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("index", [[0, 0, 1, 3, 3], [3, 0, 1, 0, 3]])
+def test_second_derivatives(index: list[int], generator: torch.Generator):
+    x = torch.randn(5, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    group = torch.tensor(index)
+
+    def squared(x: Tensor) -> Tensor:
+        return segment_max(x.square(), group, 5).square()
+
+    assert torch.autograd.gradcheck(squared, x)
+    assert torch.autograd.gradgradcheck(squared, x)
+
+
+def test_a_gradient_that_is_differentiated_is_the_same(generator: torch.Generator):
+    x = torch.randn(60, 4, dtype=torch.float64, generator=generator).requires_grad_()
+    found = segment_max(x, torch.randint(9, (60,), generator=generator), 11)
+    weight = torch.randn(11, 4, dtype=torch.float64, generator=generator)
+    (once,) = torch.autograd.grad(found, x, weight, retain_graph=True)
+    (again,) = torch.autograd.grad(found, x, weight, create_graph=True)
+    assert torch.equal(once, again.detach())
+
+
+@pytest.mark.skipif(WITH_TORCH_SCATTER, reason="torch_scatter gives one of the equals all of it")
+@pytest.mark.parametrize("index", [[0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_equal_maxima_share_a_gradient_of_either_sign(
+    index: list[int], create_graph: bool, sign: float
+):
+    """Torch's own kernel gave each of them all of a negative one."""
+    x = torch.tensor([[2.0], [2.0], [1.0], [0.0], [5.0], [5.0]]).requires_grad_()
+    out = segment_max(x, torch.tensor(index), 2).sum() * sign
+    (grad,) = torch.autograd.grad(out, x, create_graph=create_graph)
+    assert (sign * grad).flatten().tolist() == [0.5, 0.5, 0.0, 0.0, 0.5, 0.5]

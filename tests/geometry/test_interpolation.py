@@ -65,6 +65,7 @@ def test_gradients():
 
     inputs = tuple(t.requires_grad_() for t in (pos, query, x))
     assert torch.autograd.gradcheck(out, inputs)
+    assert torch.autograd.gradgradcheck(out, inputs)
 
 
 def test_no_edges():

@@ -20,7 +20,7 @@ TABLE = torch.eye(3)
         ({"query": torch.zeros(2, 4)}, "Expected 'query' to be of shape [M, 3] (got [2, 4])"),
         ({"query": torch.zeros(3)}, "Expected 'query' to be of shape [M, 3] (got [3])"),
         ({"values": torch.zeros(1, 3)}, "Expected 'values' to have 3 rows (got 1)"),
-        ({"chunk_size": 0}, "Expected 'chunk_size' to be positive (got 0)"),
+        ({"chunk_size": 0}, "Expected 'chunk_size' to be >= 1 (got 0)"),
         (
             {"top_k": 4},
             "Expected 'top_k' to lie in [1, 3], the rows that a query may find (got 4)",
@@ -30,7 +30,7 @@ TABLE = torch.eye(3)
             "Expected 'top_k' to lie in [1, 2], the rows that a query may find (got 3)",
         ),
         ({"exclude": torch.tensor([0])}, "Expected 'exclude' to be of shape [2] (got [1])"),
-        ({"exclude": torch.tensor([0, 3])}, "Expected 'exclude' to hold rows below 3 (got 3)"),
+        ({"exclude": torch.tensor([0, 3])}, "Expected 'exclude' to name rows in [-1, 3) (got 3)"),
     ],
 )
 def test_errors(arguments: dict[str, object], message: str):

@@ -27,7 +27,7 @@ def test_repr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 0}, "Expected 'channels' to be positive (got 0)"),
+        ({"channels": 0}, "Expected 'channels' to be >= 1 (got 0)"),
         ({"bottleneck_channels": 0}, "Expected 'bottleneck_channels' to lie in [1, 8] (got 0)"),
         ({"bottleneck_channels": 9}, "Expected 'bottleneck_channels' to lie in [1, 8] (got 9)"),
         ({"dropout": 1.0}, "Expected 'dropout' to lie in [0, 1) (got 1.0)"),

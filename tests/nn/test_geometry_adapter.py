@@ -45,10 +45,10 @@ def test_repr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 0}, "Expected 'k' to be positive (got 0)"),
+        ({"k": 0}, "Expected 'k' to be >= 1 (got 0)"),
         ({"ratio": 0.0}, "Expected 'ratio' to lie in (0, 1] (got 0.0)"),
         ({"ratio": 1.5}, "Expected 'ratio' to lie in (0, 1] (got 1.5)"),
-        ({"num_interp": 0}, "Expected 'num_interp' to be positive or None (got 0)"),
+        ({"num_interp": 0}, "Expected 'num_interp' to be >= 1 (got 0)"),
         ({"num_heads": 5}, "Expected 'num_heads' to divide attention_channels 18 (got 5)"),
         ({"bottleneck_channels": 9}, "Expected 'bottleneck_channels' to lie in [1, 8] (got 9)"),
         (
@@ -67,7 +67,7 @@ def test_constructor_errors(arguments: dict[str, Any], message: str):
 def test_forward_errors(generator: torch.Generator):
     module, clouds = awake(), random_clouds([6], generator=generator)
     structure = build_structure(clouds.pos, k=3)
-    with pytest.raises(ValueError, match=r"Expected 'x' to have 8 channels \(got shape \[6, 7\]"):
+    with pytest.raises(ValueError, match=r"Expected 'x' to be of shape \[N, 8\] \(got \[6, 7\]"):
         module(clouds.x[:, :7], clouds.pos)
     with pytest.raises(ValueError, match="Expected 'pos' or 'structure'"):
         module(clouds.x)

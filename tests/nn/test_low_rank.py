@@ -23,12 +23,12 @@ def test_repr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 0}, "Expected 'in_channels' to be positive (got 0)"),
-        ({"out_channels": 0}, "Expected 'out_channels' to be positive (got 0)"),
+        ({"in_channels": 0}, "Expected 'in_channels' to be >= 1 (got 0)"),
+        ({"out_channels": 0}, "Expected 'out_channels' to be >= 1 (got 0)"),
         ({"rank": 0}, "Expected 'rank' to lie in [1, 4] (got 0)"),
         ({"rank": 5}, "Expected 'rank' to lie in [1, 4] (got 5)"),
-        ({"alpha": 0.0}, "Expected 'alpha' to be positive and finite (got 0.0)"),
-        ({"alpha": float("nan")}, "Expected 'alpha' to be positive and finite (got nan)"),
+        ({"alpha": 0.0}, "Expected 'alpha' to be > 0 (got 0.0)"),
+        ({"alpha": float("nan")}, "Expected 'alpha' to be > 0 (got nan)"),
         ({"dropout": -0.1}, "Expected 'dropout' to lie in [0, 1) (got -0.1)"),
     ],
 )

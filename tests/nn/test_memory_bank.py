@@ -236,7 +236,7 @@ def test_balanced_draws_from_the_generator():
         bank.balanced(5, generator=torch.Generator().manual_seed(seed)).keys for seed in (0, 0, 1)
     ]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
-    with pytest.raises(ValueError, match="Expected 'per_class' to be positive"):
+    with pytest.raises(ValueError, match="Expected 'per_class' to be >= 1"):
         bank.balanced(0)
 
 

@@ -21,9 +21,9 @@ def test_repr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0,), "Expected 'channels' to be positive (got 0)"),
-        ((8, 0), "Expected 'attention_channels' to be positive (got 0)"),
-        ((8, 18, 0), "Expected 'num_heads' to divide attention_channels 18 (got 0)"),
+        ((0,), "Expected 'channels' to be >= 1 (got 0)"),
+        ((8, 0), "Expected 'attention_channels' to be >= 1 (got 0)"),
+        ((8, 18, 0), "Expected 'num_heads' to be >= 1 (got 0)"),
         ((8, 18, 4), "Expected 'num_heads' to divide attention_channels 18 (got 4)"),
     ],
 )
@@ -34,7 +34,7 @@ def test_constructor_errors(arguments: tuple[int, ...], message: str):
 
 
 def test_wrong_width():
-    with pytest.raises(ValueError, match="Expected 'x' to have 8 channels"):
+    with pytest.raises(ValueError, match=r"Expected 'x' to be of shape \[S, K, 8\]"):
         NeighborAttention(8)(torch.zeros(2, 3, 1))
 
 

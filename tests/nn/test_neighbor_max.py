@@ -118,10 +118,34 @@ def test_half_precision_of_one_side_only():
     assert hidden.grad is not None and hidden.grad.dtype == torch.bfloat16
 
 
-def test_second_derivatives_are_refused():
-    x = torch.randn(2, 1, requires_grad=True)
-    proj = make_proj(torch.ones(1, 1))
-    found = neighbor_max(x, torch.ones(1, 2, 1), proj, torch.tensor([[0, 1]]))
-    (grad,) = torch.autograd.grad((found**2).sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+@pytest.mark.parametrize("masked", [False, True])
+def test_second_derivatives(masked: bool):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        drawn = torch.randn(*shape, dtype=torch.float64, generator=generator)
+        return drawn.requires_grad_()
+
+    member = torch.randint(5, (4, 3), generator=generator)
+    mask = torch.rand(4, 3, generator=generator) < 0.6 if masked else None
+
+    def squared(x: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        proj = nn.Linear(2, 3)
+        del proj.weight, proj.bias
+        proj.weight, proj.bias = weight, bias  # type: ignore[assignment]
+        return neighbor_max(x, hidden, proj, member, mask).square()
+
+    inputs = (draw(5, 3), draw(4, 3, 2), draw(3, 2), draw(3))
+    assert torch.autograd.gradcheck(squared, inputs)
+    assert torch.autograd.gradgradcheck(squared, inputs)
+
+
+def test_a_gradient_that_is_differentiated_is_the_same():
+    x, hidden = torch.randn(40, 8, requires_grad=True), torch.randn(20, 6, 4, requires_grad=True)
+    proj, member = nn.Linear(4, 8), torch.randint(40, (20, 6))
+    inputs = (x, hidden, proj.weight, proj.bias)
+    found = neighbor_max(x, hidden, proj, member).square().sum()
+    once = torch.autograd.grad(found, inputs, retain_graph=True)
+    again = torch.autograd.grad(found, inputs, create_graph=True)
+    for got, want in zip(again, once, strict=True):
+        torch.testing.assert_close(got, want)

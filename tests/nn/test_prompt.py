@@ -16,9 +16,9 @@ def test_repr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_prompts": 0}, "Expected 'num_prompts' to be positive (got 0)"),
-        ({"channels": 0}, "Expected 'channels' to be positive (got 0)"),
-        ({"std": -1.0}, "Expected 'std' to be non-negative (got -1.0)"),
+        ({"num_prompts": 0}, "Expected 'num_prompts' to be >= 1 (got 0)"),
+        ({"channels": 0}, "Expected 'channels' to be >= 1 (got 0)"),
+        ({"std": -1.0}, "Expected 'std' to be >= 0 (got -1.0)"),
     ],
 )
 def test_constructor_errors(arguments: dict[str, float], message: str):
@@ -32,7 +32,7 @@ def test_tokens_are_the_same_for_every_cloud():
     tokens = prompt(2)
     assert torch.equal(tokens[0], prompt.weight) and torch.equal(tokens[1], prompt.weight)
     assert prompt(0).shape == (0, 3, 4)
-    with pytest.raises(ValueError, match="Expected 'batch_size' to be non-negative"):
+    with pytest.raises(ValueError, match="Expected 'batch_size' to be >= 0"):
         prompt(-1)
 
 
