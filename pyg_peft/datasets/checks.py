@@ -3,7 +3,7 @@
 import math
 import numbers
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 
@@ -39,13 +39,13 @@ def check_flag(value: Any, name: str) -> bool:
 
 
 def check_names(values: Any, name: str) -> Sequence[str]:
-    """Return a sequence of strings; raise ``TypeError`` for anything else, one string too."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
+    """Return some strings; raise ``TypeError`` for anything else, one string too."""
+    if isinstance(values, str) or not isinstance(values, Collection):
         raise TypeError(f"Expected '{name}' to be a list of names (got {values!r})")
     for value in values:
         if not isinstance(value, str):
             raise TypeError(f"Expected '{name}' to be a list of names (got {value!r} in it)")
-    return values
+    return tuple(values)
 
 
 def check_transform(transform: Any, name: str = "transform") -> Callable[..., Any] | None:

@@ -38,7 +38,7 @@ def check_labels(
     if low < least or high > limit:
         span = f"in [{least}, {most}]" if most is not None else f"at {least} or above"
         raise ValueError(
-            f"Expected {what} to lie {span} (got {low if low < least else high}){remedy}"
+            f"Expected {what} to lie {span} (got {low} to {high}){remedy}"
         )
     return array.astype(np.int64)
 

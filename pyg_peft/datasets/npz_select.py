@@ -7,6 +7,17 @@ from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
 from pyg_peft.datasets.npz_file import NpzFile
 
 SPLITS = {"train": 0, "test": 1, "val": 2}
+# How folders of splits are called, in any case.
+_FOLDERS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation"),
+}
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that a folder of this name holds, ``None`` for any other name."""
+    return next((split for split, names in _FOLDERS.items() if name.lower() in names), None)
 
 
 def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
@@ -90,4 +101,7 @@ def select_classes(
     return renumbered, [name for name, kept in zip(names, keep, strict=True) if kept]
 
 
-__all__ = ["SPLITS", "read_labels", "read_split", "select_classes", "select_rows"]
+__all__ = [
+    "SPLITS", "read_labels", "read_split", "select_classes", "select_rows",
+    "split_of_folder",
+]

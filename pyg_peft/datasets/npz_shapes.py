@@ -86,7 +86,7 @@ class NpzShapes(Dataset):
         check_count(min_count, "min_count", 0)
         check_count(min_split_count, "min_split_count", 0)
         check_flag(normalize, "normalize")
-        check_names(channels, "channels")
+        channels = check_names(channels, "channels")
         if fill is not None:
             check_real(fill, "fill")
         check_number(ignore_index, "ignore_index")

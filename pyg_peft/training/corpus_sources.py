@@ -101,7 +101,8 @@ def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
     """Normalised clouds of a file, labelled or not."""
     file = read_npz(path)
     codes = read_split(file, None)
-    wanted = "train" if splits == "train" and SPLITS["train"] in codes else None
+    present = [name for name, code in SPLITS.items() if code in codes]
+    wanted = _wanted(path, present, splits)
     rows = np.flatnonzero(select_rows(file, wanted, codes)).tolist()
     return [_normalised(torch.from_numpy(file.positions(row))) for row in rows]
 
@@ -119,7 +120,7 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
     loose = [path for path in found if path.parent == root]
     # A README.txt beside the folders of classes is no cloud, and none is expected there.
     if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
-        wanted = "train" if splits == "train" and "train" in index_folder(root).splits else None
+        wanted = _wanted(root, index_folder(root).splits, splits)
         shapes: Any = ShapeFolder(root, wanted, num_points=None)
         return [_pos(shapes[number]) for number in range(len(shapes))]
     # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
@@ -127,9 +128,22 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
     index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
     # Part of the cache's key: a data set of labelled shapes must not find these.
     options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}
+    options |= {"decimal": ".", "mesh_vertices": False}
     options |= {"drop_invalid": False, "seed": 0, "labels": False}
     file = load_folder(index, options, None)
     return [_normalised(torch.from_numpy(file.positions(row))) for row in range(len(names))]
+
+
+def _wanted(path: Path, present: Sequence[str], splits: WhichSplits) -> str | None:
+    """The split to read, ``None`` for all; what tests is not learned from unless it is asked for."""
+    if splits == "all" or not present:
+        return None
+    if "train" not in present:
+        raise ValueError(
+            f"Expected '{path}' to have a training split (got only {', '.join(sorted(present))}); "
+            "splits='all' reads every split"
+        )
+    return "train"
 
 
 def _normalised(pos: Tensor) -> Tensor:
