@@ -14,7 +14,7 @@ def check_number(value: Any, name: str) -> int:
     return operator.index(value)
 
 
-def check_count(value: Any, name: str, least: int = 1) -> int:
+def check_count(value: Any, name: str, *, least: int = 1) -> int:
     """Return an integer of at least ``least``; raise ``TypeError`` or ``ValueError``."""
     number = check_number(value, name)
     if number < least:
@@ -22,11 +22,11 @@ def check_count(value: Any, name: str, least: int = 1) -> int:
     return number
 
 
-def check_real(value: Any, name: str) -> float:
-    """Return a finite number; raise ``TypeError`` or ``ValueError`` for anything else."""
+def check_real(value: Any, name: str, *, finite: bool = True) -> float:
+    """Return a number, a finite one by default; raise ``TypeError`` or ``ValueError`` else."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"Expected '{name}' to be a number (got {value!r})")
-    if not math.isfinite(value):
+    if finite and not math.isfinite(value):
         raise ValueError(f"Expected '{name}' to be finite (got {value!r})")
     return float(value)
 

@@ -37,9 +37,7 @@ def check_labels(
     limit = 2**62 if most is None else most
     if low < least or high > limit:
         span = f"in [{least}, {most}]" if most is not None else f"at {least} or above"
-        raise ValueError(
-            f"Expected {what} to lie {span} (got {low} to {high}){remedy}"
-        )
+        raise ValueError(f"Expected {what} to lie {span} (got {low} to {high}){remedy}")
     return array.astype(np.int64)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from pyg_peft.datasets.formats.arrays import read_archive
 from pyg_peft.datasets.labels import check_labels
 
+
 @dataclass(frozen=True)
 class NpzFile:
     """The arrays of one file, with the answer to "which rows are cloud i?".

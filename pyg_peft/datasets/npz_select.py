@@ -102,6 +102,10 @@ def select_classes(
 
 
 __all__ = [
-    "SPLITS", "read_labels", "read_split", "select_classes", "select_rows",
+    "SPLITS",
+    "read_labels",
+    "read_split",
+    "select_classes",
+    "select_rows",
     "split_of_folder",
 ]

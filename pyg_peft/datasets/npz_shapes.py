@@ -83,8 +83,8 @@ class NpzShapes(Dataset):
     ) -> None:
         if num_points is not None:
             check_count(num_points, "num_points")
-        check_count(min_count, "min_count", 0)
-        check_count(min_split_count, "min_split_count", 0)
+        check_count(min_count, "min_count", least=0)
+        check_count(min_split_count, "min_split_count", least=0)
         check_flag(normalize, "normalize")
         channels = check_names(channels, "channels")
         if fill is not None:

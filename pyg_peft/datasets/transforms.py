@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_peft.datasets.checks import check_count, check_real
+
 # One value per cloud, even where a cloud of one point makes the sizes agree.
 _CLOUD_KEYS = frozenset({"sample_id", "view_id", "category", "origin", "ptr", "batch"})
 _POINT_KEYS = ("pos", "x", "normal", "seg")
@@ -95,9 +97,7 @@ class Resample(BaseTransform):
     """
 
     def __init__(self, num_points: int) -> None:
-        if num_points < 1:
-            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
-        self.num_points = num_points
+        self.num_points = check_count(num_points, "num_points")
 
     def __call__(self, data: Data, generator: Generator | None = None) -> Data:
         return self.forward(copy.copy(data), generator)
@@ -134,6 +134,10 @@ class ScaleTranslate(BaseTransform):
     """
 
     def __init__(self, scale: tuple[float, float] = (2 / 3, 3 / 2), translate: float = 0.2) -> None:
+        if not isinstance(scale, (tuple, list)) or len(scale) != 2:
+            raise TypeError(f"Expected 'scale' to be an interval of two numbers (got {scale!r})")
+        scale = (check_real(scale[0], "scale"), check_real(scale[1], "scale"))
+        check_real(translate, "translate")
         if not 0 < scale[0] <= scale[1]:
             raise ValueError(f"Expected 'scale' to be an interval above 0 (got {scale})")
         if translate < 0:
@@ -178,7 +182,7 @@ class UpRotate(BaseTransform):
     """
 
     def __init__(self, axis: str = "z") -> None:
-        if axis not in _AXES:
+        if not isinstance(axis, str) or axis not in _AXES:
             raise ValueError(f"Expected 'axis' to be one of {list(_AXES)} (got {axis!r})")
         self.axis = axis
 

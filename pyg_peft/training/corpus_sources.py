@@ -15,7 +15,7 @@ from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
 from pyg_peft.datasets.folder_cache import load_folder
 from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
 from pyg_peft.datasets.npz_file import read_npz
-from pyg_peft.datasets.npz_select import SPLITS, read_split, select_rows
+from pyg_peft.datasets.npz_select import SPLITS, read_split, select_rows, split_of_folder
 from pyg_peft.training.corpus import Corpus
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sources import open_source
@@ -118,12 +118,23 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
     """Normalised shapes of a folder; read once, then from the folder's cache."""
     found = [path for path in files_below(root) if path.suffix.lower() in FILE_TYPES]
     loose = [path for path in found if path.parent == root]
+    tops = {path: path.relative_to(root).parts[0] for path in found}
+    if not loose and found and all(map(split_of_folder, tops.values())):
+        present = sorted({str(split_of_folder(top)) for top in tops.values()})
+        wanted = _wanted(root, present, splits)
+        if any(path.parent.parent == root for path in found):  # splits without folders of classes
+            taken = [p for p in found if wanted in (None, split_of_folder(tops[p]))]
+            return _unlabelled(root, taken)
     # A README.txt beside the folders of classes is no cloud, and none is expected there.
     if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
         wanted = _wanted(root, index_folder(root).splits, splits)
         shapes: Any = ShapeFolder(root, wanted, num_points=None)
         return [_pos(shapes[number]) for number in range(len(shapes))]
-    # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
+    return _unlabelled(root, found)
+
+
+def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
+    """Shapes outside of folders of classes, so in no data set of labelled shapes."""
     names = tuple(path.relative_to(root).as_posix() for path in found)
     index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
     # Part of the cache's key: a data set of labelled shapes must not find these.

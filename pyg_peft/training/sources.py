@@ -146,7 +146,9 @@ def _open_npz(path: Path, options: Mapping[str, Any]) -> Splits:
     left_out = int((codes < 0).sum())
     if left_out:
         logger.warning("%d of %d clouds of '%s' are in no split", left_out, len(codes), path)
-    sets = {name: NpzShapes(path, name, **settings) for name in SPLITS if (codes == SPLITS[name]).any()}
+    sets = {
+        name: NpzShapes(path, name, **settings) for name in SPLITS if (codes == SPLITS[name]).any()
+    }
     return _splits(sets)
 
 

@@ -138,7 +138,9 @@ def _numbers(words: list[str], decimal: str) -> list[float]:
 
 def _from_array(values: np.ndarray, columns: Sequence[str] | None) -> RawPoints:
     if values.ndim != 2 or values.shape[1] < 3 or values.dtype.kind not in "fiu":
-        raise ValueError(f"expected numbers [n, 3 or more] (got {values.dtype} {list(values.shape)})")
+        raise ValueError(
+            f"expected numbers [n, 3 or more] (got {values.dtype} {list(values.shape)})"
+        )
     if columns is None:
         # Nothing says whether three more columns are colours or normals, so they stay nameless.
         columns = ["x", "y", "z", *(f"column_{place}" for place in range(3, values.shape[1]))]
