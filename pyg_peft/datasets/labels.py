@@ -22,8 +22,8 @@ def check_labels(
         most: largest label, if it is known.
         remedy: is added to the message for a label out of range.
 
-    Raises: ``TypeError`` for what is no number; ``ValueError`` for fractions, NaN, and labels out of
-        range.
+    Raises: ``TypeError`` for what is no number; ``ValueError`` for fractions, NaN, and labels out
+        of range.
     """
     array = np.asarray(values)
     if array.size == 0 and array.dtype.kind in "fiub":

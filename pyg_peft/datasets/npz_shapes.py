@@ -30,8 +30,8 @@ class NpzShapes(Dataset):
 
     Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, ``sample_id`` long ``[1]`` (the row in
     the file: unique over its splits and folds), ``x`` float32 ``[n, C]`` if channels are asked for,
-    and ``seg`` long ``[n]`` if the file has it (-1 for points without a label). Clouds of unlabelled or dropped classes are left
-    out; classes without any cloud are dropped.
+    and ``seg`` long ``[n]`` if the file has it (-1 for points without a label). Clouds of
+    unlabelled or dropped classes are left out; classes without any cloud are dropped.
 
     Args:
         path: the file.

@@ -3,6 +3,7 @@
 import copy
 import os
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -118,10 +119,11 @@ def labels_of(dataset: Any) -> Tensor:
     for number, data in enumerate(dataset):
         label = data.get("category")
         label = data.get("y") if label is None else label
-        if label is None or np.size(label) != 1:
+        shape = None if label is None else list(np.shape(label))
+        if shape is None or prod(shape) != 1:
             raise ValueError(
                 "Expected 'dataset' to give one label per item in 'y' or 'category' "
-                f"(got {label if label is None else list(np.shape(label))} for item {number})"
+                f"(got {shape} for item {number})"
             )
         labels.append(single_label(label, f"the label of item {number}"))
     return torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long)

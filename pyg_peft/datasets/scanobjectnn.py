@@ -184,9 +184,9 @@ def _array(file: Any, name: str, size: int) -> np.ndarray:
     """An array of an HDF5 file that lies in the file itself and is no longer than that allows."""
     import h5py
 
-    link, array = file.get(name, getlink=True), file[name]
-    own = isinstance(link, h5py.HardLink) and isinstance(array, h5py.Dataset)
-    if not own or array.is_virtual or array.external:
+    own = isinstance(file.get(name, getlink=True), h5py.HardLink)  # asked before it is opened
+    array = file[name] if own else None
+    if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
         raise ValueError(f"expected '{name}' to be an array of the file itself")
     if array.dtype.kind not in "iuf":
         raise ValueError(f"expected '{name}' to hold numbers (got {array.dtype})")

@@ -146,7 +146,7 @@ def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
 
 
 def _wanted(path: Path, present: Sequence[str], splits: WhichSplits) -> str | None:
-    """The split to read, ``None`` for all; what tests is not learned from unless it is asked for."""
+    """The split to read, ``None`` for all; test shapes are learned from only if it is asked for."""
     if splits == "all" or not present:
         return None
     if "train" not in present:

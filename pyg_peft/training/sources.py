@@ -27,8 +27,7 @@ logger = logging.getLogger(__name__)
 
 SHORTHANDS = """\
   FILE.npz               one file with all clouds (fields: see pyg_peft.datasets.NpzShapes)
-  FOLDER                 a folder per class, or train/ and test/ (val/) with a folder per class each;
-                         training/, testing/, valid/ and validation/ are such too, in any case
+  FOLDER                 a folder per class, or train/ and test/ (val/) with a folder per class each
   modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
   shapenet:ROOT          PyG's ShapeNet-part, classified by category
   scanobjectnn:ROOT      the authors' .h5 files
