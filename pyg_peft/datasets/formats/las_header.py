@@ -145,8 +145,8 @@ def _check_chunks(
     most = (table - start - 8) // length + 1
     if version != 0 or not 0 < chunks <= most:
         raise ValueError(
-            f"expected a table of version 0, of 1 to {most} chunks (got version {version}, {chunks} "
-            "chunks)"
+            f"expected a table of version 0, of 1 to {most} chunks "
+            f"(got version {version}, {chunks} chunks)"
         )
     for place, end in _chunks(stream, compression, start, table, count):
         if compression.kind == _LAYERED and end > place:
