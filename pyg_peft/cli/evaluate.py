@@ -38,7 +38,8 @@ def run(
 
     Args:
         adapter: folder that fit wrote.
-        data: as in fit; that of the run by default.
+        data: as in fit; that of the run by default. Of other data without splits everything is
+            tested, and a test split is enough.
         data_args: as in fit; those of the run by default, and for another folder of shapes how the
             files of training were read.
         backbone: weights of the base; by default those that the adapter records.
@@ -66,6 +67,9 @@ def run(
     segments = isinstance(saved.model.base, PointMAESegmentation)
     open_data, data_module, _ = TASKS["segmentation" if segments else "classification"]
     splits = open_data(past["data"] if data is None else data, **options)
+    whole = splits.whole and not own and split == "test"
+    if not own:
+        splits = splits.for_evaluation()
     found = tuple(class_names_of(splits.test if splits.test is not None else splits.train))
     if found != saved.class_names:
         raise ValueError(
@@ -86,6 +90,8 @@ def run(
         precision=precision or past.get("precision", "32-true"),
         progress=split,
     )
+    if whole:
+        say(f"'{data}' has no splits: all of its clouds are tested")
     say(f"{'validation' if split == 'val' else split} {result}")
     if per_class:
         width = max(len(name) for name in saved.class_names)

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch_geometric.data import Data, Dataset
 from torch_geometric.transforms import Compose
 
+from pyg_peft.datasets.checks import check_count, check_number
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 
@@ -62,8 +63,11 @@ class Augmented(Dataset):
         *,
         num_views: int | None = None,
     ) -> None:
-        if num_views is not None and num_views < 1:
-            raise ValueError(f"Expected 'num_views' to be at least 1 (got {num_views})")
+        if num_views is not None:
+            check_count(num_views, "num_views")
+        check_number(seed, "seed")
+        if not callable(transform):
+            raise TypeError(f"Expected 'transform' to be a callable (got {transform!r})")
         super().__init__(None)
         self.dataset = dataset
         self.augmentation = transform
@@ -78,7 +82,7 @@ class Augmented(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; subsets of this data set and its loaders' workers follow."""
-        if epoch < 0:
+        if check_number(epoch, "epoch") < 0:
             raise ValueError(f"Expected 'epoch' to be non-negative (got {epoch})")
         self._epoch.fill_(epoch)
 

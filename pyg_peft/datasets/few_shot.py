@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
+from pyg_peft.datasets.checks import check_count, check_number
 from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 
 
@@ -65,11 +67,12 @@ def few_shot_episode(
     """
     sizes = {"num_ways": num_ways, "num_shots": num_shots, "num_queries": num_queries}
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"Expected '{name}' to be at least 1 (got {size})")
-    labels = torch.as_tensor(labels).long()
+        check_count(size, name)
+    check_number(episode, "episode")
+    check_number(seed, "seed")
+    labels = _labels(labels, "labels")
     shared = query_labels is None
-    others = labels if query_labels is None else torch.as_tensor(query_labels).long()
+    others = labels if query_labels is None else _labels(query_labels, "query_labels")
     need = num_shots + num_queries if shared else num_shots
     able = [
         label
@@ -116,7 +119,17 @@ class FewShotSubset(Dataset):
     def __init__(self, dataset: Any, rows: Tensor, classes: Sequence[int]) -> None:
         super().__init__(None)
         self.dataset = dataset
-        self.rows = rows
+        rows = torch.as_tensor(rows)
+        if rows.dim() != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool:
+            raise TypeError(
+                f"Expected 'rows' to be integers [N] (got {rows.dtype} {list(rows.shape)})"
+            )
+        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(dataset):
+            raise ValueError(
+                f"Expected 'rows' to lie in [0, {len(dataset) - 1}] "
+                f"(got {int(rows.min())} to {int(rows.max())})"
+            )
+        self.rows = rows.long()
         number = {label: place for place, label in enumerate(classes)}
         originals = labels_of(dataset)[rows].tolist()
         strange = sorted({label for label in originals if label not in number})
@@ -142,6 +155,13 @@ class FewShotSubset(Dataset):
         data = copy.copy(self.dataset[int(self.rows[idx])])
         data.y = self._labels[idx].reshape(1)
         return data
+
+
+def _labels(labels: Tensor | Sequence[int], name: str) -> Tensor:
+    whole = torch.from_numpy(check_labels(torch.as_tensor(labels).cpu().numpy(), f"'{name}'"))
+    if whole.dim() != 1:
+        raise ValueError(f"Expected '{name}' to be of shape [N] (got {list(whole.shape)})")
+    return whole
 
 
 def _shuffled(labels: Tensor, label: int, generator: torch.Generator) -> Tensor:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from pyg_peft.datasets.checks import check_count, check_names, check_number, check_real
 from pyg_peft.datasets.formats import RawPoints
 from pyg_peft.datasets.formats.mesh import read_obj, read_off, read_stl
 from pyg_peft.datasets.formats.pcd import read_pcd
 from pyg_peft.datasets.formats.scan import read_las, read_ply
 from pyg_peft.datasets.formats.table import read_npy, read_npz, read_text
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.datasets.mesh_sampling import sample_mesh
+from pyg_peft.datasets.mesh_sampling import sample_mesh, vertices_of
 from pyg_peft.errors import MissingExtraError
 
 _READERS: dict[str, Callable[[Path], RawPoints]] = {
@@ -28,7 +29,7 @@ _READERS: dict[str, Callable[[Path], RawPoints]] = {
     ".ply": read_ply,
     ".stl": read_stl,
 }
-_TABLES: dict[str, Callable[[Path, Sequence[str] | None], RawPoints]] = {
+_TABLES: dict[str, Callable[[Path, Sequence[str] | None, str], RawPoints]] = {
     ".npy": read_npy,
     ".txt": read_text,
     ".xyz": read_text,
@@ -45,7 +46,9 @@ def read_points(
     *,
     fill: float | None = None,
     columns: Sequence[str] | None = None,
+    decimal: str = ".",
     mesh_points: int = 2048,
+    mesh_vertices: bool = False,
     drop_invalid: bool = False,
     seed: int = 0,
 ) -> Data:
@@ -53,6 +56,12 @@ def read_points(
 
     Formats: meshes and clouds .off .obj .stl .ply; clouds .pcd .las .laz .npy .npz .xyz .txt. For
     .ply install plyfile, for .las and .laz laspy: ``pip install 'pyg-peft[io]'``.
+
+    What a file says of its sizes is held against its length before memory is taken. Compressed
+    content (.laz, .npz) may take 256 MiB, and above that 100 times the length of the file.
+
+    Points that are drawn from a mesh have the colours between those of the corners. Channels whose
+    values are integers in the file (labels) are never mixed: they come from the nearest corner.
 
     The mean is subtracted in float64 and kept in ``origin``; only then the coordinates become
     float32, so that a scan in UTM metres keeps its millimetres.
@@ -67,7 +76,9 @@ def read_points(
         fill: value of channels that the file does not have; ``None`` makes that an error.
         columns: names of the columns of .npy, .txt and .xyz, for example
             ``("x", "y", "z", "red", "green", "blue")``. Unnamed ones are ``column_3`` and so on.
+        decimal: ``","`` if the numbers of .txt and .xyz have decimal commas (``1,25;3,5;2,75``).
         mesh_points: number of points drawn from a mesh, uniform by area.
+        mesh_vertices: take the vertices of a mesh as the cloud, with their own channels, instead.
         drop_invalid: leave out points that are NaN or infinite (depth cameras write them), instead
             of raising.
         seed: another seed, other points of a mesh; the draw depends on seed and content only.
@@ -87,9 +98,17 @@ def read_points(
         (0.001, [7.0, 9.0], 500000.002)
     """
     path = Path(path)
-    if mesh_points < 1:
-        raise ValueError(f"Expected 'mesh_points' to be at least 1 (got {mesh_points})")
-    raw = _parse(path, columns)
+    check_count(mesh_points, "mesh_points")
+    check_number(seed, "seed")
+    channels = check_names(channels, "channels")
+    columns = None if columns is None else check_names(columns, "columns")
+    if fill is not None:
+        check_real(fill, "fill")
+    if decimal not in (".", ","):
+        raise ValueError(f"Expected 'decimal' to be '.' or ',' (got {decimal!r})")
+    raw = _parse(path, columns, decimal)
+    if mesh_vertices and raw.faces is not None:
+        raw = vertices_of(raw, merge=path.suffix.lower() == ".stl")
     valid = np.isfinite(raw.pos).all(axis=1)
     if not valid.all():
         if not drop_invalid or raw.faces is not None:
@@ -100,7 +119,7 @@ def read_points(
                 f"for point {row}{hint})"
             )
         kept = {name: values[valid] for name, values in raw.channels.items()}
-        raw = RawPoints(raw.pos[valid], kept)
+        raw = RawPoints(raw.pos[valid], kept, None, raw.categorical)
     if len(raw.pos) == 0:
         raise ValueError(f"Expected '{path}' to have points (got none)")
     if raw.faces is not None:
@@ -129,7 +148,7 @@ def may_be_cloud(path: Path) -> bool:
     if path.suffix.lower() not in _GENERAL_TYPES:
         return path.suffix.lower() in FILE_TYPES
     try:
-        _parse(path, None)
+        _parse(path, None, ".")
     except ValueError:
         return False
     return True
@@ -148,7 +167,7 @@ def _center(pos: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return centered, origin
 
 
-def _parse(path: Path, columns: Sequence[str] | None) -> RawPoints:
+def _parse(path: Path, columns: Sequence[str] | None, decimal: str) -> RawPoints:
     suffix = path.suffix.lower()
     if suffix not in FILE_TYPES:
         raise ValueError(f"Expected '{path}' to end in one of {list(FILE_TYPES)} (got {suffix!r})")
@@ -156,7 +175,7 @@ def _parse(path: Path, columns: Sequence[str] | None) -> RawPoints:
         raise ValueError(f"Expected 'columns' for {list(_TABLES)} only (got '{path}')")
     try:
         if suffix in _TABLES:
-            return _TABLES[suffix](path, columns)
+            return _TABLES[suffix](path, columns, decimal)
         return _READERS[suffix](path)
     except (FileNotFoundError, MissingExtraError):
         raise

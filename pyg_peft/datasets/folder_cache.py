@@ -20,7 +20,7 @@ from pyg_peft.datasets.npz_select import SPLITS
 logger = logging.getLogger(__name__)
 
 # Part of the cache's key; raise it when a parser or the cache changes.
-_VERSION = 2
+_VERSION = 3
 
 
 def load_folder(
@@ -46,12 +46,12 @@ def load_folder(
     fingerprint = index.fingerprint()
     if path.is_file():
         file = _read(path)
-        if file is not None and str(file.arrays.get("fingerprint")) == fingerprint:
+        if file is not None and _is_of(file, index, fingerprint):
             return file
     arrays = _parse(index, options)
     arrays["fingerprint"] = np.array(fingerprint)
     try:
-        write_npz(path, arrays)
+        write_npz(path, arrays, leftovers="processed-*.npz")
     except OSError as error:
         raise OSError(
             f"Expected '{folder}' to take the cache (got: {error}); "
@@ -69,6 +69,19 @@ def _read(path: Path) -> NpzFile | None:
         return None
 
 
+def _is_of(file: NpzFile, index: FolderIndex, fingerprint: str) -> bool:
+    """Tell whether the cache holds the shapes of the index as they are now."""
+    names, labels = file.arrays.get("ids"), file.arrays.get("label")
+    return (
+        str(file.arrays.get("fingerprint")) == fingerprint
+        and names is not None
+        and tuple(names.tolist()) == index.files
+        and labels is not None
+        and labels.tolist() == index.labels
+        and file.num_clouds == len(index.files)
+    )
+
+
 def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]:
     num_points, seed = options["num_points"], options["seed"]
     items: list[Data] = []
@@ -80,6 +93,8 @@ def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]
                 options["channels"],
                 fill=options["fill"],
                 columns=columns_of(name, options["columns"]),
+                decimal=options["decimal"],
+                mesh_vertices=options["mesh_vertices"],
                 mesh_points=num_points or 2048,
                 drop_invalid=options["drop_invalid"],
                 seed=seed,
@@ -98,12 +113,11 @@ def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]
             f"Expected the {len(index.files)} files of '{index.root}' to be readable "
             f"(got {len(failures)} that are not):\n" + "\n".join(failures)
         )
-    numbers = {name: number for number, name in enumerate(index.class_names)}
     arrays = {
         "xyz": torch.cat([data["pos"] for data in items]).numpy(),
         "offsets": np.cumsum([0, *(len(data["pos"]) for data in items)]),
         "origin": torch.cat([data["origin"] for data in items]).numpy(),
-        "label": np.array([numbers[name] for name in index.class_of], np.int64),
+        "label": np.array(index.labels, np.int64),
         "class_names": np.array(index.class_names),
         "ids": np.array(index.files),
     }

@@ -2,12 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
-from pyg_peft.datasets.npz_select import SPLITS
+from pyg_peft.datasets.npz_select import split_of_folder
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class FolderIndex:
         return tuple(sorted(set(self.class_of)))
 
     @property
+    def labels(self) -> list[int]:
+        """Number of each file's class."""
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        return [numbers[name] for name in self.class_of]
+
+    @property
     def splits(self) -> tuple[str, ...]:
         return tuple(sorted({split for split in self.split_of if split is not None}))
 
@@ -43,24 +50,27 @@ class FolderIndex:
         return digest.hexdigest()
 
 
-def index_folder(root: str | os.PathLike[str], extensions: tuple[str, ...] = ()) -> FolderIndex:
+def index_folder(root: str | os.PathLike[str], extensions: Sequence[str] = ()) -> FolderIndex:
     """List the shapes below ``root``.
 
     Layouts: ``class/…/shape.ext``; ``class/{train,test,val}/…`` (ModelNet's);
-    ``{train,test,val}/class/…``. Links are followed. Hidden entries, files of other endings, and
-    files beside the folders of the classes that hold no cloud (a README.txt) are passed over.
+    ``{train,test,val}/class/…``. Splits may also be called training, testing, valid or validation,
+    in any case. Links are followed. Hidden entries, files of other endings, and files beside the
+    folders of the classes that hold no cloud (a README.txt) are passed over.
 
     Args:
         root: the folder.
         extensions: endings to take; by default all that ``read_points`` reads.
 
     Raises: ``FileNotFoundError``; ``ValueError`` for a folder without shapes, shapes outside of
-        class folders (a root that holds only files, say), or a mixture of layouts.
+        class folders (a root that holds only files, say), or what looks like splits but is mixed
+        with other folders, empty, twice there or without classes.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"Expected 'root' to be a folder (got '{root}')")
-    endings = tuple(ending.lower() for ending in extensions) or FILE_TYPES
+    chosen = check_names(extensions, "extensions")
+    endings = tuple(ending.lower() for ending in chosen) or FILE_TYPES
     unknown = [ending for ending in endings if ending not in FILE_TYPES]
     if unknown:
         raise ValueError(f"Expected 'extensions' to be of {list(FILE_TYPES)} (got {unknown})")
@@ -76,17 +86,46 @@ def index_folder(root: str | os.PathLike[str], extensions: tuple[str, ...] = ())
             f"Expected shapes of '{root}' to lie in class folders (got '{stray[0].name}'{where})"
         )
     parts = [name.split("/") for name in names]
-    split_first = all(part[0] in SPLITS and len(part) > 2 for part in parts)
-    classes = [part[1] if split_first else part[0] for part in parts]
-    splits: list[str | None] = []
-    for part in parts:
-        place = part[0] if split_first else part[1]
-        deep = len(part) > 2
-        splits.append(place if deep and place in SPLITS else None)
+    if any(split_of_folder(part[0]) for part in parts):
+        _check_splits(root, parts)
+        classes = [part[1] for part in parts]
+        splits = [split_of_folder(part[0]) for part in parts]
+    else:
+        classes = [part[0] for part in parts]
+        splits = [split_of_folder(part[1]) if len(part) > 2 else None for part in parts]
     if None in splits and any(splits):
         lost = names[splits.index(None)]
         raise ValueError(f"Expected every shape of '{root}' to be in a split (got {lost!r})")
     return FolderIndex(root, tuple(names), tuple(classes), tuple(splits))
+
+
+def _check_splits(root: Path, parts: Sequence[Sequence[str]]) -> None:
+    """Raise unless the folders of ``root`` are its splits, each with folders of classes."""
+    tops = sorted({part[0] for part in parts})
+    wrong = ""
+    if not all(map(split_of_folder, tops)):
+        wrong = "splits beside other folders with shapes"
+    elif len({split_of_folder(top) for top in tops}) < len(tops):
+        wrong = "two folders for one split"
+    elif any(len(part) == 2 for part in parts):
+        wrong = f"shapes without a class in '{next(p[0] for p in parts if len(p) == 2)}'"
+    elif any(split_of_folder(part[1]) for part in parts):
+        wrong = "splits inside of splits"
+    else:
+        names = [entry.name for entry in sorted(root.iterdir()) if entry.is_dir()]
+        empty = [name for name in names if split_of_folder(name) and name not in tops]
+        if empty:
+            wrong = f"no shapes in {empty}"
+    if wrong:
+        raise ValueError(
+            f"Expected '{root}' to hold folders of classes, or splits (train, test, val) with a "
+            f"folder for each class and nothing beside them (got {wrong}: {_shown(tops)}); move or "
+            "rename what is no split, or name a folder of classes inside"
+        )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

@@ -6,6 +6,7 @@ hashed into the seed of a fresh generator.
 """
 
 import hashlib
+import operator
 import random
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ def keyed_seed(*key: Key) -> int:
     Args:
         *key: integers (also NumPy's) and strings; their order counts.
 
+    Raises: ``TypeError`` for anything else.
+
     Example:
         >>> from pyg_peft.datasets import keyed_seed
         >>> keyed_seed(0, "view", 7) == keyed_seed(0, "view", 7)
@@ -29,9 +32,16 @@ def keyed_seed(*key: Key) -> int:
         >>> keyed_seed(0, 1) == keyed_seed(1, 0)
         False
     """
-    parts = [repr(part) if isinstance(part, str) else str(int(part)) for part in key]
+    parts = [repr(part) if isinstance(part, str) else str(_integer(part)) for part in key]
     digest = hashlib.blake2b("|".join(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def _integer(part: Key) -> int:
+    try:
+        return operator.index(part)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise TypeError(f"Expected 'key' to hold integers and strings (got {part!r})") from None
 
 
 def keyed_generator(*key: Key) -> torch.Generator:

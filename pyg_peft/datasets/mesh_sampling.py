@@ -16,8 +16,8 @@ def sample_mesh(mesh: RawPoints, num_points: int, generator: torch.Generator) ->
         num_points: how many points.
         generator: where the numbers come from.
 
-    Returns: a cloud. ``normal`` is that of the face; other channels are interpolated between the
-        corners.
+    Returns: a cloud. ``normal`` is that of the face; categorical channels are those of the nearest
+        corner of the face, and others are interpolated between its corners.
     Raises: ``ValueError`` if the faces have no area.
     """
     if mesh.faces is None:
@@ -34,16 +34,35 @@ def sample_mesh(mesh: RawPoints, num_points: int, generator: torch.Generator) ->
     root = np.sqrt(draw[1])
     weight = np.stack([1 - root, root * (1 - draw[2]), root * draw[2]], axis=1)
     pos = np.einsum("nc,ncd->nd", weight, corners[face])
+    distance = np.linalg.norm(corners[face] - pos[:, None], axis=2)
+    nearest = mesh.faces[face, distance.argmin(axis=1)]
     channels: dict[str, np.ndarray] = {}
     for name, values in _vertex_channels(mesh.channels).items():
+        if name in mesh.categorical:
+            channels[name] = values[nearest]
+            continue
         mixed = np.einsum("nc,ncd->nd", weight, values[mesh.faces[face]])
         channels[name] = mixed.astype(np.float32)
     channels["normal"] = (cross[face] / area[face, None]).astype(np.float32)
-    return RawPoints(pos, channels)
+    return RawPoints(pos, channels, None, mesh.categorical)
+
+
+def vertices_of(mesh: RawPoints, *, merge: bool) -> RawPoints:
+    """The vertices of a mesh as a cloud, in their order, with all of their channels.
+
+    Args:
+        mesh: vertices and faces.
+        merge: keep one of equal vertices (.stl files repeat them for each triangle).
+    """
+    if not merge:
+        return RawPoints(mesh.pos, mesh.channels, None, mesh.categorical)
+    first = np.sort(np.unique(mesh.pos, axis=0, return_index=True)[1])
+    kept = {name: values[first] for name, values in mesh.channels.items()}
+    return RawPoints(mesh.pos[first], kept, None, mesh.categorical)
 
 
 def _vertex_channels(channels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values for name, values in channels.items() if name != "normal"}
 
 
-__all__ = ["sample_mesh"]
+__all__ = ["sample_mesh", "vertices_of"]

@@ -9,13 +9,14 @@ Other arrays belong to clouds (first axis ``M``: ``label``, ``split``, ``fold``,
 """
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from pyg_peft.datasets.formats.arrays import read_archive
+from pyg_peft.datasets.labels import check_labels
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,11 @@ def read_npz(path: str | os.PathLike[str]) -> NpzFile:
     Args:
         path: an ``.npz`` file.
 
-    Raises: ``FileNotFoundError``; ``ValueError`` naming the file and the field that is damaged.
+    Raises: ``FileNotFoundError``; ``ValueError`` naming the file and the field that is damaged,
+        also for one that becomes more than 256 MiB and more than 100 times its length.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise ValueError(f"Expected '{path}' to be a readable .npz file (got: {error})") from error
+    arrays = read_archive(path)
     if "xyz" not in arrays:
         raise ValueError(f"Expected '{path}' to have the field 'xyz' (got {sorted(arrays)})")
     xyz = arrays["xyz"]
@@ -107,14 +103,21 @@ def read_npz(path: str | os.PathLike[str]) -> NpzFile:
         raise ValueError(f"Expected 'xyz' of '{path}' to be finite (got NaN or infinity)")
     ptr = None
     if "offsets" in arrays:
-        ptr = arrays["offsets"].astype(np.int64)
+        ptr = check_labels(arrays["offsets"], f"'offsets' of '{path}'")
         if ptr.ndim != 1 or len(ptr) == 0 or ptr[0] != 0 or ptr[-1] != len(xyz):
             raise ValueError(
                 f"Expected 'offsets' of '{path}' to run from 0 to {len(xyz)} (got {ptr[:3]} ...)"
             )
         if (np.diff(ptr) < 0).any():
             raise ValueError(f"Expected 'offsets' of '{path}' not to decrease (got a step back)")
-    return NpzFile(path, arrays, ptr, float(arrays.get("scale", 1.0)))
+    return NpzFile(path, arrays, ptr, _scale(arrays, path))
+
+
+def _scale(arrays: Mapping[str, np.ndarray], path: Path) -> float:
+    scale = np.asarray(arrays.get("scale", 1.0))
+    if scale.size != 1 or scale.dtype.kind not in "iuf" or not np.isfinite(scale).all():
+        raise ValueError(f"Expected 'scale' of '{path}' to be one finite number (got {scale})")
+    return float(scale.item())
 
 
 __all__ = ["NpzFile", "read_npz"]

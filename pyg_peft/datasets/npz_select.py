@@ -2,23 +2,38 @@
 
 import numpy as np
 
+from pyg_peft.datasets.checks import check_number
+from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
 from pyg_peft.datasets.npz_file import NpzFile
 
 SPLITS = {"train": 0, "test": 1, "val": 2}
+# How folders of splits are called, in any case.
+_FOLDERS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation"),
+}
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that a folder of this name holds, ``None`` for any other name."""
+    return next((split for split, names in _FOLDERS.items() if name.lower() in names), None)
 
 
 def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
-    """Labels ``[M]`` (negative: unlabelled) and the names that they index.
+    """Labels ``[M]`` (-1: unlabelled) and the names that they index.
 
     A file without the standard field ``label`` is one class, named ``"shape"``. The names of
     ``label`` are in ``class_names``; those of ``coarse_label`` in ``coarse_names``, and so on.
     """
     if field == "label" and "label" not in file.arrays:
         return np.zeros(file.num_clouds, np.int64), ["shape"]
-    labels = file.per_cloud(field).astype(np.int64)
+    what = f"'{field}' of '{file.path}'"
+    labels = check_labels(file.per_cloud(field), what, least=IGNORE_INDEX)
     key = "class_names" if field == "label" else field.removesuffix("_label") + "_names"
     count = int(labels.max(initial=-1)) + 1
     if key not in file.arrays:
+        check_unnamed(labels, what, f"write -1 in its place, or names into '{key}'")
         return labels, [str(number) for number in range(count)]
     names = [str(name) for name in file.arrays[key]]
     if count > len(names):
@@ -36,21 +51,24 @@ def read_split(file: NpzFile, fold: int | None) -> np.ndarray:
     outside of the folds (-1) belong to neither. A file without ``split`` gives -1 throughout.
     """
     if fold is not None:
-        folds = file.per_cloud("fold").astype(np.int64)
+        check_number(fold, "fold")
+        what = f"'fold' of '{file.path}'"
+        folds = check_labels(file.per_cloud("fold"), what, least=-1)
         known = sorted({int(number) for number in folds if number >= 0})
         if fold not in known:
             raise ValueError(f"Expected 'fold' to be one of {known} (got {fold})")
         return np.where(folds < 0, -1, (folds == fold).astype(np.int64))
     if "split" not in file.arrays:
         return np.full(file.num_clouds, -1, np.int64)
-    return file.per_cloud("split").astype(np.int64)
+    what = f"'split' of '{file.path}'"
+    return check_labels(file.per_cloud("split"), what, least=-1, most=max(SPLITS.values()))
 
 
 def select_rows(file: NpzFile, split: str | None, codes: np.ndarray) -> np.ndarray:
     """Mask of the clouds in ``split`` (``None``: all)."""
     if split is None:
         return np.ones(file.num_clouds, bool)
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise ValueError(f"Expected 'split' to be one of {list(SPLITS)} or None (got {split!r})")
     present = sorted(name for name, code in SPLITS.items() if (codes == code).any())
     if split not in present:
@@ -83,4 +101,11 @@ def select_classes(
     return renumbered, [name for name, kept in zip(names, keep, strict=True) if kept]
 
 
-__all__ = ["SPLITS", "read_labels", "read_split", "select_classes", "select_rows"]
+__all__ = [
+    "SPLITS",
+    "read_labels",
+    "read_split",
+    "select_classes",
+    "select_rows",
+    "split_of_folder",
+]

@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
+from pyg_peft.datasets.checks import (
+    check_count,
+    check_flag,
+    check_names,
+    check_number,
+    check_real,
+    check_transform,
+)
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.datasets.npz_file import read_npz
+from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
+from pyg_peft.datasets.npz_file import NpzFile, read_npz
 from pyg_peft.datasets.npz_select import read_labels, read_split, select_classes, select_rows
 from pyg_peft.datasets.npz_write import write_shapes
 from pyg_peft.datasets.transforms import Normalize, select_points
@@ -21,8 +30,8 @@ class NpzShapes(Dataset):
 
     Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, ``sample_id`` long ``[1]`` (the row in
     the file: unique over its splits and folds), ``x`` float32 ``[n, C]`` if channels are asked for,
-    and ``seg`` long ``[n]`` if the file has it. Clouds of unlabelled or dropped classes are left
-    out; classes without any cloud are dropped.
+    and ``seg`` long ``[n]`` if the file has it (-1 for points without a label). Clouds of
+    unlabelled or dropped classes are left out; classes without any cloud are dropped.
 
     Args:
         path: the file.
@@ -36,10 +45,13 @@ class NpzShapes(Dataset):
         normalize: centre each cloud and scale it into the unit sphere, after the subset.
         channels: per-point fields that make up ``x``, in this order.
         fill: value of channels that the file does not have; ``None`` makes that an error.
+        ignore_index: label in ``seg`` that means "no label"; it is read as -1.
         transform: applied to each item when it is read. For random ones see
             :class:`~pyg_peft.datasets.Augmented`.
 
-    Raises: ``ValueError`` naming the file and the field that is missing or does not fit.
+    Raises: ``ValueError`` naming the file and the field that is missing or does not fit, labels
+        that are no whole numbers or out of range among them; ``TypeError`` for an argument of
+        another type. Content of more than 256 MiB may be 100 times as long as its file.
     Terms: those of the data in the file; the format adds none.
 
     Example:
@@ -66,11 +78,19 @@ class NpzShapes(Dataset):
         normalize: bool = True,
         channels: Sequence[str] = (),
         fill: float | None = None,
+        ignore_index: int = IGNORE_INDEX,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        if num_points is not None and num_points < 1:
-            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
-        super().__init__(None, transform)
+        if num_points is not None:
+            check_count(num_points, "num_points")
+        check_count(min_count, "min_count", least=0)
+        check_count(min_split_count, "min_split_count", least=0)
+        check_flag(normalize, "normalize")
+        channels = check_names(channels, "channels")
+        if fill is not None:
+            check_real(fill, "fill")
+        check_number(ignore_index, "ignore_index")
+        super().__init__(None, check_transform(transform))
         self._file = read_npz(path)
         missing = [name for name in channels if name not in self._file.point_fields]
         if missing and fill is None:
@@ -78,6 +98,7 @@ class NpzShapes(Dataset):
                 f"Expected 'channels' to be per-point fields of '{path}', of "
                 f"{self._file.point_fields}, or 'fill' to be given (got {missing})"
             )
+        self._seg = _read_seg(self._file, ignore_index)
         labels, names = read_labels(self._file, label_field)
         codes = read_split(self._file, fold)
         chosen = select_rows(self._file, split, codes)
@@ -128,8 +149,8 @@ class NpzShapes(Dataset):
         data.y = self._labels[idx].reshape(1)
         if self.channels:
             data.x = torch.from_numpy(self._channels(row, len(points)))
-        if "seg" in self._file.point_fields:
-            data.seg = torch.from_numpy(self._file.points("seg", row).astype(np.int64))
+        if self._seg is not None:
+            data.seg = torch.from_numpy(self._seg.points("seg", row).copy())
         if self.num_points is not None and self.num_points < len(points):
             order = torch.randperm(len(points), generator=keyed_generator("num_points", row))
             data = select_points(data, order[: self.num_points])
@@ -147,6 +168,23 @@ class NpzShapes(Dataset):
             else:
                 columns.append(np.full((num_points, 1), self.fill, np.float32))
         return np.concatenate(columns, axis=1)
+
+
+def _read_seg(file: NpzFile, ignore_index: int) -> NpzFile | None:
+    """The file with its labels of points alone, as int64; ``None`` where it has none."""
+    if "seg" not in file.arrays:
+        return None
+    shape = file.arrays["xyz"].shape[:-1]
+    seg, what = file.arrays["seg"], f"'seg' of '{file.path}'"
+    if seg.shape != shape:
+        raise ValueError(f"Expected {what} to be of shape {list(shape)} (got {list(seg.shape)})")
+    if ignore_index != IGNORE_INDEX and seg.dtype.kind in "iuf":
+        seg = np.where(seg == ignore_index, np.float64(IGNORE_INDEX), seg)
+    names = file.arrays.get("part_names")
+    most = None if names is None else len(names) - 1
+    remedy = "; 'ignore_index' names a label that means none"
+    labels = check_labels(seg, what, least=IGNORE_INDEX, most=most, remedy=remedy)
+    return NpzFile(file.path, {"xyz": file.arrays["xyz"], "seg": labels}, file.ptr, 1.0)
 
 
 __all__ = ["NpzShapes"]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from pyg_peft.datasets.atomic import write_npz
+from pyg_peft.datasets.checks import check_names
+from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
 from pyg_peft.datasets.npz_select import SPLITS
 
 # A cast that moves a point by more than this share of its cloud's size is refused.
@@ -39,7 +41,7 @@ def write_shapes(
         fold: number of the fold per cloud, -1 for none.
         group: number of the group per cloud (see ``train_val_split``).
         ids: a name per cloud.
-        seg: one ``[n]`` integer array per cloud.
+        seg: one ``[n]`` integer array per cloud; -1 for points without a label.
         channels: name to one ``[n]`` or ``[n, C]`` array per cloud.
 
     Raises: ``ValueError`` naming the cloud and field that does not fit. Coordinates so far from
@@ -48,14 +50,10 @@ def write_shapes(
     points = [_cloud(cloud, number) for number, cloud in enumerate(clouds)]
     sizes = [len(cloud) for cloud in points]
     count = len(points)
-    numbers = np.asarray(labels, np.int64)
+    class_names = check_names(class_names, "class_names")
+    numbers = check_labels(labels, "'labels'", least=IGNORE_INDEX, most=len(class_names) - 1)
     if numbers.shape != (count,):
         raise ValueError(f"Expected 'labels' to be of shape [{count}] (got {list(numbers.shape)})")
-    if count and (numbers.max() >= len(class_names) or numbers.min() < -1):
-        raise ValueError(
-            f"Expected 'labels' to lie in [-1, {len(class_names) - 1}] "
-            f"(got {int(numbers.min())} to {int(numbers.max())})"
-        )
     arrays = {
         "xyz": np.concatenate(points) if points else np.zeros((0, 3), np.float32),
         "offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
@@ -67,16 +65,18 @@ def write_shapes(
         if unknown:
             raise ValueError(f"Expected 'split' to hold names of {list(SPLITS)} (got {unknown})")
         arrays["split"] = np.asarray([SPLITS[name] for name in split], np.uint8)
-    for name, values in {"fold": fold, "group": group, "ids": ids}.items():
+    for name, values, least in (("fold", fold, -1), ("group", group, -(2**62))):
         if values is not None:
-            arrays[name] = np.asarray(values, str if name == "ids" else np.int64)
+            arrays[name] = check_labels(values, f"'{name}'", least=least)
+    if ids is not None:
+        arrays["ids"] = np.asarray(ids, str)
     for name in set(arrays) & {"split", "fold", "group", "ids"}:
         if arrays[name].shape != (count,):
             shape = list(arrays[name].shape)
             raise ValueError(f"Expected '{name}' to be of shape [{count}] (got {shape})")
     fields = dict(channels or {})
     if seg is not None:
-        fields["seg"] = seg
+        fields["seg"] = [_seg(row, number) for number, row in enumerate(seg)]
     for name, rows in fields.items():
         if name in arrays:
             raise ValueError(f"Expected 'channels' to avoid the field names (got {name!r})")
@@ -102,6 +102,14 @@ def _cloud(cloud: Any, number: int) -> np.ndarray:
                 "subtract its mean in float64 first"
             )
     return narrow
+
+
+def _seg(row: Any, number: int) -> np.ndarray:
+    labels = check_labels(row, f"'seg[{number}]'", least=IGNORE_INDEX)
+    if labels.ndim != 1:
+        raise ValueError(f"Expected 'seg[{number}]' to be of shape [n] (got {list(labels.shape)})")
+    given = np.asarray(row)
+    return given if given.dtype.kind in "iu" else labels
 
 
 def _rows(name: str, rows: Sequence[Any], sizes: list[int]) -> np.ndarray:

@@ -1,23 +1,28 @@
 """Data sets whose points have labels, in one form: what kinds of items there are, and their names.
 
-An item is a PyG ``Data`` with a part for each point in ``y`` and a category of the cloud.
+An item is a PyG ``Data`` with a part for each point in ``y`` and a category of the cloud. A point
+whose part is :data:`IGNORE_INDEX` has none: it counts in no loss, no metric and no list of parts.
 """
 
 import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.sample_ids import class_names_of, labels_of
+from pyg_peft.datasets.checks import check_names, check_number
+from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
+from pyg_peft.datasets.sample_ids import class_names_of, labels_of, single_label
 
 
 class PartLabels(Dataset):
     """Show a data set with labels of points as PyG's ``ShapeNet`` shows its own.
 
-    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[n]`` (the part of each point), ``category``
+    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[n]`` (the part of each point, -1 for none),
+    ``category``
     long ``[1]``, ``sample_id`` long ``[1]`` (the place in ``dataset`` if that has none), and ``x``
     where there are features.
 
@@ -28,8 +33,10 @@ class PartLabels(Dataset):
         part_names: names in label order; by default those of ``dataset``, else numbers.
         parts: the parts that each category can have, by category. By default ShapeNet's own, and
             else all parts for every category.
+        ignore_index: label that means "no part"; items have -1 in its place. -1 always means it.
 
-    Raises: ``ValueError`` if items have no labels of points, or names and parts do not fit them.
+    Raises: ``ValueError`` if items have no labels of points, or names and parts do not fit them;
+        an item that is read, for labels that are no whole numbers or name no part or category.
 
     Example:
         >>> import torch
@@ -46,9 +53,14 @@ class PartLabels(Dataset):
         dataset: Any,
         part_names: Sequence[str] | None = None,
         parts: Sequence[Sequence[int]] | None = None,
+        *,
+        ignore_index: int = IGNORE_INDEX,
     ) -> None:
         super().__init__(None)
         self.dataset = dataset
+        self.ignore_index = check_number(ignore_index, "ignore_index")
+        if part_names is not None:
+            part_names = check_names(part_names, "part_names")
         if len(dataset) == 0:
             raise ValueError("Expected 'dataset' to have items (got none)")
         first = dataset[0]
@@ -60,7 +72,7 @@ class PartLabels(Dataset):
         self.category_names = _category_names(dataset, first)
         known = _known_parts(dataset)
         if part_names is None:
-            part_names = _known_names(dataset, known, self.category_names)
+            part_names = _known_names(dataset, known, self.category_names, self.ignore_index)
         self.part_names = tuple(str(name) for name in part_names)
         everything = tuple(range(len(self.part_names)))
         chosen = parts if parts is not None else known
@@ -105,9 +117,19 @@ class PartLabels(Dataset):
                 category = data.y
             data.y = seg
             del data.seg
-        if not isinstance(category, Tensor):
-            category = torch.tensor([0 if category is None else int(category)])
-        data.category = category.reshape(1).long()
+        if not _has_point_labels(data):
+            raise ValueError(
+                f"Expected item {idx} of 'dataset' to give a label per point in 'seg' or 'y' (got "
+                f"the keys {data.keys()})"
+            )
+        data.y = torch.from_numpy(
+            _parts_of(data.y, idx, self.ignore_index, len(self.part_names) - 1)
+        ).to(data.y.device)
+        data.category = single_label(
+            0 if category is None else category,
+            f"'category' of item {idx}",
+            len(self.category_names) - 1,
+        )
         if data.get("sample_id") is None:
             data.sample_id = torch.tensor([idx])
         return data
@@ -132,8 +154,18 @@ def _known_parts(dataset: Any) -> list[list[int]] | None:
     return None if table is None else [table[name] for name in dataset.categories]
 
 
+def _parts_of(labels: Tensor, item: int, ignore_index: int, most: int | None) -> np.ndarray:
+    """Labels of points as they are meant: whole, in range, -1 for none."""
+    values = labels.cpu().numpy()
+    if ignore_index != IGNORE_INDEX:
+        values = np.where(values == ignore_index, np.float64(IGNORE_INDEX), values)
+    remedy = "; 'ignore_index' names a label that means none"
+    what = f"the labels of points of item {item}"
+    return check_labels(values, what, least=IGNORE_INDEX, most=most, remedy=remedy)
+
+
 def _known_names(
-    dataset: Any, parts: list[list[int]] | None, categories: Sequence[str]
+    dataset: Any, parts: list[list[int]] | None, categories: Sequence[str], ignore_index: int
 ) -> Sequence[str]:
     if parts is not None:
         count = int(dataset.num_classes)
@@ -145,8 +177,15 @@ def _known_names(
     fields = getattr(dataset, "fields", {})
     if "part_names" in fields:
         return [str(name) for name in fields["part_names"]]
-    highest = max(int(labels.max()) for data in dataset if (labels := _labels(data)).numel())
-    return [str(part) for part in range(highest + 1)]
+    present: set[int] = set()
+    for item, data in enumerate(dataset):
+        present.update(np.unique(_parts_of(_labels(data), item, ignore_index, None)).tolist())
+    present.discard(IGNORE_INDEX)
+    if not present:
+        raise ValueError("Expected 'dataset' to have points with a label (got none)")
+    remedy = f"'part_names' names the parts, and ignore_index={max(present)} leaves it out"
+    check_unnamed(np.array(sorted(present)), "the labels of points of 'dataset'", remedy)
+    return [str(part) for part in range(max(present) + 1)]
 
 
 def _labels(data: Data) -> Tensor:
@@ -154,4 +193,4 @@ def _labels(data: Data) -> Tensor:
     return data.y if seg is None else seg  # pyright: ignore[reportReturnType]
 
 
-__all__ = ["PartLabels"]
+__all__ = ["IGNORE_INDEX", "PartLabels"]

@@ -3,11 +3,16 @@
 import copy
 import os
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
+
+from pyg_peft.datasets.checks import check_names
+from pyg_peft.datasets.labels import check_labels
 
 
 class SampleIds(Dataset):
@@ -21,7 +26,11 @@ class SampleIds(Dataset):
         class_names: names in label order. By default those of ``dataset``: its ``class_names``,
             ShapeNet's ``categories``, ModelNet's raw folders, and else the label numbers.
 
-    Raises: ``ValueError`` if the number of names does not fit the labels.
+    Items whose ``y`` is one label have it as a long tensor ``[1]``, whatever it was: a number,
+    ``[[1]]``, int32.
+
+    Raises: ``ValueError`` if the number of names does not fit the labels; labels that are no whole
+        numbers or name no class, also of an item when it is read.
 
     Example:
         >>> import torch
@@ -39,6 +48,7 @@ class SampleIds(Dataset):
         if class_names is None:
             class_names = class_names_of(dataset)
         else:
+            class_names = check_names(class_names, "class_names")
             highest = int(labels_of(dataset).max()) if len(dataset) else -1
             if highest >= len(class_names):
                 raise ValueError(
@@ -61,7 +71,29 @@ class SampleIds(Dataset):
     def get(self, idx: int) -> Data:
         data = copy.copy(self.dataset[idx])  # a list would keep what is set on its item
         data.sample_id = torch.tensor([idx])
+        label = data.get("y")
+        # Labels of points stay as they are; those of a cloud of one point look like the cloud's.
+        if label is not None and (not isinstance(label, Tensor) or label.numel() == 1):
+            most = None if data.get("category") is not None else len(self.class_names) - 1
+            data.y = single_label(label, f"'y' of item {idx}", most)
         return data
+
+
+def single_label(label: Any, what: str, most: int | None = None) -> Tensor:
+    """One label in any form (a number, ``[[1]]``, int32) as a long tensor ``[1]``.
+
+    Args:
+        label: a number, array or tensor of one element.
+        what: is checked, for the message.
+        most: largest label, if it is known.
+
+    Raises: ``TypeError`` or ``ValueError`` for anything else, and for labels out of range.
+    """
+    device = label.device if isinstance(label, Tensor) else None
+    values = label.detach().cpu().numpy() if isinstance(label, Tensor) else np.asarray(label)
+    if values.size != 1:
+        raise ValueError(f"Expected {what} to be one label (got the shape {list(values.shape)})")
+    return torch.from_numpy(check_labels(values.reshape(1), what, most=most)).to(device)
 
 
 def labels_of(dataset: Any) -> Tensor:
@@ -73,26 +105,32 @@ def labels_of(dataset: Any) -> Tensor:
     Args:
         dataset: a data set or sequence of ``Data``.
 
-    Raises: ``ValueError`` if items have neither a single ``y`` nor a ``category``.
+    Raises: ``ValueError`` if items have neither a single ``y`` nor a ``category``, or labels are
+        negative or no whole numbers.
     """
     if hasattr(dataset, "labels"):
-        return torch.as_tensor(dataset.labels).long()
+        return _whole(torch.as_tensor(dataset.labels), "'labels' of 'dataset'")
     if hasattr(dataset, "_data"):
         for key in ("category", "y"):
             stored = getattr(dataset, key, None)
             if isinstance(stored, Tensor) and stored.numel() == len(dataset):
-                return stored.reshape(-1).long()
+                return _whole(stored.reshape(-1), f"'{key}' of 'dataset'")
     labels = []
     for number, data in enumerate(dataset):
         label = data.get("category")
         label = data.get("y") if label is None else label
-        if not isinstance(label, Tensor) or label.numel() != 1:
+        shape = None if label is None else list(np.shape(label))
+        if shape is None or prod(shape) != 1:
             raise ValueError(
                 "Expected 'dataset' to give one label per item in 'y' or 'category' "
-                f"(got {label if label is None else list(label.shape)} for item {number})"
+                f"(got {shape} for item {number})"
             )
-        labels.append(label.reshape(1))
-    return torch.cat(labels).long() if labels else torch.zeros(0, dtype=torch.long)
+        labels.append(single_label(label, f"the label of item {number}"))
+    return torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long)
+
+
+def _whole(labels: Tensor, what: str) -> Tensor:
+    return torch.from_numpy(check_labels(labels.detach().cpu().numpy(), what))
 
 
 def class_names_of(dataset: Any) -> tuple[str, ...]:
@@ -116,4 +154,4 @@ def class_names_of(dataset: Any) -> tuple[str, ...]:
     return tuple(str(label) for label in range(count))
 
 
-__all__ = ["SampleIds", "class_names_of", "labels_of"]
+__all__ = ["SampleIds", "class_names_of", "labels_of", "single_label"]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
+from pyg_peft.datasets.checks import check_flag, check_transform
+from pyg_peft.datasets.formats.claims import check_expansion
+from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.transforms import Normalize
 from pyg_peft.errors import MissingExtraError
 
@@ -100,7 +104,9 @@ class ScanObjectNN(Dataset):
         ):
             if value not in choices:
                 raise ValueError(f"Expected '{name}' to be one of {choices} (got {value!r})")
-        super().__init__(None, transform)
+        check_flag(mask, "mask")
+        check_flag(normalize, "normalize")
+        super().__init__(None, check_transform(transform))
         background, ending = _VARIANTS[variant]
         folder = partition if background else f"{partition}_nobg"
         path = _find(Path(root), f"{folder}/{_SPLITS[split]}_objectdataset{ending}.h5")
@@ -143,12 +149,14 @@ def _read(path: Path, num_classes: int, mask: bool) -> tuple[Tensor, Tensor, Ten
     except ImportError:
         raise MissingExtraError("h5py", "io") from None
     wanted = ["data", "label", "mask"] if mask else ["data", "label"]
+    size = path.stat().st_size
     try:
         with h5py.File(path, "r") as file:
             found = sorted(file)
-            arrays = {name: np.asarray(file[name]) for name in wanted if name in found}
-    except OSError as error:
-        raise ValueError(f"Expected '{path}' to be a readable .h5 file (got: {error})") from error
+            arrays = {name: _array(file, name, size) for name in wanted if name in found}
+    except Exception as error:  # damaged bytes make HDF5 fail in any way
+        what = str(error) or type(error).__name__
+        raise ValueError(f"Expected '{path}' to be a readable .h5 file (got: {what})") from error
     for name in wanted:
         if name not in arrays:
             raise ValueError(f"Expected '{path}' to have the key '{name}' (got {found})")
@@ -157,21 +165,33 @@ def _read(path: Path, num_classes: int, mask: bool) -> tuple[Tensor, Tensor, Ten
         raise ValueError(f"Expected 'data' of '{path}' to be [M, n, 3] (got {list(points.shape)})")
     if not np.isfinite(points).all():
         raise ValueError(f"Expected 'data' of '{path}' to be finite (got NaN or infinity)")
-    labels = arrays["label"].reshape(-1).astype(np.int64)
+    labels = arrays["label"].reshape(-1)
     if len(labels) != len(points):
         raise ValueError(f"Expected {len(points)} labels in '{path}' (got {len(labels)})")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise ValueError(
-            f"Expected 'label' of '{path}' to lie in [0, {num_classes - 1}] "
-            f"(got {labels.min()} to {labels.max()})"
-        )
+    labels = check_labels(labels, f"'label' of '{path}'", most=num_classes - 1)
     seg = None
     if mask:
         if arrays["mask"].shape != points.shape[:2]:
             shape = list(arrays["mask"].shape)
             raise ValueError(f"Expected 'mask' of '{path}' to be {points.shape[:2]} (got {shape})")
+        if np.isnan(arrays["mask"]).any():
+            raise ValueError(f"Expected 'mask' of '{path}' to hold numbers (got NaN)")
         seg = torch.from_numpy(arrays["mask"] >= 0)  # the authors mark background by -1
     return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(labels), seg
+
+
+def _array(file: Any, name: str, size: int) -> np.ndarray:
+    """An array of an HDF5 file that lies in the file itself and is no longer than that allows."""
+    import h5py
+
+    own = isinstance(file.get(name, getlink=True), h5py.HardLink)  # asked before it is opened
+    array = file[name] if own else None
+    if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
+        raise ValueError(f"expected '{name}' to be an array of the file itself")
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"expected '{name}' to hold numbers (got {array.dtype})")
+    check_expansion(prod(array.shape) * array.dtype.itemsize, size, f"'{name}'")
+    return np.asarray(array)
 
 
 __all__ = ["ScanObjectNN"]

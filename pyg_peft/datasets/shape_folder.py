@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
+from pyg_peft.datasets.checks import (
+    check_count,
+    check_flag,
+    check_names,
+    check_number,
+    check_transform,
+)
 from pyg_peft.datasets.folder_cache import load_folder
 from pyg_peft.datasets.folder_index import index_folder
 from pyg_peft.datasets.transforms import Normalize
@@ -16,6 +23,9 @@ from pyg_peft.datasets.transforms import Normalize
 
 class ShapeFolder(Dataset):
     """Shapes in ``root/class/*.ext``, ``root/class/{train,test,val}/*.ext`` or split first.
+
+    Splits may also be called training, testing, valid or validation, in any case. What looks like
+    splits but is mixed with other folders, incomplete or empty is an error that lists the folders.
 
     Every file that :func:`~pyg_peft.datasets.read_points` reads is a shape; ModelNet's folders work
     as they come: links are followed, and a README.txt beside the classes is passed over. Shapes are
@@ -33,6 +43,8 @@ class ShapeFolder(Dataset):
         fill: value of channels that a file does not have; ``None`` makes that an error.
         columns: names of the columns of .npy, .txt and .xyz files.
         extensions: endings to take, for example ``(".off",)``; by default all.
+        decimal: ``","`` for .txt and .xyz files whose numbers have decimal commas.
+        mesh_vertices: take the vertices of meshes as clouds instead of drawing points.
         drop_invalid: leave out points that are not finite.
         normalize: centre each shape and scale it into the unit sphere.
         seed: of the points drawn from meshes and the subsets.
@@ -67,16 +79,27 @@ class ShapeFolder(Dataset):
         fill: float | None = None,
         columns: Sequence[str] | None = None,
         extensions: Sequence[str] = (),
+        decimal: str = ".",
+        mesh_vertices: bool = False,
         drop_invalid: bool = False,
         normalize: bool = True,
         seed: int = 0,
         cache: str | os.PathLike[str] | bool | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        if num_points is not None and num_points < 1:
-            raise ValueError(f"Expected 'num_points' to be at least 1 (got {num_points})")
-        super().__init__(None, transform)
-        index = index_folder(root, tuple(extensions))
+        if num_points is not None:
+            check_count(num_points, "num_points")
+        for name, flag in (
+            ("mesh_vertices", mesh_vertices),
+            ("drop_invalid", drop_invalid),
+            ("normalize", normalize),
+        ):
+            check_flag(flag, name)
+        check_number(seed, "seed")
+        channels = check_names(channels, "channels")
+        columns = None if columns is None else check_names(columns, "columns")
+        super().__init__(None, check_transform(transform))
+        index = index_folder(root, extensions)
         if split is not None and split not in index.splits:
             raise ValueError(
                 f"Expected 'split' to be one that '{root}' has, of {list(index.splits)} "
@@ -87,6 +110,8 @@ class ShapeFolder(Dataset):
             "channels": tuple(channels),
             "fill": fill,
             "columns": None if columns is None else tuple(columns),
+            "decimal": decimal,
+            "mesh_vertices": mesh_vertices,
             "drop_invalid": drop_invalid,
             "seed": seed,
         }
@@ -94,7 +119,7 @@ class ShapeFolder(Dataset):
         #: Arguments of this class that read other files like these, ``num_points`` and those that
         #: are not left at their default.
         self.read_args = {"num_points": num_points}
-        self.read_args |= _given(channels, columns, fill, drop_invalid)
+        self.read_args |= _given(options)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
         self._rows = torch.tensor(rows, dtype=torch.long)
         self._labels = torch.from_numpy(self._file.per_cloud("label").astype(np.int64))[self._rows]
@@ -132,13 +157,19 @@ def read_args_of(dataset: Any) -> dict[str, Any]:
     return dict(getattr(dataset, "read_args", {}))
 
 
-def _given(
-    channels: Sequence[str], columns: Sequence[str] | None, fill: float | None, drop_invalid: bool
-) -> dict[str, Any]:
-    values: dict[str, Any] = {"channels": list(channels)} if channels else {}
-    values |= {} if columns is None else {"columns": list(columns)}
-    values |= {} if fill is None else {"fill": fill}
-    return values | ({"drop_invalid": True} if drop_invalid else {})
+_READ_ARGS = {
+    "channels": (),
+    "columns": None,
+    "fill": None,
+    "decimal": ".",
+    "mesh_vertices": False,
+    "drop_invalid": False,
+}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    values = {k: options[k] for k, default in _READ_ARGS.items() if options[k] != default}
+    return {k: list(value) if isinstance(value, tuple) else value for k, value in values.items()}
 
 
 __all__ = ["ShapeFolder", "read_args_of"]

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+from pyg_peft.datasets.checks import check_number, check_real
 from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.labels import check_labels
 
 
 def train_val_split(
@@ -32,9 +34,12 @@ def train_val_split(
         >>> len(train), len(val), int((val < 8).sum())
         (9, 3, 2)
     """
-    if not 0 < fraction < 1:
+    if not 0 < check_real(fraction, "fraction") < 1:
         raise ValueError(f"Expected 'fraction' to lie between 0 and 1 (got {fraction})")
-    labels = torch.as_tensor(labels).long()
+    check_number(seed, "seed")
+    # Only compared, so that -1 (no label) is a class like others.
+    given = torch.as_tensor(labels).cpu().numpy()
+    labels = torch.from_numpy(check_labels(given, "'labels'", least=-(2**62)))
     if labels.dim() != 1:
         raise ValueError(f"Expected 'labels' to be of shape [N] (got {list(labels.shape)})")
     generator = keyed_generator("train_val_split", seed)
@@ -42,6 +47,8 @@ def train_val_split(
         chosen = _pick_samples(labels, fraction, generator)
     else:
         groups = torch.as_tensor(groups)
+        if groups.is_floating_point() and not bool(groups.isfinite().all()):
+            raise ValueError("Expected 'groups' to be finite (got NaN or infinity)")
         if groups.shape != labels.shape:
             raise ValueError(
                 f"Expected 'groups' to be of shape {list(labels.shape)} (got {list(groups.shape)})"

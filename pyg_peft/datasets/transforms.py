@@ -184,7 +184,7 @@ class UpRotate(BaseTransform):
     """
 
     def __init__(self, axis: str = "z") -> None:
-        if axis not in _AXES:
+        if not isinstance(axis, str) or axis not in _AXES:
             raise ValueError(f"Expected 'axis' to be one of {list(_AXES)} (got {axis!r})")
         self.axis = axis
 

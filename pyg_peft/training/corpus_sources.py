@@ -15,7 +15,7 @@ from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
 from pyg_peft.datasets.folder_cache import load_folder
 from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
 from pyg_peft.datasets.npz_file import read_npz
-from pyg_peft.datasets.npz_select import SPLITS, read_split, select_rows
+from pyg_peft.datasets.npz_select import SPLITS, read_split, select_rows, split_of_folder
 from pyg_peft.training.corpus import Corpus
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sources import open_source
@@ -101,7 +101,8 @@ def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
     """Normalised clouds of a file, labelled or not."""
     file = read_npz(path)
     codes = read_split(file, None)
-    wanted = "train" if splits == "train" and SPLITS["train"] in codes else None
+    present = [name for name, code in SPLITS.items() if code in codes]
+    wanted = _wanted(path, present, splits)
     rows = np.flatnonzero(select_rows(file, wanted, codes)).tolist()
     return [_normalised(torch.from_numpy(file.positions(row))) for row in rows]
 
@@ -117,19 +118,43 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
     """Normalised shapes of a folder; read once, then from the folder's cache."""
     found = [path for path in files_below(root) if path.suffix.lower() in FILE_TYPES]
     loose = [path for path in found if path.parent == root]
+    tops = {path: path.relative_to(root).parts[0] for path in found}
+    if not loose and found and all(map(split_of_folder, tops.values())):
+        present = sorted({str(split_of_folder(top)) for top in tops.values()})
+        wanted = _wanted(root, present, splits)
+        if any(path.parent.parent == root for path in found):  # splits without folders of classes
+            taken = [p for p in found if wanted in (None, split_of_folder(tops[p]))]
+            return _unlabelled(root, taken)
     # A README.txt beside the folders of classes is no cloud, and none is expected there.
     if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
-        wanted = "train" if splits == "train" and "train" in index_folder(root).splits else None
+        wanted = _wanted(root, index_folder(root).splits, splits)
         shapes: Any = ShapeFolder(root, wanted, num_points=None)
         return [_pos(shapes[number]) for number in range(len(shapes))]
-    # No folders of classes, so nothing to do with the data sets of labelled shapes but the reader.
+    return _unlabelled(root, found)
+
+
+def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
+    """Shapes outside of folders of classes, so in no data set of labelled shapes."""
     names = tuple(path.relative_to(root).as_posix() for path in found)
     index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
     # Part of the cache's key: a data set of labelled shapes must not find these.
     options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}
+    options |= {"decimal": ".", "mesh_vertices": False}
     options |= {"drop_invalid": False, "seed": 0, "labels": False}
     file = load_folder(index, options, None)
     return [_normalised(torch.from_numpy(file.positions(row))) for row in range(len(names))]
+
+
+def _wanted(path: Path, present: Sequence[str], splits: WhichSplits) -> str | None:
+    """The split to read, ``None`` for all; test shapes are learned from only if it is asked for."""
+    if splits == "all" or not present:
+        return None
+    if "train" not in present:
+        raise ValueError(
+            f"Expected '{path}' to have a training split (got only {', '.join(sorted(present))}); "
+            "splits='all' reads every split"
+        )
+    return "train"
 
 
 def _normalised(pos: Tensor) -> Tensor:

@@ -94,6 +94,7 @@ class ShapeDataModule(LightningDataModule):
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
         """Open ``spec`` by :func:`~pyg_peft.training.sources.open_source`, wrap its splits."""
         splits = spec if isinstance(spec, Splits) else open_source(spec, **data_args)
+        splits.check_train()
         return cls(splits.train, splits.val, splits.test, class_names=splits.class_names, **options)
 
     @property

@@ -61,6 +61,7 @@ class SegmentationDataModule(ShapeDataModule):
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
         """Open ``spec`` by :func:`~pyg_peft.training.sources.open_parts`, wrap its splits."""
         splits = spec if isinstance(spec, Splits) else open_parts(spec, **data_args)
+        splits.check_train()
         return cls(splits.train, splits.val, splits.test, **options)
 
     @property

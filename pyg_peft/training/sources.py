@@ -1,11 +1,13 @@
 """From a word on the command line to data sets: the shorthands of ``--data``."""
 
 import importlib
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
@@ -20,6 +22,8 @@ from pyg_peft.datasets import (
 from pyg_peft.datasets.folder_index import index_folder
 from pyg_peft.datasets.npz_file import read_npz
 from pyg_peft.datasets.npz_select import SPLITS, read_split
+
+logger = logging.getLogger(__name__)
 
 SHORTHANDS = """\
   FILE.npz               one file with all clouds (fields: see pyg_peft.datasets.NpzShapes)
@@ -37,16 +41,42 @@ class Splits:
     """Data sets of one source, each with ``sample_id`` and labels.
 
     Args:
-        train: training split.
+        train: training split; ``None`` if the source has only others.
         val: validation split of the source, if it comes with one.
         test: test split, if there is one.
         class_names: names in label order, the same for all splits.
+        whole: the source has no splits, so that all of it is in ``train``.
     """
 
     train: Any
     val: Any
     test: Any
     class_names: tuple[str, ...]
+    whole: bool = False
+
+    def check_train(self) -> None:
+        """Raise unless there is something to train on.
+
+        Raises:
+            ValueError: the source has other splits, but none for training.
+        """
+        if self.train is None:
+            found = [name for name in ("val", "test") if getattr(self, name) is not None]
+            raise ValueError(
+                f"Expected 'data' to have a training split (got only {', '.join(found)}): name a "
+                "folder with train/ beside it, or one without splits"
+            )
+
+    def for_evaluation(self) -> "Splits":
+        """The splits with something in ``train`` and ``test``: all of a source without splits.
+
+        Not for the data that a model was trained on.
+        """
+        test = self.train if self.whole else self.test
+        if self.train is not None:
+            return replace(self, test=test)
+        held = test if test is not None else self.val
+        return replace(self, train=held, val=self.val if self.val is not None else held)
 
 
 def open_source(spec: str, **options: Any) -> Splits:
@@ -67,9 +97,9 @@ def open_source(spec: str, **options: Any) -> Splits:
         if rest and kind in _OPENERS:
             return _OPENERS[kind](rest, options)
         if path.suffix == ".npz":
-            return _open_npz(path, options)
+            return _named_classes(_open_npz(path, options), spec)
         if path.is_dir():
-            return _open_folder(path, options)
+            return _named_classes(_open_folder(path, options), spec)
         if "." in spec and "/" not in spec and not path.exists():
             return _open_class(spec, options)
     except TypeError as error:
@@ -91,13 +121,17 @@ def open_parts(spec: str, **options: Any) -> Splits:
     kind, _, root = spec.partition(":")
     if kind == "shapenet" and root:
         train, val, test = _shapenet(root, options)
+        whole = False
     else:
         splits = open_source(spec, **options)
         train, val, test = splits.train, splits.val, splits.test
-    first = PartLabels(train)
+        whole = splits.whole
+    first = PartLabels(next(some for some in (train, test, val) if some is not None))
     told = (first.part_names, first.parts)
-    val, test = (None if some is None else PartLabels(some, *told) for some in (val, test))
-    return Splits(first, val, test, first.part_names)
+    train, val, test = (
+        None if some is None else PartLabels(some, *told) for some in (train, val, test)
+    )
+    return Splits(train, val, test, first.part_names, whole)
 
 
 def _open_npz(path: Path, options: Mapping[str, Any]) -> Splits:
@@ -105,22 +139,45 @@ def _open_npz(path: Path, options: Mapping[str, Any]) -> Splits:
         raise ValueError(f"Expected 'data' to be a file that exists (got '{path}')")
     settings: dict[str, Any] = {"normalize": False, **options}
     codes = read_split(read_npz(path), options.get("fold"))
-    present = {name: bool((codes == code).any()) for name, code in SPLITS.items()}
-    if not present["train"]:
-        whole = NpzShapes(path, None, **settings)
-        return Splits(whole, None, None, whole.class_names)
-    sets = {name: NpzShapes(path, name, **settings) for name in SPLITS if present[name]}
-    return Splits(sets["train"], sets.get("val"), sets.get("test"), sets["train"].class_names)
+    if not (codes >= 0).any():
+        everything = NpzShapes(path, None, **settings)
+        return Splits(everything, None, None, everything.class_names, whole=True)
+    left_out = int((codes < 0).sum())
+    if left_out:
+        logger.warning("%d of %d clouds of '%s' are in no split", left_out, len(codes), path)
+    sets = {
+        name: NpzShapes(path, name, **settings) for name in SPLITS if (codes == SPLITS[name]).any()
+    }
+    return _splits(sets)
 
 
 def _open_folder(path: Path, options: Mapping[str, Any]) -> Splits:
     settings: dict[str, Any] = {"num_points": None, "normalize": False, **options}
-    present = index_folder(path, tuple(options.get("extensions", ()))).splits
-    if "train" not in present:
-        whole = ShapeFolder(path, **settings)
-        return Splits(whole, None, None, whole.class_names)
-    sets = {split: ShapeFolder(path, split, **settings) for split in present}
-    return Splits(sets["train"], sets.get("val"), sets.get("test"), sets["train"].class_names)
+    present = index_folder(path, options.get("extensions", ())).splits
+    if not present:
+        everything = ShapeFolder(path, **settings)
+        return Splits(everything, None, None, everything.class_names, whole=True)
+    return _splits({split: ShapeFolder(path, split, **settings) for split in present})
+
+
+def _splits(sets: Mapping[str, Any]) -> Splits:
+    train, val, test = (sets.get(split) for split in ("train", "val", "test"))
+    return Splits(train, val, test, next(iter(sets.values())).class_names)
+
+
+def _named_classes(splits: Splits, spec: str) -> Splits:
+    """The same, once classes that cannot be learned or validated are named in a warning."""
+    if splits.train is None:
+        return splits
+    counts = torch.bincount(splits.train.labels, minlength=len(splits.class_names)).tolist()
+    named = list(zip(splits.class_names, counts, strict=True))
+    for found, what in (
+        ([name for name, count in named if count == 0], "no shape to train on, only others"),
+        ([name for name, count in named if count == 1], "a single shape to train on"),
+    ):
+        if found:
+            logger.warning("'%s': classes with %s: %s", spec, what, ", ".join(found))
+    return splits
 
 
 def _open_modelnet(name: str) -> Callable[[str, Mapping[str, Any]], Splits]:

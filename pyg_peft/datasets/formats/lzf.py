@@ -17,7 +17,7 @@ def decompress(packed: bytes, size: int) -> bytes:
     out = bytearray()
     place, end = 0, len(packed)
     try:
-        while place < end:
+        while place < end and len(out) <= size:
             control = packed[place]
             place += 1
             if control < 32:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pyg_peft.datasets.formats.claims import text_lines
 from pyg_peft.datasets.formats.raw_points import RawPoints, check_faces, fan
 
 _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -110,12 +111,10 @@ def _starts_solid(content: bytes) -> bool:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that say something; ``#`` starts a comment."""
-    # Editors on Windows mark UTF-8 by a first character that is no part of the keyword.
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            text = line.partition("#")[0].strip()
-            if text:
-                yield number, text
+    for number, line in text_lines(path):
+        text = line.partition("#")[0].strip()
+        if text:
+            yield number, text
 
 
 def _take(lines: Iterator[tuple[int, str]], what: str, row: int, expected: int) -> tuple[int, str]:

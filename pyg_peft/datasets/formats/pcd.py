@@ -1,13 +1,21 @@
 """Parser of .pcd files: text, binary, and binary compressed."""
 
+from array import array
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
+from pyg_peft.datasets.formats.claims import stream_lines
 from pyg_peft.datasets.formats.lzf import decompress
 from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns
 
-_KINDS = {"F": "f", "I": "i", "U": "u"}
+_TYPES = {
+    f"{kind}{size}": f"<{kind.lower()}{size}"
+    for kind, sizes in (("F", (4, 8)), ("I", (1, 2, 4, 8)), ("U", (1, 2, 4, 8)))
+    for size in sizes
+}
+_MOST_FIELDS = 1024
 
 
 def read_pcd(path: Path) -> RawPoints:
@@ -19,9 +27,12 @@ def read_pcd(path: Path) -> RawPoints:
     header, start = _header(content)
     names, dtype = _layout(header)
     size = int(_one(header, "POINTS"))
+    if size < 0:
+        raise ValueError(f"header: expected POINTS not to be negative (got {size})")
     storage = _one(header, "DATA").lower()
     if storage == "ascii":
-        table = _text(content[start:], dtype, size, content[:start].count(b"\n"))
+        text = TextIOWrapper(BytesIO(content[start:]), encoding="ascii", errors="replace")
+        table = _text(text, dtype, size, content[:start].count(b"\n"))
     elif storage == "binary":
         table = _records(content[start:], dtype, size)
     elif storage == "binary_compressed":
@@ -34,7 +45,7 @@ def read_pcd(path: Path) -> RawPoints:
         raise ValueError(f"expected DATA ascii, binary or binary_compressed (got {storage!r})")
     columns = {name: table[name] for name in names if table[name].ndim == 1}
     for name in ("rgb", "rgba"):
-        if name in columns:
+        if name in columns and not {"red", "green", "blue"} & set(columns):
             packed = np.ascontiguousarray(columns.pop(name))
             # Stored as a float whose bits, not value, hold the colour; some writers use integers.
             bits = packed.astype(np.float32).view(np.uint32) if packed.dtype.kind == "f" else packed
@@ -67,46 +78,68 @@ def _layout(header: dict[str, list[str]]) -> tuple[list[str], np.dtype]:
     names = header.get("FIELDS", [])
     counts = header.get("COUNT", ["1"] * len(names))
     sizes, kinds = header.get("SIZE", []), header.get("TYPE", [])
-    if not names or not len(names) == len(sizes) == len(kinds) == len(counts):
-        raise ValueError("header: expected FIELDS, SIZE, TYPE and COUNT of one length")
+    if not 0 < len(names) <= _MOST_FIELDS or not (
+        len(names) == len(sizes) == len(kinds) == len(counts)
+    ):
+        raise ValueError(
+            f"header: expected FIELDS, SIZE, TYPE and COUNT of one length, at most {_MOST_FIELDS}"
+        )
     fields = []
     for place, (name, size, kind, count) in enumerate(
         zip(names, sizes, kinds, counts, strict=True)
     ):
-        if kind not in _KINDS:
-            raise ValueError(f"header: expected TYPE of {name} to be F, I or U (got {kind})")
+        if f"{kind}{size}" not in _TYPES:
+            raise ValueError(
+                f"header: expected TYPE and SIZE of {name} to be of {', '.join(_TYPES)} (got "
+                f"{kind}{size})"
+            )
+        if int(count) < 1:
+            raise ValueError(f"header: expected COUNT of {name} to be positive (got {count})")
         # Padding fields are all called "_"; a record needs distinct names.
         label = name if names.count(name) == 1 else f"{name}{place}"
         shape = () if int(count) == 1 else (int(count),)
-        fields.append((label, f"<{_KINDS[kind]}{int(size)}", shape))
+        fields.append((label, _TYPES[f"{kind}{size}"], shape))
     dtype = np.dtype(fields)
     return list(dtype.names or ()), dtype
 
 
-def _text(body: bytes, dtype: np.dtype, size: int, before: int) -> np.ndarray:
+def _text(body: TextIOWrapper, dtype: np.dtype, size: int, before: int) -> np.ndarray:
     width = sum(dtype[name].itemsize // dtype[name].base.itemsize for name in dtype.names or ())
-    rows = []
-    for number, line in enumerate(body.decode("ascii", "replace").splitlines(), before + 1):
+    rows, found = array("d"), 0
+    for number, line in stream_lines(body):
         words = line.split()
         if not words:
             continue
         try:
-            rows.append([float(word) for word in words])
+            rows.extend([float(word) for word in words])
         except ValueError:
-            raise ValueError(f"line {number}: expected numbers (got {line[:40]!r})") from None
+            shown = line.strip()[:40]
+            raise ValueError(f"line {before + number}: expected numbers (got {shown!r})") from None
         if len(words) != width:
-            raise ValueError(f"line {number}: expected {width} numbers (got {len(words)})")
-    if len(rows) != size:
-        raise ValueError(f"expected {size} points (got {len(rows)} lines)")
+            raise ValueError(f"line {before + number}: expected {width} numbers (got {len(words)})")
+        found += 1
+    if found != size:
+        raise ValueError(f"expected {size} points (got {found} lines)")
     table = np.zeros(size, dtype)
-    values = np.array(rows, np.float64).reshape(size, width)
+    values = np.frombuffer(rows, np.float64).reshape(size, width)
     start = 0
     for name in dtype.names or ():
         step = dtype[name].itemsize // dtype[name].base.itemsize
-        part = values[:, start : start + step].astype(dtype[name].base)
+        part = _as_type(values[:, start : start + step], dtype[name].base, name)
         table[name] = part if dtype[name].shape else part[:, 0]
         start += step
     return table
+
+
+def _as_type(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    if dtype.kind in "iu":
+        known = np.iinfo(dtype)
+        fits = (values >= known.min) & (values <= known.max) & (values == np.floor(values))
+        if not fits.all():
+            wrong = float(values[~fits][0])
+            raise ValueError(f"expected {name} to hold integers of type {dtype} (got {wrong:g})")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, as the file says
+        return values.astype(dtype)
 
 
 def _records(body: bytes, dtype: np.dtype, size: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What every parser returns: coordinates in float64, named channels, and faces of a mesh."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,26 +21,30 @@ class RawPoints:
         pos: float64 ``[n, 3]``.
         channels: name to float32 ``[n, c]``. ``color`` is scaled to [0, 1], ``normal`` as stored.
         faces: triangles ``[f, 3]`` of a mesh, ``None`` for a cloud.
+        categorical: names of the channels whose values are numbers of something (labels), so that
+            nothing lies between two of them.
     """
 
     pos: np.ndarray
     channels: Mapping[str, np.ndarray]
     faces: np.ndarray | None = None
+    categorical: frozenset[str] = frozenset()
 
 
 def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = None) -> RawPoints:
     """Group columns by name: x, y, z; normals; colours; anything else is a channel of its own.
 
-    Integer colours become 0 to 1, see :func:`unit_color`.
+    Integer colours become 0 to 1, see :func:`unit_color`; other integers are categorical.
 
     Args:
         columns: name to ``[n]`` array; names are compared in lower case, and a leading ``scalar_``
-            (CloudCompare writes it) is ignored.
+            (CloudCompare writes it) is left out where that name is free.
         faces: see :class:`RawPoints`.
 
-    Raises: ``ValueError`` if x, y or z is missing, or for colours that are on no known scale.
+    Raises: ``ValueError`` if x, y or z is missing, two names differ in their case only, or for
+        colours that are on no known scale.
     """
-    named = {name.lower().removeprefix("scalar_"): array for name, array in columns.items()}
+    named = _by_name(columns)
     missing = [axis for axis in "xyz" if axis not in named]
     if missing:
         raise ValueError(f"no column {', '.join(missing)}, only {sorted(named)}")
@@ -47,12 +52,28 @@ def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = N
     channels: dict[str, np.ndarray] = {}
     for channel, spellings in _TRIPLES.items():
         for spelling in spellings:
-            if all(name in named for name in spelling):
+            if channel not in channels and all(name in named for name in spelling):
                 triple = np.stack([named.pop(name) for name in spelling], axis=1)
                 channels[channel] = unit_color(triple) if channel == "color" else _single(triple)
+    categorical = set()
     for name, array in named.items():
-        channels.setdefault(name, _single(array).reshape(len(pos), -1))
-    return RawPoints(pos, channels, faces)
+        free = f"scalar_{name}" if name in channels else name
+        channels[free] = _single(array).reshape(len(pos), -1)
+        if array.dtype.kind in "iub":
+            categorical.add(free)
+    return RawPoints(pos, channels, faces, frozenset(categorical))
+
+
+def _by_name(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    lower = [name.lower() for name in columns]
+    twice = sorted(name for name, count in Counter(lower).items() if count > 1)
+    if twice:
+        raise ValueError(f"expected columns with different names (got {twice} twice)")
+    named: dict[str, np.ndarray] = {}
+    for name, array in zip(lower, columns.values(), strict=True):
+        short = name.removeprefix("scalar_")
+        named[name if short in lower else short] = array
+    return named
 
 
 def unit_color(values: np.ndarray) -> np.ndarray:
@@ -90,6 +111,24 @@ def fan(polygons: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(cut).astype(np.int64)
 
 
+def triangles_of_strips(corners: np.ndarray) -> np.ndarray:
+    """Triangles ``[f, 3]`` of strips: each corner makes one with the two before it.
+
+    Args:
+        corners: numbers of vertices, ``[n]``; -1 begins a new strip.
+    """
+    corners = corners.astype(np.int64)
+    if len(corners) < 3:
+        return np.zeros((0, 3), np.int64)
+    place = np.arange(len(corners))
+    begin = np.maximum.accumulate(np.where(corners == -1, place + 1, 0))
+    windows = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
+    whole = begin[2:] <= place[:-2]
+    odd = (place[:-2] - begin[2:]) % 2 == 1
+    windows[odd] = windows[odd][:, [1, 0, 2]]  # so that all look to one side
+    return windows[whole]
+
+
 def check_faces(faces: np.ndarray, num_vertices: int) -> None:
     """Raise if a triangle names a vertex that is not there."""
     if faces.size and (faces.min() < 0 or faces.max() >= num_vertices):
@@ -97,4 +136,11 @@ def check_faces(faces: np.ndarray, num_vertices: int) -> None:
         raise ValueError(f"a face names vertex {int(wrong)} of {num_vertices}")
 
 
-__all__ = ["RawPoints", "check_faces", "fan", "from_columns", "unit_color"]
+__all__ = [
+    "RawPoints",
+    "check_faces",
+    "fan",
+    "from_columns",
+    "triangles_of_strips",
+    "unit_color",
+]

@@ -1,24 +1,29 @@
 """Parsers of plain tables: .npy, .npz, .xyz, .txt."""
 
+import re
+from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from pyg_peft.datasets.formats.arrays import load_archive, load_array
+from pyg_peft.datasets.formats.claims import text_lines
 from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns, unit_color
 
 _POSITIONS = ("pos", "xyz", "points")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 
 
-def read_npy(path: Path, columns: Sequence[str] | None = None) -> RawPoints:
-    """Read an array ``[n, 3 + c]``; ``columns`` names its columns."""
-    return _from_array(np.load(path, allow_pickle=False), columns)
+def read_npy(path: Path, columns: Sequence[str] | None = None, decimal: str = ".") -> RawPoints:
+    """Read an array ``[n, 3 + c]``; ``columns`` names its columns, ``decimal`` means nothing."""
+    return _from_array(load_array(path), columns)
 
 
 def read_npz(path: Path) -> RawPoints:
     """Read one cloud: ``pos`` (or ``xyz``, ``points``) ``[n, 3]`` and channels with ``n`` rows."""
-    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    arrays = load_archive(path)
     found = [name for name in _POSITIONS if name in arrays]
     if not found:
         raise ValueError(f"no array {' or '.join(_POSITIONS)}, only {sorted(arrays)}")
@@ -34,47 +39,116 @@ def read_npz(path: Path) -> RawPoints:
         for name, array in arrays.items()
         if array.ndim in (1, 2) and len(array) == len(pos) and array.dtype.kind in "fiub"
     }
-    return RawPoints(pos.astype(np.float64), channels)
+    numbers = frozenset(name for name in channels if arrays[name].dtype.kind in "iub")
+    return RawPoints(pos.astype(np.float64), channels, None, numbers - {"color", "normal"})
 
 
-def read_text(path: Path, columns: Sequence[str] | None = None) -> RawPoints:
+def read_text(path: Path, columns: Sequence[str] | None = None, decimal: str = ".") -> RawPoints:
     """Read lines of numbers between blanks, commas or semicolons; ``#`` and ``//`` are comments.
 
-    A first line of words names the columns, unless ``columns`` does.
+    A first line of words names the columns, unless ``columns`` does; so does a comment of as many
+    words with x, y and z among them, behind ``//`` and before the numbers (CloudCompare writes it,
+    and a line with the number of points after it).
+
+    Args:
+        path: the file.
+        columns: names of the columns.
+        decimal: ``"."``, or ``","`` for numbers such as ``1,25``; columns are then parted by blanks
+            and semicolons only.
     """
-    rows: list[list[float]] = []
-    width = 0
-    # Editors on Windows mark UTF-8 by a first character that is no number.
-    with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        for number, line in enumerate(stream, start=1):
-            text = line.partition("#")[0].partition("//")[0]
-            words = text.replace(",", " ").replace(";", " ").split()
-            if not words:
-                continue
-            try:
-                values = [float(word) for word in words]
-            except ValueError:
-                if rows or not {"x", "y", "z"} <= {word.lower() for word in words}:
-                    shown = line.strip()[:40]
-                    raise ValueError(f"line {number}: expected numbers (got {shown!r})") from None
-                columns = columns or words
-                continue
-            width = width or len(values)
-            if len(values) != width:
-                raise ValueError(f"line {number}: expected {width} numbers (got {len(values)})")
-            rows.append(values)
-    return _from_array(np.array(rows, np.float64).reshape(len(rows), width or 3), columns)
+    rows = array("d")
+    width, count = 0, 0
+    named: list[str] = []
+    announced: int | None = None
+    for number, line in text_lines(path):
+        text, comment = line.partition("#")[0], ""
+        if "//" in text:
+            text, _, comment = text.partition("//")
+        words = _words(text, decimal, number)
+        if not words:
+            found = comment.replace(",", " ").replace(";", " ").split()
+            if not count and not named and _are_names(found):
+                named = found
+            continue
+        try:
+            values = _numbers(words, decimal)
+        except ValueError:
+            if count or not _are_names(words):
+                shown = line.strip()[:40]
+                raise ValueError(f"line {number}: expected numbers (got {shown!r})") from None
+            columns = columns or words
+            continue
+        if named and not count and announced is None and len(words) == 1 and words[0].isdecimal():
+            announced = int(words[0])
+            continue
+        width = width or len(values)
+        if len(values) != width:
+            raise ValueError(f"line {number}: expected {width} numbers (got {len(values)})")
+        rows.extend(values)
+        count += 1
+    if announced is not None and announced != count:
+        raise ValueError(f"expected {announced} points (got {count} lines)")
+    if columns is None and named and len(named) == width:
+        columns = named
+    return _from_array(np.array(rows).reshape(count, width or 3), columns)
 
 
-def _from_array(array: np.ndarray, columns: Sequence[str] | None) -> RawPoints:
-    if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in "fiu":
-        raise ValueError(f"expected numbers [n, 3 or more] (got {array.dtype} {list(array.shape)})")
+def _are_names(words: list[str]) -> bool:
+    return {"x", "y", "z"} <= {word.lower() for word in words}
+
+
+def _words(text: str, decimal: str, number: int) -> list[str]:
+    """The words of a line; raises where nothing says whether a comma parts two of them."""
+    if decimal == ",":
+        parts = text.replace(";", " ; ").split()
+        separators = [";"]
+    else:
+        if "," in text and _is_ambiguous(text):
+            raise ValueError(
+                f"line {number}: expected commas to be separators, beside no others (got "
+                f"{text.strip()[:40]!r}); decimal=',' reads numbers with decimal commas"
+            )
+        parts = text.replace(";", " ; ").replace(",", " , ").split()
+        separators = [";", ","]
+    words = [part for part in parts if part not in separators]
+    if len(words) < len(parts) and words:
+        empty = any(
+            one in separators and other in separators for one, other in pairwise(parts)
+        ) or (parts[0] in separators)
+        if empty:
+            shown = text.strip()[:40]
+            raise ValueError(f"line {number}: expected a number in each column (got {shown!r})")
+    return words
+
+
+def _is_ambiguous(text: str) -> bool:
+    """Tell whether numbers with a decimal comma may stand between other separators."""
+    words = [word.strip(",") for word in text.replace(";", " ").split()]
+    words = [word for word in words if word]
+    return len(words) > 1 and any(map(_DECIMAL_COMMA.fullmatch, words))
+
+
+def _numbers(words: list[str], decimal: str) -> list[float]:
+    text = " ".join(words)
+    # Python takes 1_000 for a number; no other program does.
+    if "_" in text or (decimal == "," and "." in text):
+        raise ValueError(text)
+    return list(map(float, words if decimal == "." else text.replace(",", ".").split()))
+
+
+def _from_array(values: np.ndarray, columns: Sequence[str] | None) -> RawPoints:
+    if values.ndim != 2 or values.shape[1] < 3 or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"expected numbers [n, 3 or more] (got {values.dtype} {list(values.shape)})"
+        )
     if columns is None:
         # Nothing says whether three more columns are colours or normals, so they stay nameless.
-        columns = ["x", "y", "z", *(f"column_{place}" for place in range(3, array.shape[1]))]
-    if len(columns) != array.shape[1]:
-        raise ValueError(f"expected a name for each of {array.shape[1]} columns (got {columns})")
-    return from_columns(dict(zip(columns, array.T, strict=True)))
+        columns = ["x", "y", "z", *(f"column_{place}" for place in range(3, values.shape[1]))]
+    if len(columns) != values.shape[1]:
+        raise ValueError(f"expected a name for each of {values.shape[1]} columns (got {columns})")
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"expected columns with different names (got {list(columns)})")
+    return from_columns(dict(zip(columns, values.T, strict=True)))
 
 
 __all__ = ["read_npy", "read_npz", "read_text"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pyg_peft.datasets.checks import check_real
 from pyg_peft.datasets.procedural.draw import Draw
 
 # Points to start from, for each that is to remain: a sensor sees a third to two fifths of a ball, a
@@ -40,6 +41,8 @@ class ScanEffects:
     noise: float = 0.01
 
     def __post_init__(self) -> None:
+        for name in ("one_sided", "max_holes", "hole_radius", "density", "noise"):
+            check_real(getattr(self, name), name, finite=False)
         if not 0.0 <= self.one_sided <= 1.0:
             raise ValueError(f"Expected 'one_sided' to lie in [0, 1] (got {self.one_sided})")
         for name in ("max_holes", "hole_radius", "density", "noise"):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from torch_geometric.data import Data, Dataset
 
+from pyg_peft.datasets.checks import check_count, check_number, check_real, check_transform
 from pyg_peft.datasets.procedural.draw import Draw
 from pyg_peft.datasets.procedural.parts import Part
 from pyg_peft.datasets.procedural.recipes import RECIPES, carve, clutter, mixture
@@ -67,10 +68,11 @@ class ProceduralShapes(Dataset):
         scan: ScanEffects | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        if split not in _SPLITS:
+        if not isinstance(split, str) or split not in _SPLITS:
             raise ValueError(f"Expected 'split' to be one of {list(_SPLITS)} (got {split!r})")
         _check(seed, difference_probability, num_shapes=num_shapes, num_points=num_points)
-        super().__init__(None, transform)
+        _check_scan(scan)
+        super().__init__(None, check_transform(transform))
         self.split = split
         self.num_shapes = num_shapes
         self.num_points = num_points
@@ -147,7 +149,8 @@ class ProceduralStream(IterableDataset[Data]):
     ) -> None:
         super().__init__()
         _check(seed, difference_probability, num_points=num_points, step=step)
-        if start < 0:
+        _check_scan(scan)
+        if check_number(start, "start") < 0:
             raise ValueError(f"Expected 'start' to be non-negative (got {start})")
         self.num_points = num_points
         self.seed = seed
@@ -201,15 +204,19 @@ def procedural_stream(num_points: int = 1024, seed: int = 0, **options: Any) -> 
 
 
 def _check(seed: int, difference_probability: float, **sizes: int) -> None:
-    if not 0.0 <= difference_probability <= 1.0:
+    if not 0.0 <= check_real(difference_probability, "difference_probability", finite=False) <= 1.0:
         raise ValueError(
             f"Expected 'difference_probability' to lie in [0, 1] (got {difference_probability})"
         )
-    if seed < 0:
+    if check_number(seed, "seed") < 0:
         raise ValueError(f"Expected 'seed' to be non-negative (got {seed})")
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"Expected '{name}' to be at least 1 (got {size})")
+        check_count(size, name)
+
+
+def _check_scan(scan: ScanEffects | None) -> None:
+    if scan is not None and not isinstance(scan, ScanEffects):
+        raise TypeError(f"Expected 'scan' to be ScanEffects or None (got {scan!r})")
 
 
 def _holes(draw: Draw, body: list[Part], probability: float) -> list[Part]:

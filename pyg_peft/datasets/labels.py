@@ -1,0 +1,60 @@
+"""Labels where data enter: whole numbers in their range, and one that means "not labelled"."""
+
+from typing import Any
+
+import numpy as np
+
+#: A point with this label counts nowhere: not in the loss, not in a metric, not among the parts.
+IGNORE_INDEX = -1
+# The largest values of integer types, by which other programs mark what has no label.
+_MARKS = (255, 65535, 2**31 - 1, 2**32 - 1)
+
+
+def check_labels(
+    values: Any, what: str, *, least: int = 0, most: int | None = None, remedy: str = ""
+) -> np.ndarray:
+    """Return labels of any numeric type as int64, in the shape that they have.
+
+    Args:
+        values: an array, a tensor, a list or a number. Floating-point values have to be whole.
+        what: is checked, for the message; a name is to come in its quotation marks.
+        least: smallest label, often :data:`IGNORE_INDEX`.
+        most: largest label, if it is known.
+        remedy: is added to the message for a label out of range.
+
+    Raises: ``TypeError`` for what is no number; ``ValueError`` for fractions, NaN, and labels out
+        of range.
+    """
+    array = np.asarray(values)
+    if array.size == 0 and array.dtype.kind in "fiub":
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iufb":
+        raise TypeError(f"Expected {what} to be labels (got the type {array.dtype})")
+    if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
+        wrong = array[~whole].flat[0]
+        raise ValueError(f"Expected {what} to be whole numbers (got {wrong})")
+    low, high = array.min(), array.max()
+    limit = 2**62 if most is None else most
+    if low < least or high > limit:
+        span = f"in [{least}, {most}]" if most is not None else f"at {least} or above"
+        raise ValueError(f"Expected {what} to lie {span} (got {low} to {high}){remedy}")
+    return array.astype(np.int64)
+
+
+def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
+    """Raise if labels that nothing names seem to end in a mark for "not labelled".
+
+    Args:
+        labels: all of them.
+        what: is checked, for the message.
+        remedy: is added to the message.
+    """
+    highest = int(labels.max(initial=-1))
+    if highest in _MARKS and not (labels == highest - 1).any():
+        raise ValueError(
+            f"Expected {what} to be labels without gaps (got {highest}, which often marks what has "
+            f"no label): {remedy}"
+        )
+
+
+__all__ = ["IGNORE_INDEX", "check_labels", "check_unnamed"]
