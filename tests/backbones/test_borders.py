@@ -123,7 +123,7 @@ def test_sizes_of_flat_backbones(name: str, value: Any):
     for size in sizes:
         if size in ("in_channels", "transforms") or size.endswith("dropout"):
             continue
-        if (size, value) in (("radii", 2.5), ("depths", 0)):
+        if (size == "radii" and value == 2.5) or (size.endswith("depths") and value == 0):
             continue
         given = value
         while isinstance(sizes[size], tuple) and not isinstance(given, tuple):
@@ -243,7 +243,7 @@ def test_patches_and_matrices():
         orthogonality_penalty(torch.eye(3))
 
 
-# ---- precision and layout ---------------------------------------------------------------------------
+# ---- precision and layout ------------------------------------------------------------------------
 
 
 @every_model
