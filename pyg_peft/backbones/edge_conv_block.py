@@ -11,7 +11,7 @@ from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.segment_max import SegmentMax
 from pyg_peft.backbones.shared_mlp import shared_mlp
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.errors import check_count
+from pyg_peft.errors import check_count, check_finite
 from pyg_peft.geometry import knn_graph
 from pyg_peft.geometry.layout import count_clouds, offsets
 from pyg_peft.geometry.tables import search_table, to_edges
@@ -37,6 +37,7 @@ def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeInd
         [[0, 1, 1, 0, 2, 1], [0, 0, 1, 1, 2, 2]]
     """
     x = x.detach()
+    check_finite(x, "x")  # nothing is nearest to NaN
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     ptr = offsets(batch, x.size(0), batch_size)
     return to_edges(search_table(x, x, k, ptr, ptr))

@@ -5,7 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_batch, check_channels, check_dtype, check_pos, check_tensor
+from pyg_peft.errors import (
+    check_batch,
+    check_channels,
+    check_count,
+    check_dtype,
+    check_finite,
+    check_pos,
+    check_tensor,
+)
 from pyg_peft.geometry.layout import count_clouds
 
 
@@ -62,6 +70,8 @@ def flat_input(
             f"Expected 'pos' to be on the device of the weights, {like.device} (got {pos.device})"
         )
     check_pos(pos)
+    if batch_size is not None:
+        batch_size = check_count(batch_size, "batch_size", least=0)
     check_batch(batch, pos.size(0), batch_size, device=pos.device)
     if x is None:
         if in_channels:
@@ -76,6 +86,7 @@ def flat_input(
         check_channels(x, in_channels)
         if x.dim() != 2 or x.size(0) != pos.size(0):
             raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {list(x.shape)})")
+        check_finite(x, "x")
         x = x.to(like.dtype)
     size = count_clouds(batch, batch_size)
     if batch is None:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import PointTransformerConv
 
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.errors import check_dtype, check_tensor
+from pyg_peft.errors import check_count, check_dtype, check_tensor
 from pyg_peft.typing import EdgeIndex, Features, Pos
 
 
@@ -114,6 +114,7 @@ class PointTransformerBlock(nn.Module):
 
 def make_blocks(channels: int, depth: int, share: int) -> nn.ModuleList:
     """A stack of blocks."""
+    check_count(depth, "depth", least=0)
     return nn.ModuleList(PointTransformerBlock(channels, share=share) for _ in range(depth))
 
 

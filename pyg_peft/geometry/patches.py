@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_count, check_tensor
+from pyg_peft.errors import check_count, check_finite, check_tensor
 from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
 from pyg_peft.geometry.tables import neighbor_table
@@ -105,7 +105,8 @@ def build_patches(
     num_centers = check_count(num_centers, "num_centers")
     check_tensor(pos, "pos", shape=("N", 3), kind="float")
     if x is not None:
-        check_tensor(x, "x", shape=("N", "C"), device=pos.device)
+        check_tensor(x, "x", shape=("N", "C"), kind="float", device=pos.device)
+        check_finite(x, "x")
         if x.size(0) != pos.size(0):
             raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {x.size(0)})")
     size = count_clouds(batch, batch_size)

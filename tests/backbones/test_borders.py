@@ -1,0 +1,296 @@
+"""Backbones and their parts at the border: types, precisions and memory layouts."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flat_backbones import CASES
+from torch import Tensor, nn
+from tuned import tiny_base
+
+from pyg_peft import backbones
+from pyg_peft.backbones import (
+    Attention,
+    Block,
+    ClassificationHead,
+    DropPath,
+    EdgeConvBlock,
+    FeaturePropagation,
+    GlobalSetAbstraction,
+    Mlp,
+    PatchEmbed,
+    PointMAE,
+    PointMAEPretraining,
+    PointMAESegmentation,
+    PointTransformerBlock,
+    SegmentationHead,
+    SetAbstraction,
+    TNet,
+    orthogonality_penalty,
+)
+from pyg_peft.geometry import build_patches
+from pyg_peft.testing import random_clouds, randomize_
+
+SIZES = [14, 0, 9, 1, 12]
+CLOUDS = random_clouds(SIZES, 2, generator=torch.Generator().manual_seed(0))
+CATEGORY = torch.tensor([0, 1, 2, 0, 1])
+TOKENS: dict[str, Any] = {
+    "embed_dim": 12,
+    "depth": 2,
+    "num_heads": 3,
+    "num_centers": 8,
+    "patch_size": 4,
+}
+Call = Callable[..., Tensor]
+
+
+def segmentation(**more: Any) -> nn.Module:
+    return PointMAESegmentation(4, **{**TOKENS, "num_categories": 3, "num_levels": 2, **more})
+
+
+def token_models() -> dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]]:
+    return {
+        "PointMAE": (lambda **more: PointMAE(4, **{**TOKENS, "in_channels": 2, **more}), {}),
+        "PointMAESegmentation": (
+            lambda **more: segmentation(**{"in_channels": 2, **more}),
+            {"category": CATEGORY},
+        ),
+    }
+
+
+def model_of(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
+    """A model that is awake, in eval mode."""
+    if name in CASES:
+        return CASES[name].make(dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = token_models()[name][0]()
+    return randomize_(model, torch.Generator().manual_seed(0)).eval().to(dtype)
+
+
+def call(name: str, model: nn.Module, **change: Any) -> Tensor:
+    given = {"x": CLOUDS.x, "pos": CLOUDS.pos, "batch": CLOUDS.batch, "batch_size": len(SIZES)}
+    more = {} if name in CASES else token_models()[name][1]
+    return model(**{**given, **more, **change})
+
+
+MODELS = [*CASES, *token_models()]
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@every_model
+def test_what_is_no_cloud(name: str):
+    model = model_of(name)
+    x, pos, batch = CLOUDS.x, CLOUDS.pos, CLOUDS.batch
+    wrong: list[dict[str, Any]] = [
+        *({"pos": p} for p in (pos.numpy(), pos.tolist(), pos.long(), pos[:, :2], pos[0])),
+        *({"pos": p} for p in (pos.to(torch.complex64), pos.to("meta"), pos / 0)),
+        *({"batch": b} for b in (batch.tolist(), batch.numpy(), batch.float(), batch > 0, 3)),
+        *({"batch_size": size} for size in ("5", 2.5, True, -1)),
+        *({"x": f} for f in (x.numpy(), x.tolist(), x.long(), x[:, :1], x[0], x[:9], 3)),
+        *({"x": f} for f in (x.to(torch.complex64), x.masked_fill(x > 1, torch.nan), x / 0)),
+    ]
+    for change in wrong:
+        argument = next(iter(change))
+        with pytest.raises((TypeError, ValueError), match=f"Expected '{argument}' to "):
+            call(name, model, **change)
+
+
+@pytest.mark.parametrize("value", ["3", 2.5, True, None, 0, [3]])
+@pytest.mark.parametrize("size", [*TOKENS, "num_classes"])
+@pytest.mark.parametrize("kind", [PointMAE, PointMAESegmentation, PointMAEPretraining])
+def test_sizes_of_token_backbones(kind: Any, size: str, value: Any):
+    sizes = {**TOKENS, "num_classes": 4, "num_levels": 1, size: value}
+    if kind is not PointMAESegmentation:
+        del sizes["num_levels"]
+    if kind is PointMAEPretraining:
+        if size == "num_classes":
+            return
+        del sizes["num_classes"]
+    # Of an attention the width is called ``channels``.
+    with pytest.raises((TypeError, ValueError), match=f"Expected '({size}|channels)' to "):
+        kind(**sizes)
+
+
+@pytest.mark.parametrize("value", ["3", 2.5, True, 0, [3]])
+@pytest.mark.parametrize("name", CASES)
+def test_sizes_of_flat_backbones(name: str, value: Any):
+    case = CASES[name]
+    sizes = {"num_classes": 4, "in_channels": 2, **case.told, **case.untold}
+    for size in sizes:
+        if size in ("in_channels", "transforms") or size.endswith("dropout"):
+            continue
+        if (size == "radii" and value == 2.5) or (size.endswith("depths") and value == 0):
+            continue
+        given = value
+        while isinstance(sizes[size], tuple) and not isinstance(given, tuple):
+            given = nested(sizes[size], value)
+        with pytest.raises((TypeError, ValueError), match="Expected '"):
+            case.model(**{**sizes, size: given})
+
+
+def nested(like: Any, value: Any) -> Any:
+    """Put a value first in nested tuples."""
+    if not isinstance(like, tuple):
+        return value
+    return (nested(like[0], value), *like[1:])
+
+
+@pytest.mark.parametrize("rate", ["0.5", True, -0.1, 1.0, float("nan")])
+def test_rates(rate: Any):
+    for build in (
+        lambda: PointMAE(4, **TOKENS, head_dropout=rate),
+        lambda: segmentation(head_dropout=rate),
+        lambda: backbones.PointNet(4, head_dropout=rate),
+        lambda: ClassificationHead(8, 4, dropout=rate),
+    ):
+        with pytest.raises((TypeError, ValueError), match="dropout' to "):
+            build()
+    with pytest.raises((TypeError, ValueError), match="'drop_path' to "):
+        PointMAE(4, **TOKENS, drop_path=rate)
+    with pytest.raises((TypeError, ValueError), match="'drop_prob' to "):
+        DropPath(rate)
+
+
+@pytest.mark.parametrize(
+    "category",
+    [CATEGORY.float() + 0.9, CATEGORY.tolist(), CATEGORY[:2], CATEGORY + 3, CATEGORY > 0],
+)
+def test_category(category: Any):
+    """A number such as 1.9 used to be taken for category 1."""
+    for model in (
+        segmentation().eval(),
+        backbones.DGCNNSegmentation(4, num_categories=3, k=4).eval(),
+    ):
+        with pytest.raises((TypeError, ValueError), match="Expected 'category' to "):
+            model(
+                pos=CLOUDS.pos.float(), batch=CLOUDS.batch, batch_size=len(SIZES), category=category
+            )
+
+
+# ---- parts that may be called by themselves ------------------------------------------------------
+
+LEVEL = {"x": torch.randn(9, 4), "pos": torch.randn(9, 3), "batch": torch.zeros(9).long()}
+PARTS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "Attention": (lambda: Attention(12, 3), {"x": torch.randn(2, 5, 12)}),
+    "Block": (lambda: Block(12, 3), {"x": torch.randn(2, 5, 12)}),
+    "ClassificationHead": (lambda: ClassificationHead(12, 4), {"x": torch.randn(3, 12)}),
+    "EdgeConvBlock": (lambda: EdgeConvBlock(4, (8,), k=3), LEVEL),
+    "FeaturePropagation": (
+        lambda: FeaturePropagation(6, 4, (8,)),
+        {
+            **LEVEL,
+            "coarse_x": torch.randn(3, 6),
+            "coarse_pos": torch.randn(3, 3),
+            "coarse_batch": torch.zeros(3).long(),
+        },
+    ),
+    "GlobalSetAbstraction": (lambda: GlobalSetAbstraction(4, (8,)), LEVEL),
+    "Mlp": (lambda: Mlp(12, 24), {"x": torch.randn(2, 5, 12)}),
+    "PointTransformerBlock": (
+        lambda: PointTransformerBlock(8, share=2),
+        {
+            "x": torch.randn(2, 8),
+            "pos": torch.randn(2, 3),
+            "edge_index": torch.tensor([[0, 1], [0, 1]]),
+        },
+    ),
+    "SegmentationHead": (
+        lambda: SegmentationHead(4, 6, 3, lift_channels=8, channels=8),
+        {"x": torch.randn(9, 4), "summary": torch.randn(1, 6)},
+    ),
+    "SetAbstraction": (
+        lambda: SetAbstraction(4, (8,), num_centers=3, radius=1.0, patch_size=4),
+        LEVEL,
+    ),
+    "TNet": (lambda: TNet(4), {"x": LEVEL["x"], "batch": LEVEL["batch"], "batch_size": 1}),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts(name: str):
+    build, given = PARTS[name]
+    part = build().eval()
+    part(**given)
+    for argument, value in given.items():
+        if not isinstance(value, Tensor):
+            continue
+        wrong: list[Any] = [value.numpy(), value.tolist(), value[..., :1][0]]
+        wrong += [value.double()] if value.is_floating_point() else [value.float()]
+        if argument in ("coarse_pos", "summary", "x") and name in ("SegmentationHead",):
+            wrong = wrong[:2]  # takes its input's precision to that of its weights
+        if argument in ("coarse_pos", "coarse_batch"):
+            wrong = wrong[:2]
+        for change in wrong:
+            names = "|".join(given) + "|query|pos|batch|query_batch"
+            with pytest.raises((TypeError, ValueError), match=f"Expected '({names})' to "):
+                part(**{**given, argument: change})
+
+
+def test_patches_and_matrices():
+    patches = build_patches(CLOUDS.pos, CLOUDS.batch, num_centers=4, patch_size=4)
+    for model in (PatchEmbed(8), PointMAE(4, **TOKENS).eval()):
+        with pytest.raises(TypeError, match="Expected 'patches' to be Patches"):
+            model(patches=3)
+    with pytest.raises(TypeError, match="Expected 'patches' to be Patches or None"):
+        Block(12, 3)(torch.zeros(1, 2, 12), patches=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Expected 'tokens' to be a tensor"):
+        tiny_base()(patches=patches, tokens=[1])
+    with pytest.raises(ValueError, match="Expected 'matrices' to be of shape"):
+        orthogonality_penalty(torch.eye(3))
+
+
+# ---- precision and layout ------------------------------------------------------------------------
+
+
+@every_model
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_is_close(name: str, dtype: torch.dtype, autocast: bool):
+    model = model_of(name, torch.float32)
+    change = {"x": CLOUDS.x.float(), "pos": CLOUDS.pos.float()}
+    expected = call(name, model, **change)
+    with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+        found = call(name, model if autocast else model.to(dtype), **change)
+    assert bool(found.isfinite().all())
+    error = (found.float() - expected).abs().max() / expected.abs().max()
+    assert float(error.detach()) < 0.1
+
+
+@every_model
+@pytest.mark.parametrize("layout", ["columns", "sliced", "strided"])
+def test_layout(name: str, layout: str):
+    model = model_of(name)
+    x, pos = laid_out(CLOUDS.x, layout), laid_out(CLOUDS.pos, layout)
+    batch = torch.stack([CLOUDS.batch, CLOUDS.batch], dim=1)[:, 1]
+    found = call(name, model, x=x, pos=pos, batch=batch)
+    torch.testing.assert_close(found, call(name, model), rtol=1e-11, atol=1e-11)
+
+
+def laid_out(x: Tensor, layout: str) -> Tensor:
+    if layout == "columns":
+        return torch.from_numpy(np.asfortranarray(x.numpy()))
+    if layout == "sliced":
+        return x.repeat_interleave(2, dim=1)[:, ::2]
+    return x.repeat_interleave(2, dim=0)[::2]
+
+
+@every_model
+def test_expanded_features(name: str):
+    model, x = model_of(name), CLOUDS.x[:1].expand_as(CLOUDS.x)
+    found, expected = call(name, model, x=x), call(name, model, x=x.contiguous())
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_masked_patches_hide_a_number_that_is_none():
+    """Whatever the cells of missing patches hold, no token of a patch shows it."""
+    patches = build_patches(CLOUDS.pos, CLOUDS.batch, num_centers=20, patch_size=4, x=CLOUDS.x)
+    assert patches.mask is not None and patches.features is not None
+    features = patches.features.masked_fill(~patches.mask[..., None, None], torch.nan)
+    embed = PatchEmbed(8, in_channels=2).double().eval()
+    randomize_(embed, torch.Generator().manual_seed(0))
+    found = embed(dataclasses.replace(patches, features=features))
+    assert torch.equal(found, embed(patches))
