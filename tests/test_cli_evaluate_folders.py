@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-for package in ("jsonargparse", "lightning", "torchmetrics"):
-    pytest.importorskip(package, reason=f"{package} is not installed")
-
 from pyg_peft.cli import main
+
+
+@pytest.fixture(autouse=True)
+def command_line() -> None:
+    for package in ("jsonargparse", "lightning", "torchmetrics"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
 
 
 def fill(root, *folders: str) -> str:

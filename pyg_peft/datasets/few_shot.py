@@ -158,7 +158,7 @@ class FewShotSubset(Dataset):
 
 
 def _labels(labels: Tensor | Sequence[int], name: str) -> Tensor:
-    whole = torch.from_numpy(check_labels(torch.as_tensor(labels).cpu().numpy(), f"'{name}'"))
+    whole = torch.from_numpy(check_labels(labels, f"'{name}'"))
     if whole.dim() != 1:
         raise ValueError(f"Expected '{name}' to be of shape [N] (got {list(whole.shape)})")
     return whole

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 #: A point with this label counts nowhere: not in the loss, not in a metric, not among the parts.
 IGNORE_INDEX = -1
@@ -25,7 +26,7 @@ def check_labels(
     Raises: ``TypeError`` for what is no number; ``ValueError`` for fractions, NaN, and labels out
         of range.
     """
-    array = np.asarray(values)
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.size == 0 and array.dtype.kind in "fiub":
         return array.astype(np.int64)
     if array.dtype.kind not in "iufb":

@@ -109,7 +109,7 @@ def labels_of(dataset: Any) -> Tensor:
         negative or no whole numbers.
     """
     if hasattr(dataset, "labels"):
-        return _whole(torch.as_tensor(dataset.labels), "'labels' of 'dataset'")
+        return _whole(dataset.labels, "'labels' of 'dataset'")
     if hasattr(dataset, "_data"):
         for key in ("category", "y"):
             stored = getattr(dataset, key, None)
@@ -129,8 +129,8 @@ def labels_of(dataset: Any) -> Tensor:
     return torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long)
 
 
-def _whole(labels: Tensor, what: str) -> Tensor:
-    return torch.from_numpy(check_labels(labels.detach().cpu().numpy(), what))
+def _whole(labels: Any, what: str) -> Tensor:
+    return torch.from_numpy(check_labels(labels, what))
 
 
 def class_names_of(dataset: Any) -> tuple[str, ...]:

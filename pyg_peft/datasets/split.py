@@ -38,8 +38,7 @@ def train_val_split(
         raise ValueError(f"Expected 'fraction' to lie between 0 and 1 (got {fraction})")
     check_number(seed, "seed")
     # Only compared, so that -1 (no label) is a class like others.
-    given = torch.as_tensor(labels).cpu().numpy()
-    labels = torch.from_numpy(check_labels(given, "'labels'", least=-(2**62)))
+    labels = torch.from_numpy(check_labels(labels, "'labels'", least=-(2**62)))
     if labels.dim() != 1:
         raise ValueError(f"Expected 'labels' to be of shape [N] (got {list(labels.shape)})")
     generator = keyed_generator("train_val_split", seed)

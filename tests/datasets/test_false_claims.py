@@ -165,11 +165,13 @@ def test_an_archive_of_a_shape_that_it_does_not_hold(tmp_path, name):
 def test_an_archive_that_becomes_a_thousand_times_as_long(tmp_path, kind):
     path = tmp_path / "a.npz"
     size = 24_000_000
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("pos.npy", "w", force_zip64=True) as member:
-            member.write(header((size, 3)))
-            for _ in range(24):
-                member.write(bytes(size))
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("pos.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(header((size, 3)))
+        for _ in range(24):
+            member.write(bytes(size))
     assert path.stat().st_size < 2**20
     assert "at most 100 times" in refusal(path, *kind)
 
@@ -191,7 +193,7 @@ def test_members_that_are_no_arrays_of_an_archive(tmp_path):
     for method, content in ((zipfile.ZIP_BZIP2, header((0,))), (zipfile.ZIP_STORED, b"text")):
         with zipfile.ZipFile(path, "w", method) as archive:
             archive.writestr("xyz.npy", content)
-        with pytest.raises(ValueError, match="a.npz' to be a readable .npz file"):
+        with pytest.raises(ValueError, match=r"a\.npz' to be a readable"):
             NpzShapes(path)
 
 

@@ -47,7 +47,7 @@ def test_labels_of_points_out_of_range(tmp_path, wrong):
         write(tmp_path / "a.npz", seg)
     arrays = {"xyz": np.stack(CLOUDS), "seg": np.array(seg, float)}
     np.savez(tmp_path / "b.npz", **arrays)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="Expected 'seg' of '.*b.npz' to "):
+    with pytest.raises(ValueError, match=r"Expected 'seg' of '.*b\.npz' to "):
         open_set(tmp_path / "b.npz")
     items = [Data(pos=torch.rand(4, 3), seg=torch.tensor(seg[0]))]
     with pytest.raises(ValueError, match="the labels of points of item 0"):
@@ -71,7 +71,7 @@ def test_labels_of_clouds(tmp_path, wrong):
         NpzShapes.write(tmp_path / "a.npz", CLOUDS, wrong, class_names=["a", "b"])
     xyz, names = np.stack(CLOUDS), np.array(["a", "b"])
     np.savez(tmp_path / "a.npz", xyz=xyz, label=np.array(wrong), class_names=names)
-    with pytest.raises(ValueError, match="Expected 'label' of '.*a.npz' to "):
+    with pytest.raises(ValueError, match=r"Expected 'label' of '.*a\.npz' to "):
         open_set(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", xyz=xyz, label=np.array([0, 255], np.uint8))
     with pytest.raises(ValueError, match="got 255, which often marks what has no label"):

@@ -1,4 +1,4 @@
-"""Temporary files of killed writers (issue 12, C19): the next writer removes them, and no others."""
+"""Temporary files of killed writers (issue 12, C19): the next writer removes its own kind."""
 
 from typing import Any
 

@@ -32,7 +32,7 @@ def test_decimal_commas(tmp_path, text):
     (tmp_path / "a.xyz").write_text(text.replace("1,25", "1.25"))
     with pytest.raises(ValueError, match="line 1: expected numbers"):
         read(tmp_path / "a.xyz", decimal=",")
-    with pytest.raises(ValueError, match="'decimal' to be '.' or ','"):
+    with pytest.raises(ValueError, match=r"'decimal' to be '\.' or ','"):
         read(tmp_path / "a.xyz", decimal=";")
 
 
