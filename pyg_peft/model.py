@@ -1,9 +1,10 @@
 """A base model with adapters: attach, switch, disable, delete, merge, save, load."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,25 @@ from .tuners.graph_geometry import Names
 from .tuners.loading import fill, load_adapter
 from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _changes(
+    method: Callable[Concatenate["PeftModel", _P], _R],
+) -> Callable[Concatenate["PeftModel", _P], _R]:
+    """Let a method wait until no other thread calls the model, and calls wait until it is done."""
+
+    @functools.wraps(method)
+    def alone(self: "PeftModel", *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if torch.compiler.is_compiling():
+            return method(self, *args, **kwargs)
+        with self._adapters.changing():
+            return method(self, *args, **kwargs)
+
+    return alone
 
 
 def get_peft_model(
@@ -106,6 +126,7 @@ class PeftModel(nn.Module):
         """The active adapter's memory bank, if it has one."""
         return self._bank(self._adapters.active)
 
+    @_changes
     def add_adapter(
         self,
         adapter_name: str,
@@ -146,6 +167,7 @@ class PeftModel(nn.Module):
                 self.set_adapter(before)
             raise
 
+    @_changes
     def set_adapter(self, adapter_name: str) -> None:
         """Make an adapter the active one: it runs, and it is what trains."""
         self._adapters.activate(adapter_name)
@@ -155,6 +177,7 @@ class PeftModel(nn.Module):
         """Within the context the base runs alone, bit for bit as it was. Contexts may be nested."""
         return self._adapters.paused()
 
+    @_changes
     def delete_adapter(self, adapter_name: str) -> None:
         """Remove an adapter that is not active.
 
@@ -169,11 +192,13 @@ class PeftModel(nn.Module):
             )
         self._remove(adapter_name)
 
+    @_changes
     def unload(self) -> nn.Module:
         """Take all adapters off and give the base back as it came."""
         self.memory_banks.clear()
         return self._adapters.clear()
 
+    @_changes
     def merge_and_unload(self) -> nn.Module:
         """Fold the active adapter into the base's weights, then :meth:`unload`.
 
@@ -206,9 +231,23 @@ class PeftModel(nn.Module):
                 so that a sample does not retrieve itself.
             **kwargs: As the base's.
         """
+        if torch.compiler.is_compiling():
+            return self._answer(args, kwargs, query, sample_id)
+        with self._adapters.calling():
+            output = self._answer(args, kwargs, query, sample_id)
+            self._adapters.verify()
+            return output
+
+    def _answer(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        query: Tensor | None,
+        sample_id: Tensor | None,
+    ) -> Any:
         bank = self.memory_bank
         if bank is None and query is None and kwargs.get("tokens") is None:
-            return self._run(args, kwargs)
+            return self.base(*args, **kwargs)
         call = dict(by_name(self.base, args, kwargs))
         if call.get("tokens") is not None and self._adapters.adapts("patch_embed"):
             raise ValueError(
@@ -228,19 +267,8 @@ class PeftModel(nn.Module):
             )
         elif query is not None:
             raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
-        return self._run((), call)
+        return self.base(**call)
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            output = self.base(*args, **kwargs)
-        except BaseException:
-            self._adapters.release()
-            raise
-        if not torch.compiler.is_compiling():
-            self._adapters.verify()
-        return output
-
-    @torch.no_grad()
     def precompute(self, **call: Any) -> dict[str, Any]:
         """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
         asked; ``query`` alone if the bank names a module.
@@ -252,6 +280,13 @@ class PeftModel(nn.Module):
             **call: The base's arguments; ``patches`` and ``tokens`` are taken over if they are
                 there.
         """
+        if torch.compiler.is_compiling():
+            return self._precompute(call)
+        with self._adapters.calling():
+            return self._precompute(call)
+
+    @torch.no_grad()
+    def _precompute(self, call: dict[str, Any]) -> dict[str, Any]:
         bank, kept = self.memory_bank, not self._adapters.adapts("patch_embed")
         config: Any = self._adapters.configs.get(self._adapters.active or "")
         with self.disable_adapter():
@@ -260,6 +295,7 @@ class PeftModel(nn.Module):
                 return {"query": module_query(self.base, call, bank.source, names)}
             return frozen_part(self.base, call, keep_tokens=kept, make_query=bank is not None)
 
+    @_changes
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what the active adapter owns; everything frozen stays in eval mode."""
         self.training = mode
@@ -280,6 +316,7 @@ class PeftModel(nn.Module):
         """Print the counts, with and without the head, and what is frozen."""
         print(self.count_parameters())  # noqa: T201, the name says so
 
+    @_changes
     def save_pretrained(
         self,
         folder: str | Path,
@@ -343,6 +380,7 @@ class PeftModel(nn.Module):
             raise
         return model.eval()
 
+    @_changes
     def load_adapter(
         self,
         folder: str | Path,
@@ -360,6 +398,7 @@ class PeftModel(nn.Module):
             self.memory_banks[adapter_name] = bank.to(next(self.base.parameters()).device)
         self.set_adapter(adapter_name)
 
+    @_changes
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Fill the active adapter with tensors under the keys of its file.
 

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -68,9 +69,12 @@ class CloudRows:
         Shapes: batch ``(N,)``; output ``(B, C)``.
         """
         outputs: list[Any] = []
+        caller = threading.get_ident()
 
         def note(module: nn.Module, args: Any, output: Any) -> None:
-            outputs.append(output)
+            # Other threads may be calling the same module.
+            if threading.get_ident() == caller:
+                outputs.append(output)
 
         handle = model.get_submodule(self.module).register_forward_hook(note)
         try:
