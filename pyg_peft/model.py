@@ -20,7 +20,6 @@ from .tuners.loading import fill, load_adapter
 from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
 
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -161,6 +160,7 @@ class PeftModel(nn.Module):
         self.set_adapter(adapter_name)
         try:
             try_out(self, example)
+            config.check_example(self, self.base, sites, example)
         except BaseException:
             self._remove(adapter_name)
             if before is not None:

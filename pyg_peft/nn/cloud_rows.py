@@ -1,6 +1,5 @@
 """One row a cloud from inside any model: what a module returns, pooled."""
 
-import difflib
 import fnmatch
 import threading
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
+
+from pyg_peft.errors import nearest_paths
 
 _POOLS = ("max", "mean", None)
 
@@ -49,10 +50,9 @@ class CloudRows:
             return cls(found[0], pool)
         if found:
             raise ValueError(f"Expected 'module' to name one module (got {', '.join(found)})")
-        near = difflib.get_close_matches(module, paths, n=5, cutoff=0.4) or paths[:5]
         raise ValueError(
             f"Expected 'module' to name a module of {type(model).__name__} (got {module!r}; "
-            f"nearest paths: {', '.join(near) or 'none'})"
+            f"nearest paths: {nearest_paths(module, paths)})"
         )
 
     def read(

@@ -257,10 +257,20 @@ class AdapterSet:
         if silent:
             raise PlacementError(
                 "Expected every adapted module to be called in a forward (got no call of "
-                f"{', '.join(silent)}): each is only read by its parent, or is never used; choose "
-                "other targets, or name it in 'exclude_modules' where the method has them"
+                f"{', '.join(silent)}): each is only read by its parent, or is never used; "
+                f"{_remedy(self.configs[self.active])}"
             )
         self._verified.add(self.active)
+
+
+def _remedy(config: MethodConfig) -> str:
+    """How a module is left out, by the settings that this method has."""
+    if hasattr(config, "exclude_modules"):
+        return "name it in 'exclude_modules'"
+    names = [
+        name for name in ("target_modules", "head", "modules_to_save") if hasattr(config, name)
+    ]
+    return f"leave it out of {' and '.join(map(repr, names))}"
 
 
 __all__ = ["AdapterSet"]

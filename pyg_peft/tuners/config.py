@@ -8,7 +8,7 @@ same for all. Third parties write their own the same way and hand the class to
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -136,6 +136,18 @@ class MethodConfig:
         """Raise unless the method can use this bank on this base."""
         if bank is not None and not self.takes_memory_bank:
             raise ValueError(f"Expected no 'memory_bank' for the method {self.method} (got one)")
+
+    def check_example(
+        self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
+    ) -> None:
+        """Raise if a dry run with ``example`` shows that the method does not fit this model.
+
+        Args:
+            model: The base with its adapters.
+            base: The model that ``example`` is for.
+            sites: Of the adapter.
+            example: An input, or ``None``.
+        """
 
     def resolve(
         self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None

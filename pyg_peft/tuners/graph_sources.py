@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..errors import PlacementError
 from .graph_geometry import CallReader, Found, read_output
 from .slot import Args, Component, Kwargs
 from .turns import PerThread
@@ -74,9 +75,10 @@ class GeometrySource(Component):
         if found.tells_all:
             return found
         raise RuntimeError(
-            f"Expected {path!r} to run within a call of the module that tells its geometry (got a "
-            "call of its own, as when a checkpoint is recomputed): call or checkpoint that module "
-            "as a whole, or choose targets that receive 'pos', and 'batch' or 'edge_index'"
+            f"Expected {path!r} to run within a call of {self.path or 'the model'!r}, which tells "
+            "its geometry (got a call of its own, as where that module is never called, or when a "
+            "checkpoint is recomputed): call or checkpoint it as a whole, name another module "
+            "with 'pos_from', or choose targets that receive 'pos', and 'batch' or 'edge_index'"
         )
 
 
@@ -95,6 +97,22 @@ class OutputSource(GeometrySource):
 
     def release(self, module: nn.Module) -> None:
         """Nothing yet: the base forgets it."""
+
+    def complete(self, found: Found, path: str) -> Found:
+        """What the call of the module at ``path`` lacks, from what this module returned before.
+
+        Raises:
+            PlacementError: If this module has not been called in this forward.
+        """
+        if self.held:
+            return found.completed_by(self.held[-1])
+        if found.tells_all:
+            return found
+        raise PlacementError(
+            f"Expected 'pos_from' to name a module that is called before {path!r} (got "
+            f"{self.path!r}, which was not called in this forward): name another, whose output "
+            "(x, pos, batch) the layer works on, or one around the layer"
+        )
 
 
 class HoldsNotes(Protocol):

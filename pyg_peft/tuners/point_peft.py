@@ -1,6 +1,6 @@
 """Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -14,6 +14,7 @@ from .graph_geometry import Names
 from .point_peft_bank import check_graph_bank, check_token_bank
 from .point_peft_graph import graph_sites
 from .point_peft_tokens import token_sites
+from .row_order import check_row_order
 from .tokens import is_token_backbone, token_blocks
 
 _TOKEN_PROMPTS = 10
@@ -211,6 +212,11 @@ class PointPEFTConfig(MethodConfig):
             raise ValueError(
                 f"Expected 'memory_bank' to have more than {self.top_k} rows (got {len(bank)})"
             )
+
+    def check_example(
+        self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
+    ) -> None:
+        check_row_order(model, base, sites, example)
 
     def resolve(
         self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None

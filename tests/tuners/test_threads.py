@@ -13,14 +13,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from prompted import PLACED, ragged
-from pyg_models import MODELS, PointNet2Segmenter
+from pyg_models import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Batch
-from torch_geometric.nn import fps
 from tuned import WAYS, Way, points, portrait, tiny_base
 
-from pyg_peft import BitFitConfig, LoRAConfig, PeftModel, PointPEFTConfig, get_peft_model
+from pyg_peft import LoRAConfig, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.geometry import enable_pyg_ops
 from pyg_peft.testing import randomize_
 from pyg_peft.tuners import Component, MethodConfig, Site, TrainedTensors
@@ -75,9 +74,7 @@ def check(job: Job, repeats: int, resting: tuple[int, ...] = (2, 5)) -> None:
 
 
 def on_tokens(way: Way) -> Job:
-    calls = [
-        partial(_call_named, points((5 + i, 3, 0, 9), seed=i)) for i in range(THREADS)
-    ]
+    calls = [partial(_call_named, points((5 + i, 3, 0, 9), seed=i)) for i in range(THREADS)]
     return Job(way.awake(), calls)
 
 
@@ -89,9 +86,7 @@ def on_graphs(name: str, *, has_bank: bool) -> Job:
     calls = []
     for seed in range(THREADS):
         clouds = ragged(seed)
-        calls.append(
-            lambda model, c=clouds: model(c.x, c.pos, c.batch, batch_size=c.batch_size)
-        )
+        calls.append(lambda model, c=clouds: model(c.x, c.pos, c.batch, batch_size=c.batch_size))
     return Job(PLACED[name].awake(has_bank=has_bank), calls)
 
 
@@ -206,7 +201,9 @@ def gated(swaps: bool) -> tuple[PeftModel, _Events]:
     return model, gate.gates
 
 
-def in_thread(run: Callable[[], Any], name: str | None = None) -> tuple[threading.Thread, list[Any]]:
+def in_thread(
+    run: Callable[[], Any], name: str | None = None
+) -> tuple[threading.Thread, list[Any]]:
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(run()), name=name, daemon=True)
     thread.start()
