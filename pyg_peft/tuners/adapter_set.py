@@ -267,10 +267,8 @@ def _remedy(config: MethodConfig) -> str:
     """How a module is left out, by the settings that this method has."""
     if hasattr(config, "exclude_modules"):
         return "name it in 'exclude_modules'"
-    names = [
-        name for name in ("target_modules", "head", "modules_to_save") if hasattr(config, name)
-    ]
-    return f"leave it out of {' and '.join(map(repr, names))}"
+    settings = ("target_modules", "head", "modules_to_save")
+    return f"leave it out of {' and '.join(repr(n) for n in settings if hasattr(config, n))}"
 
 
 __all__ = ["AdapterSet"]

@@ -84,7 +84,7 @@ class GraphPrompts(Component):
 
     @property
     def held(self) -> list[tuple[Args, Kwargs]]:
-        """This thread's calls as they came, of which the geometry after the layer is read."""
+        """The calls of this thread as they came, of which the geometry after the layer is read."""
         return self._notes.here()
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
