@@ -1,6 +1,7 @@
 """A base model with adapters: attach, switch, disable, delete, merge, save, load."""
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ from .tuners.calls import by_name
 from .tuners.dry_run import initialize, measure_widths, try_out
 from .tuners.graph_geometry import Names
 from .tuners.loading import fill, load_adapter
+from .tuners.placement import site_tensors
 from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
 
@@ -148,6 +150,7 @@ class PeftModel(nn.Module):
                 case.
         """
         self._adapters.check_new(adapter_name, config)
+        _check_bank(memory_bank)
         config.check_bank(self.base, memory_bank)
         with self.disable_adapter():
             widths = measure_widths(self.base, example)
@@ -298,6 +301,8 @@ class PeftModel(nn.Module):
     @_changes
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what the active adapter owns; everything frozen stays in eval mode."""
+        if not isinstance(mode, bool):
+            raise TypeError(f"Expected 'mode' to be bool (got {mode!r})")
         self.training = mode
         self.memory_banks.train(False)
         self._adapters.train(mode)
@@ -335,7 +340,12 @@ class PeftModel(nn.Module):
             preprocessing: JSON-able values that say how clouds were prepared: points,
                 normalisation, axes.
         """
-        name = adapter_name or self.active_adapter
+        _check_folder(folder)
+        if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names or ()):
+            raise TypeError(f"Expected 'class_names' to be a list of text (got {class_names!r})")
+        if preprocessing is not None and not isinstance(preprocessing, Mapping):
+            raise TypeError(f"Expected 'preprocessing' to be a mapping (got {preprocessing!r})")
+        name = self.active_adapter if adapter_name is None else adapter_name
         if name is None:
             raise ValueError("Expected 'adapter_name' to be given when none is active (got None)")
         sites = self._adapters.sites(name)
@@ -390,6 +400,13 @@ class PeftModel(nn.Module):
         configs: Sequence[type[MethodConfig]] = (),
     ) -> None:
         """Add a saved adapter and make it active; see :meth:`from_pretrained` for the rest."""
+        _check_folder(folder)
+        _check_bank(memory_bank)
+        for config in configs:
+            if not isinstance(config, type) or not issubclass(config, MethodConfig):
+                raise TypeError(
+                    f"Expected 'configs' to hold subclasses of MethodConfig (got {config!r})"
+                )
         self._adapters.check_name(adapter_name)
         methods = {**METHODS, **{config.method: config for config in configs}}
         config, sites, bank = load_adapter(folder, self.base, methods, memory_bank)
@@ -404,10 +421,13 @@ class PeftModel(nn.Module):
 
         Raises:
             CheckpointError: If a key or a shape does not fit; nothing is loaded then.
+            TypeError: If something else than a tensor, or one of another kind, is among them.
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to load tensors into (got none)")
-        fill(self._adapters.sites(self.active_adapter), tensors, "tensors")
+        sites = self._adapters.sites(self.active_adapter)
+        _check_tensors(tensors, site_tensors(sites))
+        fill(sites, tensors, "tensors")
 
     # ---- private ----------------------------------------------------------------------------
 
@@ -419,6 +439,35 @@ class PeftModel(nn.Module):
     def _bank(self, name: str | None) -> MemoryBank | None:
         bank = self.memory_banks[name] if name is not None and name in self.memory_banks else None
         return bank if isinstance(bank, MemoryBank) else None
+
+
+def _check_bank(bank: object) -> None:
+    if bank is not None and not isinstance(bank, MemoryBank):
+        raise TypeError(
+            f"Expected 'memory_bank' to be a MemoryBank (got {type(bank).__name__}): fill one with "
+            "MemoryBank.from_loader, or read it with MemoryBank.load"
+        )
+
+
+def _check_folder(folder: object) -> None:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"Expected 'folder' to be a path (got {folder!r})")
+
+
+def _check_tensors(tensors: object, expected: Mapping[str, Tensor]) -> None:
+    """Raise unless each is a dense tensor with values, floating-point where that is expected."""
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"Expected 'tensors' to map keys to tensors (got {type(tensors).__name__})")
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"Expected {key!r} to be a tensor (got {type(tensor).__name__})")
+        if tensor.layout != torch.strided or tensor.is_meta:
+            got = "meta" if tensor.is_meta else str(tensor.layout)
+            raise TypeError(f"Expected {key!r} to be a dense tensor with values (got {got})")
+        if key in expected and tensor.is_floating_point() != expected[key].is_floating_point():
+            raise TypeError(
+                f"Expected {key!r} to be of a type like {expected[key].dtype} (got {tensor.dtype})"
+            )
 
 
 __all__ = ["PeftModel", "get_peft_model"]

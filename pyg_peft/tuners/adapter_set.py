@@ -28,9 +28,14 @@ class AdapterSet:
 
     Raises:
         PlacementError: If ``base`` carries adapters already, or waits for its first input.
+        TypeError: If it is no module.
     """
 
     def __init__(self, base: nn.Module) -> None:
+        if not isinstance(base, nn.Module):
+            raise TypeError(
+                f"Expected 'base' to be a torch.nn.Module, such as PointMAE(40) (got {base!r})"
+            )
         if slots(base):
             raise PlacementError(
                 "Expected a model without adapters (got one that carries some): "
@@ -62,6 +67,7 @@ class AdapterSet:
 
     def check_name(self, name: str) -> None:
         """Raise unless ``name`` is free and can name a module."""
+        _check_text(name)
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
             raise ValueError(
                 "Expected 'adapter_name' to be of letters, digits, '_' and '-', and no attribute "
@@ -85,6 +91,7 @@ class AdapterSet:
         Raises:
             ValueError: If there is none of this name; those that exist are listed.
         """
+        _check_text(name)
         if name not in self._sites:
             known = ", ".join(self._sites) or "none"
             raise ValueError(f"Expected 'adapter_name' to be one of {known} (got {name!r})")
@@ -261,6 +268,11 @@ class AdapterSet:
                 f"{_remedy(self.configs[self.active])}"
             )
         self._verified.add(self.active)
+
+
+def _check_text(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"Expected 'adapter_name' to be text (got {name!r})")
 
 
 def _remedy(config: MethodConfig) -> str:

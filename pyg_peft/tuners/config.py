@@ -73,15 +73,22 @@ class MethodConfig:
         check_types(self)
         for name in ("modules_to_save", "target_modules", "exclude_modules"):
             targets = getattr(self, name, None)
-            if targets is None and name != "modules_to_save":
+            if targets is None and self._may_be_none(name):
                 continue
             if isinstance(targets, (str, type)) or not isinstance(targets, Iterable):
                 raise TypeError(f"Expected '{name}' to be a tuple of targets (got {targets!r})")
             targets = tuple(targets)
             check_targets(targets, argument=name)
+            if name == "target_modules" and not targets:
+                raise ValueError(f"Expected '{name}' to hold at least one target (got none)")
             object.__setattr__(self, name, targets)
         if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
+
+    def _may_be_none(self, name: str) -> bool:
+        """Whether a setting has a default of ``None``, or is not one of this method."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}.get(name)
+        return default is None
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         """Make the components and say where each sits; changes nothing of ``base``.

@@ -19,7 +19,7 @@ class FullFineTuningConfig(MethodConfig):
     | --- | --- | --- |
     | every module with tensors | own copy of parameters and buffers | all |
 
-    Identity at init, and of ``exclude_modules`` nothing is trained. The base stays as it was, so that it can be compared, switched back to and
+    Identity at init. The base stays as it was, so that it can be compared, switched back to and
     shared with other adapters; that costs one more copy of the weights in memory. Dropout,
     drop-path and batch norms train as in the backbone itself.
 

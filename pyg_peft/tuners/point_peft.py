@@ -8,6 +8,7 @@ from torch import nn
 
 from ..nn import MemoryBank
 from ..trainable import Target, match_modules
+from .checks import check_names, check_positive, check_widths
 from .config import MethodConfig, Site
 from .dry_run import Widths
 from .graph_geometry import Names
@@ -170,6 +171,24 @@ class PointPEFTConfig(MethodConfig):
             raise ValueError(
                 f"Expected 'prompt_depth' to be non-negative (got {self.prompt_depth})"
             )
+        check_positive(
+            self,
+            "bottleneck_channels",
+            "prompt_bottleneck_channels",
+            "attention_channels",
+            "attention_heads",
+            "k",
+            "num_interp",
+            "bank_channels",
+        )
+        if self.attention_channels % self.attention_heads:
+            raise ValueError(
+                f"Expected 'attention_heads' to divide attention_channels "
+                f"{self.attention_channels} (got {self.attention_heads})"
+            )
+        check_widths(self, "channels", "in_channels")
+        check_names(self, "pos_name", dotted=True)
+        check_names(self, "batch_name", "edge_index_name")
         if not 0.0 < self.ratio <= 1.0:
             raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {self.ratio})")
 

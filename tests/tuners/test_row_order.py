@@ -1,4 +1,4 @@
-"""A layer whose rows are sorted inside the model is not adapted on the positions of other points."""
+"""A layer is not adapted on the positions of other points, where a model sorts its rows."""
 
 from typing import Any
 
