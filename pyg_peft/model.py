@@ -89,6 +89,9 @@ class PeftModel(nn.Module):
     own tensors never change: what an adapter trains of them is its own copy, which stands in their
     place during the forward.
 
+    Several threads may call a model in eval mode, each as if alone. Methods that change the model
+    wait for their calls; what an adapter owns of the base is run by one thread at a time.
+
     In DDP or FSDP, choose the adapter before wrapping: which tensors are synchronised is fixed
     then.
 
@@ -177,7 +180,11 @@ class PeftModel(nn.Module):
         self.train(self.training)
 
     def disable_adapter(self) -> AbstractContextManager[None]:
-        """Within the context the base runs alone, bit for bit as it was. Contexts may be nested."""
+        """Within the context the base runs alone, in this thread: bit for bit as a frozen base.
+
+        Contexts may be nested. A base that is not frozen may differ in the last bit, since PyTorch
+        may choose another kernel where parameters ask for gradients.
+        """
         return self._adapters.paused()
 
     @_changes

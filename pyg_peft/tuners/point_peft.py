@@ -130,8 +130,9 @@ class PointPEFTConfig(MethodConfig):
             call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
             call and, for what that lacks, the nearest one around it.
         pos_name: What the model calls positions in its calls; ``"graph.pos"`` is an attribute of
-            the parameter ``graph``. A parameter ``data`` is looked into anyway, and the usual names
-            are read besides, for layers of PyG.
+            the parameter ``graph``. A parameter ``data`` or ``graph`` is looked into anyway, as is
+            a ``batch`` that the model is called with alone; the usual names are read besides, for
+            layers of PyG.
         batch_name: What it calls cloud ids.
         edge_index_name: What it calls edges.
     """
