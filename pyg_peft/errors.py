@@ -5,6 +5,7 @@ A user's mistake is a built-in ``ValueError`` or ``TypeError`` that reads
 kind.
 """
 
+import difflib
 import math
 import numbers
 import operator
@@ -392,6 +393,23 @@ def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
             f"Expected '{name}' to be of dtype {like.dtype}, as the module's weights are "
             f"(got {x.dtype}); cast either with .to()"
         )
+
+
+def nearest_paths(target: str, paths: Sequence[str]) -> str:
+    """The paths that are most like one that does not exist, for a message, and the last of all,
+    which in most models is the output layer.
+
+    Example:
+        >>> nearest_paths("lim", ["lin", "norm", "blocks", "head"])
+        'lin, head'
+        >>> nearest_paths("classifier", ["a", "b", "c", "d", "e", "f", "head"])
+        'a, b, c, d, e, head'
+    """
+    last = target.rpartition(".")[2]
+    near = difflib.get_close_matches(target, paths, n=4, cutoff=0.4)
+    ends = [path for path in paths if path.rpartition(".")[2] == last]
+    likely = [*ends[:2], *near] or paths[:5]
+    return ", ".join(dict.fromkeys([*likely, *paths[-1:]])) or "none"
 
 
 __all__ = [

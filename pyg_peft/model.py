@@ -1,9 +1,11 @@
 """A base model with adapters: attach, switch, disable, delete, merge, save, load."""
 
-from collections.abc import Mapping, Sequence
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +18,27 @@ from .tuners.calls import by_name
 from .tuners.dry_run import initialize, measure_widths, try_out
 from .tuners.graph_geometry import Names
 from .tuners.loading import fill, load_adapter
+from .tuners.placement import site_tensors
 from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _changes(
+    method: Callable[Concatenate["PeftModel", _P], _R],
+) -> Callable[Concatenate["PeftModel", _P], _R]:
+    """Let a method wait until no other thread calls the model, and calls wait until it is done."""
+
+    @functools.wraps(method)
+    def alone(self: "PeftModel", *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if torch.compiler.is_compiling():
+            return method(self, *args, **kwargs)
+        with self._adapters.changing():
+            return method(self, *args, **kwargs)
+
+    return alone
 
 
 def get_peft_model(
@@ -68,6 +89,9 @@ class PeftModel(nn.Module):
     own tensors never change: what an adapter trains of them is its own copy, which stands in their
     place during the forward.
 
+    Several threads may call a model in eval mode, each as if alone. Methods that change the model
+    wait for their calls; what an adapter owns of the base is run by one thread at a time.
+
     In DDP or FSDP, choose the adapter before wrapping: which tensors are synchronised is fixed
     then.
 
@@ -106,6 +130,7 @@ class PeftModel(nn.Module):
         """The active adapter's memory bank, if it has one."""
         return self._bank(self._adapters.active)
 
+    @_changes
     def add_adapter(
         self,
         adapter_name: str,
@@ -128,6 +153,7 @@ class PeftModel(nn.Module):
                 case.
         """
         self._adapters.check_new(adapter_name, config)
+        _check_bank(memory_bank)
         config.check_bank(self.base, memory_bank)
         with self.disable_adapter():
             widths = measure_widths(self.base, example)
@@ -140,21 +166,28 @@ class PeftModel(nn.Module):
         self.set_adapter(adapter_name)
         try:
             try_out(self, example)
+            config.check_example(self, self.base, sites, example)
         except BaseException:
             self._remove(adapter_name)
             if before is not None:
                 self.set_adapter(before)
             raise
 
+    @_changes
     def set_adapter(self, adapter_name: str) -> None:
         """Make an adapter the active one: it runs, and it is what trains."""
         self._adapters.activate(adapter_name)
         self.train(self.training)
 
     def disable_adapter(self) -> AbstractContextManager[None]:
-        """Within the context the base runs alone, bit for bit as it was. Contexts may be nested."""
+        """Within the context the base runs alone, in this thread: bit for bit as a frozen base.
+
+        Contexts may be nested. A base that is not frozen may differ in the last bit, since PyTorch
+        may choose another kernel where parameters ask for gradients.
+        """
         return self._adapters.paused()
 
+    @_changes
     def delete_adapter(self, adapter_name: str) -> None:
         """Remove an adapter that is not active.
 
@@ -169,11 +202,13 @@ class PeftModel(nn.Module):
             )
         self._remove(adapter_name)
 
+    @_changes
     def unload(self) -> nn.Module:
         """Take all adapters off and give the base back as it came."""
         self.memory_banks.clear()
         return self._adapters.clear()
 
+    @_changes
     def merge_and_unload(self) -> nn.Module:
         """Fold the active adapter into the base's weights, then :meth:`unload`.
 
@@ -206,9 +241,23 @@ class PeftModel(nn.Module):
                 so that a sample does not retrieve itself.
             **kwargs: As the base's.
         """
+        if torch.compiler.is_compiling():
+            return self._answer(args, kwargs, query, sample_id)
+        with self._adapters.calling():
+            output = self._answer(args, kwargs, query, sample_id)
+            self._adapters.verify()
+            return output
+
+    def _answer(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        query: Tensor | None,
+        sample_id: Tensor | None,
+    ) -> Any:
         bank = self.memory_bank
         if bank is None and query is None and kwargs.get("tokens") is None:
-            return self._run(args, kwargs)
+            return self.base(*args, **kwargs)
         call = dict(by_name(self.base, args, kwargs))
         if call.get("tokens") is not None and self._adapters.adapts("patch_embed"):
             raise ValueError(
@@ -228,19 +277,8 @@ class PeftModel(nn.Module):
             )
         elif query is not None:
             raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
-        return self._run((), call)
+        return self.base(**call)
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            output = self.base(*args, **kwargs)
-        except BaseException:
-            self._adapters.release()
-            raise
-        if not torch.compiler.is_compiling():
-            self._adapters.verify()
-        return output
-
-    @torch.no_grad()
     def precompute(self, **call: Any) -> dict[str, Any]:
         """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
         asked; ``query`` alone if the bank names a module.
@@ -252,6 +290,13 @@ class PeftModel(nn.Module):
             **call: The base's arguments; ``patches`` and ``tokens`` are taken over if they are
                 there.
         """
+        if torch.compiler.is_compiling():
+            return self._precompute(call)
+        with self._adapters.calling():
+            return self._precompute(call)
+
+    @torch.no_grad()
+    def _precompute(self, call: dict[str, Any]) -> dict[str, Any]:
         bank, kept = self.memory_bank, not self._adapters.adapts("patch_embed")
         config: Any = self._adapters.configs.get(self._adapters.active or "")
         with self.disable_adapter():
@@ -260,8 +305,11 @@ class PeftModel(nn.Module):
                 return {"query": module_query(self.base, call, bank.source, names)}
             return frozen_part(self.base, call, keep_tokens=kept, make_query=bank is not None)
 
+    @_changes
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what the active adapter owns; everything frozen stays in eval mode."""
+        if not isinstance(mode, bool):
+            raise TypeError(f"Expected 'mode' to be bool (got {mode!r})")
         self.training = mode
         self.memory_banks.train(False)
         self._adapters.train(mode)
@@ -280,6 +328,7 @@ class PeftModel(nn.Module):
         """Print the counts, with and without the head, and what is frozen."""
         print(self.count_parameters())  # noqa: T201, the name says so
 
+    @_changes
     def save_pretrained(
         self,
         folder: str | Path,
@@ -298,7 +347,12 @@ class PeftModel(nn.Module):
             preprocessing: JSON-able values that say how clouds were prepared: points,
                 normalisation, axes.
         """
-        name = adapter_name or self.active_adapter
+        _check_folder(folder)
+        if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names or ()):
+            raise TypeError(f"Expected 'class_names' to be a list of text (got {class_names!r})")
+        if preprocessing is not None and not isinstance(preprocessing, Mapping):
+            raise TypeError(f"Expected 'preprocessing' to be a mapping (got {preprocessing!r})")
+        name = self.active_adapter if adapter_name is None else adapter_name
         if name is None:
             raise ValueError("Expected 'adapter_name' to be given when none is active (got None)")
         sites = self._adapters.sites(name)
@@ -343,6 +397,7 @@ class PeftModel(nn.Module):
             raise
         return model.eval()
 
+    @_changes
     def load_adapter(
         self,
         folder: str | Path,
@@ -352,6 +407,13 @@ class PeftModel(nn.Module):
         configs: Sequence[type[MethodConfig]] = (),
     ) -> None:
         """Add a saved adapter and make it active; see :meth:`from_pretrained` for the rest."""
+        _check_folder(folder)
+        _check_bank(memory_bank)
+        for config in configs:
+            if not isinstance(config, type) or not issubclass(config, MethodConfig):
+                raise TypeError(
+                    f"Expected 'configs' to hold subclasses of MethodConfig (got {config!r})"
+                )
         self._adapters.check_name(adapter_name)
         methods = {**METHODS, **{config.method: config for config in configs}}
         config, sites, bank = load_adapter(folder, self.base, methods, memory_bank)
@@ -360,15 +422,19 @@ class PeftModel(nn.Module):
             self.memory_banks[adapter_name] = bank.to(next(self.base.parameters()).device)
         self.set_adapter(adapter_name)
 
+    @_changes
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Fill the active adapter with tensors under the keys of its file.
 
         Raises:
             CheckpointError: If a key or a shape does not fit; nothing is loaded then.
+            TypeError: If something else than a tensor, or one of another kind, is among them.
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to load tensors into (got none)")
-        fill(self._adapters.sites(self.active_adapter), tensors, "tensors")
+        sites = self._adapters.sites(self.active_adapter)
+        _check_tensors(tensors, site_tensors(sites))
+        fill(sites, tensors, "tensors")
 
     # ---- private ----------------------------------------------------------------------------
 
@@ -380,6 +446,35 @@ class PeftModel(nn.Module):
     def _bank(self, name: str | None) -> MemoryBank | None:
         bank = self.memory_banks[name] if name is not None and name in self.memory_banks else None
         return bank if isinstance(bank, MemoryBank) else None
+
+
+def _check_bank(bank: object) -> None:
+    if bank is not None and not isinstance(bank, MemoryBank):
+        raise TypeError(
+            f"Expected 'memory_bank' to be a MemoryBank (got {type(bank).__name__}): fill one with "
+            "MemoryBank.from_loader, or read it with MemoryBank.load"
+        )
+
+
+def _check_folder(folder: object) -> None:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"Expected 'folder' to be a path (got {folder!r})")
+
+
+def _check_tensors(tensors: object, expected: Mapping[str, Tensor]) -> None:
+    """Raise unless each is a dense tensor with values, floating-point where that is expected."""
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"Expected 'tensors' to map keys to tensors (got {type(tensors).__name__})")
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"Expected {key!r} to be a tensor (got {type(tensor).__name__})")
+        if tensor.layout != torch.strided or tensor.is_meta:
+            got = "meta" if tensor.is_meta else str(tensor.layout)
+            raise TypeError(f"Expected {key!r} to be a dense tensor with values (got {got})")
+        if key in expected and tensor.is_floating_point() != expected[key].is_floating_point():
+            raise TypeError(
+                f"Expected {key!r} to be of a type like {expected[key].dtype} (got {tensor.dtype})"
+            )
 
 
 __all__ = ["PeftModel", "get_peft_model"]

@@ -5,7 +5,6 @@ parameters by ``requires_grad``. Everything else in the library that needs a set
 here.
 """
 
-import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
@@ -14,7 +13,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from .errors import PlacementError
+from .errors import PlacementError, nearest_paths
 
 Target: TypeAlias = str | type[nn.Module]
 
@@ -228,8 +227,10 @@ def _nothing_matched(argument: str, target: Target, modules: dict[str, nn.Module
         got = f"got {target.__name__}; the model holds {', '.join(classes)}"
     else:
         paths = [path for path in modules if path]
-        near = difflib.get_close_matches(target, paths, n=5, cutoff=0.4) or paths[:5]
-        got = f"got {target!r}; nearest paths: {', '.join(near) or 'none'}"
+        got = f"got {target!r}; nearest paths: {nearest_paths(target, paths)}"
+        suffix = f"**.{target}"
+        if any(_glob(_segments(path), _segments(suffix)) for path in paths):
+            got += f"; {suffix!r} matches at any depth"
     return f"Expected '{argument}' to match at least one module each ({got})"
 
 

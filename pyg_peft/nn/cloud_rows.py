@@ -1,7 +1,7 @@
 """One row a cloud from inside any model: what a module returns, pooled."""
 
-import difflib
 import fnmatch
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
+
+from pyg_peft.errors import nearest_paths
 
 _POOLS = ("max", "mean", None)
 
@@ -48,10 +50,9 @@ class CloudRows:
             return cls(found[0], pool)
         if found:
             raise ValueError(f"Expected 'module' to name one module (got {', '.join(found)})")
-        near = difflib.get_close_matches(module, paths, n=5, cutoff=0.4) or paths[:5]
         raise ValueError(
             f"Expected 'module' to name a module of {type(model).__name__} (got {module!r}; "
-            f"nearest paths: {', '.join(near) or 'none'})"
+            f"nearest paths: {nearest_paths(module, paths)})"
         )
 
     def read(
@@ -68,9 +69,12 @@ class CloudRows:
         Shapes: batch ``(N,)``; output ``(B, C)``.
         """
         outputs: list[Any] = []
+        caller = threading.get_ident()
 
         def note(module: nn.Module, args: Any, output: Any) -> None:
-            outputs.append(output)
+            # Other threads may be calling the same module.
+            if threading.get_ident() == caller:
+                outputs.append(output)
 
         handle = model.get_submodule(self.module).register_forward_hook(note)
         try:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..nn import Bottleneck
 from ..trainable import Target, match_modules
+from .checks import check_dropout, check_positive, check_widths
 from .config import MethodConfig, Site
 from .layers import MEASURE, check_bottleneck, output_channels
 from .slot import Args, Kwargs, OutputAdapter, check_site, features_of
@@ -80,10 +81,9 @@ class AdapterConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bottleneck_channels < 1:
-            raise ValueError(
-                f"Expected 'bottleneck_channels' to be positive (got {self.bottleneck_channels})"
-            )
+        check_positive(self, "bottleneck_channels")
+        check_dropout(self)
+        check_widths(self, "channels")
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         layers = match_modules(base, self.target_modules)

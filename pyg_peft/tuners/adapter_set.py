@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -12,6 +13,7 @@ from .config import MethodConfig, Site
 from .merging import check_merge
 from .placement import match_base, place, remove, site_tensors, slots
 from .slot import Slot
+from .turns import Turns
 
 
 class AdapterSet:
@@ -22,13 +24,18 @@ class AdapterSet:
 
     Attributes:
         configs: Configuration by adapter name, in the order of adding.
-        active: Name of the adapter that runs, or ``None``.
+        turns: What the threads that call the model share.
 
     Raises:
         PlacementError: If ``base`` carries adapters already, or waits for its first input.
+        TypeError: If it is no module.
     """
 
     def __init__(self, base: nn.Module) -> None:
+        if not isinstance(base, nn.Module):
+            raise TypeError(
+                f"Expected 'base' to be a torch.nn.Module, such as PointMAE(40) (got {base!r})"
+            )
         if slots(base):
             raise PlacementError(
                 "Expected a model without adapters (got one that carries some): "
@@ -42,8 +49,8 @@ class AdapterSet:
             )
         self.base = base
         self.configs: dict[str, MethodConfig] = {}
-        self.active: str | None = None
-        self._resting: str | None = None
+        self.turns = Turns()
+        self._chosen: str | None = None
         self._mode = base.training
         self._sites: dict[str, list[Site]] = {}
         self._owners: dict[str, list[nn.Module]] = {}
@@ -53,8 +60,14 @@ class AdapterSet:
         self._requires_grad = {name: p.requires_grad for name, p in base.named_parameters()}
         base.requires_grad_(False)
 
+    @property
+    def active(self) -> str | None:
+        """Name of the adapter that runs, or ``None``, as also where adapters rest."""
+        return None if self.turns.rests else self._chosen
+
     def check_name(self, name: str) -> None:
         """Raise unless ``name`` is free and can name a module."""
+        _check_text(name)
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
             raise ValueError(
                 "Expected 'adapter_name' to be of letters, digits, '_' and '-', and no attribute "
@@ -78,6 +91,7 @@ class AdapterSet:
         Raises:
             ValueError: If there is none of this name; those that exist are listed.
         """
+        _check_text(name)
         if name not in self._sites:
             known = ", ".join(self._sites) or "none"
             raise ValueError(f"Expected 'adapter_name' to be one of {known} (got {name!r})")
@@ -93,7 +107,7 @@ class AdapterSet:
         match_base(self.base, sites)
         owners = config.trained_modules(self.base)
         owners |= {s.path: self.base.get_submodule(s.path) for s in sites if s.trains_buffers}
-        place(self.base, name, sites)
+        place(self.base, name, sites, self.turns)
         self.configs[name] = config
         self._sites[name] = sites
         self._owners[name] = list(owners.values())
@@ -103,35 +117,60 @@ class AdapterSet:
         """Let one adapter run and train, and no other."""
         self._refuse_while_paused()
         self.sites(name)
-        self.active = name
+        self._chosen = name
         for other in self._sites:
             for tensor in self.tensors(other).values():
                 if isinstance(tensor, nn.Parameter):
                     tensor.requires_grad_(other == name)
         for slot in self._slots:
-            slot.active = name
+            slot.activate(name)
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Within the context the base runs alone, in eval mode. Contexts may be nested."""
+        """Within the context the base runs alone in this thread, in eval mode. Contexts may be
+        nested.
+        """
         if self.active is None:
             yield
             return
-        self._resting, self.active = self.active, None
-        # What the adapter owns may be in training mode, where the base's statistics would move.
-        owners = self._owners[self._resting]
-        for module in owners:
-            module.training = False
-        for slot in self._slots:
-            slot.active = None
+        if not torch.compiler.is_compiling():
+            self.forget_interrupted()
+        rest = self.turns.rest()
+        self._set_owners()
         try:
             yield
+        except BaseException:
+            if not self.turns.is_calling:
+                self.release()
+            raise
         finally:
-            self.active, self._resting = self._resting, None
-            for module in owners:
-                module.training = self._mode
-            for slot in self._slots:
-                slot.active = self.active
+            self.turns.wake(rest)
+            self._set_owners()
+
+    def _set_owners(self) -> None:
+        """Set the mode of what the adapter owns: eval mode while it rests in any thread."""
+        # In training mode the statistics of the base would move.
+        if self._mode and self._chosen is not None:
+            for module in self._owners[self._chosen]:
+                module.training = not self.turns.rests_somewhere
+
+    @contextmanager
+    def calling(self) -> Generator[None]:
+        """Within the context no other thread changes the adapters; an exception leaves the base
+        with its own tensors.
+        """
+        with self.turns.calling() as outermost:
+            if outermost:
+                self.forget_interrupted()
+            try:
+                yield
+            except BaseException:
+                self.release()
+                raise
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Within the context no other thread calls the model or changes its adapters."""
+        return self.turns.changing()
 
     def remove(self, name: str) -> None:
         """Take an adapter off, and its slots where no other adapter uses them."""
@@ -141,8 +180,8 @@ class AdapterSet:
         del self._sites[name], self._owners[name], self.configs[name]
         self._slots = list(slots(self.base).values())
         self._verified.discard(name)
-        if self.active == name:
-            self.active = None
+        if self._chosen == name:
+            self._chosen = None
 
     def clear(self) -> nn.Module:
         """Take all adapters off and give the base back as it came, its modes included."""
@@ -173,18 +212,27 @@ class AdapterSet:
         """Set the mode of what the active adapter owns; everything frozen goes to eval mode."""
         self._mode = mode
         self.base.train(False)
-        name = self.active or self._resting
+        name = self._chosen
         if mode and name is not None:
             for site in self._sites[name]:
                 site.component.train()
-            for module in self._owners[name]:
-                module.training = self._resting is None
+            self._set_owners()
 
     def release(self) -> None:
-        """Put the base's own tensors back after an interrupt, on which hooks do not run."""
+        """Drop what this thread's calls have left, such as after an interrupt, on which hooks do
+        not run: notes, and tensors in the places of the base's.
+        """
+        is_mine = self.turns.is_mine
         for sites in self._sites.values():
             for site in sites:
-                site.component.release(self.base.get_submodule(site.path))
+                if is_mine or not site.component.takes_turns:
+                    site.component.abandon(self.base.get_submodule(site.path))
+        self.turns.drop()
+
+    def forget_interrupted(self) -> None:
+        """Drop what an interrupted call of the base itself has left: this thread calls anew."""
+        if self.turns.is_mine:
+            self.release()
 
     def adapts(self, path: str) -> bool:
         """Whether the active adapter sits at a module or below it."""
@@ -192,10 +240,10 @@ class AdapterSet:
         return any(f"{site.path}.".startswith(f"{path}.") for site in sites)
 
     def _refuse_while_paused(self) -> None:
-        if self._resting is not None:
+        if self.turns.rests_somewhere:
             raise ValueError(
                 "Expected adapters to stay as they are within 'disable_adapter' "
-                f"(got a change while {self._resting!r} rests)"
+                f"(got a change while {self._chosen!r} rests)"
             )
 
     def verify(self) -> None:
@@ -216,10 +264,23 @@ class AdapterSet:
         if silent:
             raise PlacementError(
                 "Expected every adapted module to be called in a forward (got no call of "
-                f"{', '.join(silent)}): each is only read by its parent, or is never used; choose "
-                "other targets, or name it in 'exclude_modules' where the method has them"
+                f"{', '.join(silent)}): each is only read by its parent, or is never used; "
+                f"{_remedy(self.configs[self.active])}"
             )
         self._verified.add(self.active)
+
+
+def _check_text(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"Expected 'adapter_name' to be text (got {name!r})")
+
+
+def _remedy(config: MethodConfig) -> str:
+    """How a module is left out, by the settings that this method has."""
+    if hasattr(config, "exclude_modules"):
+        return "name it in 'exclude_modules'"
+    settings = ("target_modules", "head", "modules_to_save")
+    return f"leave it out of {' and '.join(repr(n) for n in settings if hasattr(config, n))}"
 
 
 __all__ = ["AdapterSet"]

@@ -8,7 +8,7 @@ same for all. Third parties write their own the same way and hand the class to
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -73,15 +73,22 @@ class MethodConfig:
         check_types(self)
         for name in ("modules_to_save", "target_modules", "exclude_modules"):
             targets = getattr(self, name, None)
-            if targets is None and name != "modules_to_save":
+            if targets is None and self._may_be_none(name):
                 continue
             if isinstance(targets, (str, type)) or not isinstance(targets, Iterable):
                 raise TypeError(f"Expected '{name}' to be a tuple of targets (got {targets!r})")
             targets = tuple(targets)
             check_targets(targets, argument=name)
+            if name == "target_modules" and not targets:
+                raise ValueError(f"Expected '{name}' to hold at least one target (got none)")
             object.__setattr__(self, name, targets)
         if self.num_classes is not None and self.num_classes < 1:
             raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
+
+    def _may_be_none(self, name: str) -> bool:
+        """Whether a setting has a default of ``None``, or is not one of this method."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}.get(name)
+        return default is None
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         """Make the components and say where each sits; changes nothing of ``base``.
@@ -136,6 +143,18 @@ class MethodConfig:
         """Raise unless the method can use this bank on this base."""
         if bank is not None and not self.takes_memory_bank:
             raise ValueError(f"Expected no 'memory_bank' for the method {self.method} (got one)")
+
+    def check_example(
+        self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
+    ) -> None:
+        """Raise if a dry run with ``example`` shows that the method does not fit this model.
+
+        Args:
+            model: The base with its adapters.
+            base: The model that ``example`` is for.
+            sites: Of the adapter.
+            example: An input, or ``None``.
+        """
 
     def resolve(
         self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None

@@ -26,7 +26,7 @@ class Widths(NamedTuple):
     outputs: dict[str, int]
 
 
-def _call(model: nn.Module, example: Any) -> Any:
+def call_on_example(model: nn.Module, example: Any) -> Any:
     """Call ``model`` on a tuple of arguments, a mapping of named ones, or one argument."""
     if isinstance(example, Mapping):
         return model(**example)
@@ -35,7 +35,7 @@ def _call(model: nn.Module, example: Any) -> Any:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Generator[None]:
+def undisturbed(model: nn.Module) -> Generator[None]:
     """Within the context the model is in eval mode without gradients; afterwards modes and random
     state are what they were.
     """
@@ -52,9 +52,13 @@ def _undisturbed(model: nn.Module) -> Generator[None]:
 
 def initialize(base: nn.Module, example: Any) -> None:
     """Run ``base`` once if layers of it wait for their first input, and there is an example."""
+    if not isinstance(base, nn.Module):
+        raise TypeError(
+            f"Expected 'base' to be a torch.nn.Module, such as PointMAE(40) (got {base!r})"
+        )
     if example is not None and any(is_lazy(p) for p in base.parameters()):
-        with _undisturbed(base):
-            _call(base, example)
+        with undisturbed(base):
+            call_on_example(base, example)
 
 
 def measure_widths(base: nn.Module, example: Any) -> Widths | None:
@@ -80,8 +84,8 @@ def measure_widths(base: nn.Module, example: Any) -> Widths | None:
         for path, module in base.named_modules()
     ]
     try:
-        with _undisturbed(base):
-            _call(base, example)
+        with undisturbed(base):
+            call_on_example(base, example)
     finally:
         for handle in handles:
             handle.remove()
@@ -94,10 +98,17 @@ def try_out(model: nn.Module, example: Any) -> None:
         return
     training = model.training
     try:
-        with _undisturbed(model):
-            _call(model, example)
+        with undisturbed(model):
+            call_on_example(model, example)
     finally:
         model.train(training)
 
 
-__all__ = ["Widths", "initialize", "measure_widths", "try_out"]
+__all__ = [
+    "Widths",
+    "call_on_example",
+    "initialize",
+    "measure_widths",
+    "try_out",
+    "undisturbed",
+]

@@ -5,7 +5,10 @@ from typing import ClassVar
 
 from torch import nn
 
+from ..errors import PlacementError
+from ..trainable import Target
 from .config import MethodConfig, Site
+from .layers import below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +22,41 @@ class FullFineTuningConfig(MethodConfig):
     Identity at init. The base stays as it was, so that it can be compared, switched back to and
     shared with other adapters; that costs one more copy of the weights in memory. Dropout,
     drop-path and batch norms train as in the backbone itself.
+
+    Args:
+        exclude_modules: Paths, globs, ``re:`` expressions or classes of modules that stay frozen,
+            with all below them. Needed where the model has a module that it never calls, which the
+            first forward reports.
     """
 
     method: ClassVar[str] = "full_fine_tuning"
 
-    modules_to_save: tuple[str, ...] = ("**",)
+    modules_to_save: tuple[Target, ...] = ("**",)
+    exclude_modules: tuple[Target, ...] = ()
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        return self.saved_sites(base)
+        sites = self.saved_sites(base)
+        if not sites:
+            raise PlacementError(
+                "Expected 'modules_to_save' to match a module with tensors outside "
+                "'exclude_modules' (got none)"
+            )
+        return sites
+
+    def trained_modules(self, base: nn.Module) -> dict[str, nn.Module]:
+        without = below(base, self.exclude_modules)
+        trained = super().trained_modules(base)
+        return {path: module for path, module in trained.items() if path not in without}
+
+    def replaced_paths(self, base: nn.Module) -> list[str]:
+        if not self.exclude_modules:
+            return super().replaced_paths(base)
+        # Tensor by tensor: a path stands for all below it, and some of that is the base's.
+        return [
+            f"{path}.{name}" if path else name
+            for path, module in self.trained_modules(base).items()
+            for name in (*module._parameters, *module._buffers)
+        ]
 
     def head_paths(self, base: nn.Module) -> list[str]:
         return ["head"]

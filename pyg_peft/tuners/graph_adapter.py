@@ -14,11 +14,12 @@ from ..geometry import (
 )
 from ..geometry.interpolation import weighted_sums
 from ..nn import GeometryAwareAdapter
-from .graph_geometry import CallReader, Found, read_output
+from .graph_geometry import CallReader, Found, Names, read_output
 from .graph_prompts import GraphPrompts
 from .graph_sources import GeometrySource, SharedStructures
 from .layers import MEASURE
 from .slot import Args, Component, Kwargs, features_of, with_features
+from .turns import PerThread
 
 # Attention among the members of a point takes the square of their number: 0.4 GB for as many.
 MOST_MEMBERS = 4096
@@ -54,6 +55,21 @@ class GraphAdapter(Component):
         self.path = path
         # In a tuple: both are modules that sit elsewhere and are no children of this one.
         self._links = (reader, source, shared, prompts)
+        self._watched = PerThread(_Watched)
+
+    @property
+    def is_told_by_others(self) -> bool:
+        """Whether positions may come from another call than the layer's own."""
+        return self._links[1] is not None
+
+    @property
+    def names(self) -> Names:
+        """What the model calls the geometry."""
+        return self._links[0].names
+
+    def watch(self, pairs: list[tuple[Tensor, Tensor]] | None) -> None:
+        """Note in ``pairs`` what features and positions are adapted in this thread, or no more."""
+        self._watched.here().pairs = pairs
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
         prompts = self._links[3]
@@ -80,6 +96,8 @@ class GraphAdapter(Component):
                 f"{x.size(0)} rows (got {'none' if pos is None else pos[1].size(0)}): choose "
                 "another target, or name the source with 'pos_from'"
             )
+        if (pairs := self._watched.here().pairs) is not None:
+            pairs.append((x, pos[1]))
         if found.edge_index is None:
             ids = self._ids(found, x.size(0))
             structure = shared.get((*pos, ids), lambda: self._search(pos[1], ids))
@@ -154,6 +172,13 @@ class GraphAdapter(Component):
 
     def extra_repr(self) -> str:
         return f"path={self.path!r}"
+
+
+class _Watched:
+    """Where a dry run notes what is adapted."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[Tensor, Tensor]] | None = None
 
 
 __all__ = ["GraphAdapter"]

@@ -16,6 +16,7 @@ from torch_geometric.utils import scatter
 
 from .graph_geometry import CallReader, Found, read_output
 from .slot import Args, Component, Kwargs
+from .turns import PerThread
 
 
 class CloudIds(Component):
@@ -23,17 +24,29 @@ class CloudIds(Component):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prior: Tensor | None = None
-        self._told: list[tuple[Tensor, Tensor]] = []
+        self._forwards = PerThread(_Forward)
+
+    @property
+    def prior(self) -> Tensor | None:
+        """The bank's answer in this thread's forward."""
+        return self._forwards.here().prior
+
+    @property
+    def told(self) -> list[tuple[Tensor, Tensor]]:
+        """Positions and their cloud ids in this thread's forward."""
+        return self._forwards.here().told
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        self._told = []
-        self.prior = kwargs.get("prior")  # handed on by name, but the base knows no such parameter
+        forward = self._forwards.here()
+        forward.told = []
+        # Handed on by name, but the base knows no such parameter.
+        forward.prior = kwargs.get("prior")
         return args, {name: value for name, value in kwargs.items() if name != "prior"}
 
     def release(self, module: nn.Module) -> None:
-        self._told = []
-        self.prior = None
+        forward = self._forwards.here()
+        forward.told = []
+        forward.prior = None
 
     def tell(self, found: Found) -> None:
         """Note what a call or an output says."""
@@ -46,7 +59,7 @@ class CloudIds(Component):
     def note(self, pos: Tensor, ids: Tensor) -> None:
         """Note whose clouds the points at these very positions are, unless that is known."""
         if self._known(pos) is None:
-            self._told.append((pos, ids))
+            self.told.append((pos, ids))
 
     def find(self, found: Found) -> Tensor | None:
         """Cloud of each target of a call, ``-1`` for one that no edge leads to; ``None`` if nothing
@@ -71,7 +84,15 @@ class CloudIds(Component):
         return ids
 
     def _known(self, pos: Tensor) -> Tensor | None:
-        return next((ids for known, ids in self._told if known is pos), None)
+        return next((ids for known, ids in self.told if known is pos), None)
+
+
+class _Forward:
+    """What :class:`CloudIds` keeps of one forward."""
+
+    def __init__(self) -> None:
+        self.prior: Tensor | None = None
+        self.told: list[tuple[Tensor, Tensor]] = []
 
 
 class CloudTeller(Component):

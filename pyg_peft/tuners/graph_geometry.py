@@ -14,7 +14,10 @@ from ..nn.cloud_rows import level_of
 from .calls import parameter_names, required_names
 from .slot import Args, Kwargs
 
-_DATA = "data"
+# What a model calls a PyG batch that it is called with, if it does not say otherwise.
+_DATA = ("data", "graph")
+# Where a tensor is as likely, so that the user has to say.
+_PERHAPS_DATA = ("inputs", "input", "graphs", "sample", "samples", "points", "cloud", "clouds")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class CallReader:
         names: What they call the geometry; where they do not, the usual names are read.
 
     Attributes:
+        names: As handed in.
         parameters: Names of what the module is called with.
         pos: The parameter of the positions; empty without one. Likewise ``batch`` and
             ``edge_index``.
@@ -88,19 +92,24 @@ class CallReader:
     """
 
     def __init__(self, module: nn.Module, names: Names) -> None:
+        self.names = names
         self.parameters = parameter_names(module)
         owner, _, pos = names.pos.rpartition(".")
         # PyG's layers have the usual names in a model that has its own.
         self._pos = (pos, "pos")
         self._batch = (names.batch, "batch")
         self._edges = (names.edge_index, "edge_index")
-        self._owners = (owner, _DATA)
+        self._required = set(required_names(module))
         self.pos = self._parameter(self._pos)
-        self.batch = self._parameter(self._batch)
+        batch = self._parameter(self._batch)
+        # Called with nothing else, it is a whole batch of graphs: cloud ids alone are no input.
+        is_whole = bool(batch) and self._required == {batch} and "x" not in self.parameters
+        is_whole = is_whole and not self.pos
+        self._owners = tuple(n for n in (owner, *_DATA, *([batch] if is_whole else [])) if n)
+        self.batch = "" if is_whole else batch
         self.edge_index = self._parameter(self._edges)
         first, *_ = *self.parameters, ""
         self.features = "" if first in (self.pos, self.batch, self.edge_index) else first
-        self._required = set(required_names(module))
         # Row 0 of edge_index is the source, unless a layer passes messages against the edges.
         self.flipped = getattr(module, "flow", "source_to_target") == "target_to_source"
 
@@ -126,7 +135,7 @@ class CallReader:
         call = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
         data = None
         for owner in (*self._owners, *self._batch):
-            if _is_data(call.get(owner)):
+            if is_data(call.get(owner)):
                 data = call.pop(owner)
                 break
         # Left out of a call, ids have their default.
@@ -141,7 +150,12 @@ class CallReader:
         pos, batch, edges = (_first(get, n) for n in (self._pos, self._batch, self._edges))
         return Found(_pair(pos), _ids(batch), knows_batch, edges, self.flipped)
 
-    def _parameter(self, names: tuple[str, str]) -> str:
+    @property
+    def perhaps_data(self) -> str:
+        """The parameter that may be a batch of graphs, by its name; empty without one."""
+        return self._parameter(_PERHAPS_DATA)
+
+    def _parameter(self, names: tuple[str, ...]) -> str:
         return next((name for name in names if name in self.parameters), "")
 
 
@@ -155,7 +169,8 @@ def _first(get: Callable[[str], Any], names: tuple[str, str]) -> Any:
     return next((value for name in names if (value := get(name)) is not None), None)
 
 
-def _is_data(value: Any) -> bool:
+def is_data(value: Any) -> bool:
+    """Whether an argument is a graph or a batch of graphs, of which positions are an attribute."""
     return value is not None and not isinstance(value, (Tensor, tuple, list))
 
 
@@ -185,4 +200,4 @@ def _ids(batch: Any) -> Tensor | None:
     return batch if isinstance(batch, Tensor) else None
 
 
-__all__ = ["CallReader", "Found", "Names", "read_output"]
+__all__ = ["CallReader", "Found", "Names", "is_data", "read_output"]

@@ -50,8 +50,8 @@ class Origins:
             f"Expected {path!r}, or a module around it, to receive {names.pos!r} and "
             f"{names.batch!r} or {names.edge_index!r} by name (got {type(layer).__name__} with "
             f"{', '.join(own.parameters) or 'no named parameters'}); say 'pos_name' if the model "
-            "has another name, 'pos_from' if another module tells it; modules that do: "
-            f"{listed(self.carriers())}"
+            f"has another name{self._dotted()}, 'pos_from' if another module tells it; modules "
+            f"that do: {listed(self.carriers())}"
         )
 
     def sites(self) -> list[Site]:
@@ -74,6 +74,13 @@ class Origins:
     def reader(self, path: str) -> CallReader:
         """Reads the calls of the module at a path."""
         return CallReader(self.base.get_submodule(path), self.names)
+
+    def _dotted(self) -> str:
+        """How positions are named that are an attribute of what the model is called with."""
+        reader = self.reader("")
+        # A PyG batch may have any name. Without a hint in the names, it is the only parameter.
+        name = reader.perhaps_data or (reader.features if len(reader.parameters) == 1 else "")
+        return f" ({name + '.pos'!r} if {name!r} is a PyG batch)" if name else ""
 
     def _around(self, path: str) -> GeometrySource | None:
         """The nearest module whose call tells what one of the module at ``path`` may lack."""

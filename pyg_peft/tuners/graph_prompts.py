@@ -12,6 +12,7 @@ from .graph_geometry import CallReader
 from .graph_sources import GeometrySource
 from .layers import MEASURE
 from .slot import Args, Component, Kwargs
+from .turns import PerThread
 
 
 def takes_prompts(layer: nn.Module, reader: CallReader) -> bool:
@@ -68,8 +69,7 @@ class GraphPrompts(Component):
                 nn.Linear(bank_channels, rank, bias=False),
                 nn.Linear(rank, prompt.channels, bias=False),
             )
-        # The calls as they came, of which the geometry after the layer is read.
-        self.held: list[tuple[Args, Kwargs]] = []
+        self._notes = PerThread(list)
         # In a tuple: these are modules that sit elsewhere and are no children of this one.
         self._links = (reader, source, clouds)
         self.reset_parameters()
@@ -81,6 +81,11 @@ class GraphPrompts(Component):
             part.reset_parameters()  # pyright: ignore[reportCallIssue]
         if self.prompt_pos is not None:
             nn.init.uniform_(self.prompt_pos, -0.5, 0.5)
+
+    @property
+    def held(self) -> list[tuple[Args, Kwargs]]:
+        """The calls of this thread as they came, of which the geometry after the layer is read."""
+        return self._notes.here()
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         reader, _, clouds = self._links

@@ -18,8 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..errors import PlacementError
 from .graph_geometry import CallReader, Found, read_output
 from .slot import Args, Component, Kwargs
+from .turns import PerThread
 
 
 class GeometrySource(Component):
@@ -36,9 +38,14 @@ class GeometrySource(Component):
     ) -> None:
         super().__init__()
         self.path = path
-        self.held: list[Found] = []
+        self._notes = PerThread(list)
         # In a tuple: a module that sits elsewhere and is no child of this one.
         self._links = (reader, outer)
+
+    @property
+    def held(self) -> list[Found]:
+        """What this thread's calls say, the innermost last."""
+        return self._notes.here()
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         self.held.append(self.call(args, kwargs))
@@ -47,6 +54,9 @@ class GeometrySource(Component):
     def release(self, module: nn.Module) -> None:
         if self.held:
             self.held.pop()
+
+    def abandon(self, module: nn.Module) -> None:
+        self.held.clear()
 
     def call(self, args: Args, kwargs: Kwargs) -> Found:
         """What a call of this module says, and the calls around it."""
@@ -65,9 +75,10 @@ class GeometrySource(Component):
         if found.tells_all:
             return found
         raise RuntimeError(
-            f"Expected {path!r} to run within a call of the module that tells its geometry (got a "
-            "call of its own, as when a checkpoint is recomputed): call or checkpoint that module "
-            "as a whole, or choose targets that receive 'pos', and 'batch' or 'edge_index'"
+            f"Expected {path!r} to run within a call of {self.path or 'the model'!r}, which tells "
+            "its geometry (got a call of its own, as where that module is never called, or when a "
+            "checkpoint is recomputed): call or checkpoint it as a whole, name another module "
+            "with 'pos_from', or choose targets that receive 'pos', and 'batch' or 'edge_index'"
         )
 
 
@@ -87,11 +98,28 @@ class OutputSource(GeometrySource):
     def release(self, module: nn.Module) -> None:
         """Nothing yet: the base forgets it."""
 
+    def complete(self, found: Found, path: str) -> Found:
+        """What the call of the module at ``path`` lacks, from what this module returned before.
+
+        Raises:
+            PlacementError: If this module has not been called in this forward.
+        """
+        if self.held:
+            return found.completed_by(self.held[-1])
+        if found.tells_all:
+            return found
+        raise PlacementError(
+            f"Expected 'pos_from' to name a module that is called before {path!r} (got "
+            f"{self.path!r}, which was not called in this forward): name another, whose output "
+            "(x, pos, batch) the layer works on, or one around the layer"
+        )
+
 
 class HoldsNotes(Protocol):
     """A component that notes something for the time of a forward."""
 
-    held: list[Any]
+    @property
+    def held(self) -> list[Any]: ...
 
 
 class SharedStructures(Component):
@@ -107,28 +135,42 @@ class SharedStructures(Component):
 
     def __init__(self, notes: "tuple[HoldsNotes, ...]" = ()) -> None:
         super().__init__()
-        self._notes = notes
-        self._built: list[tuple[tuple[Any, ...], Any]] | None = None
+        # In a tuple: they sit elsewhere and are no children of this one.
+        self._noting = notes
+        self._forwards = PerThread(_Forward)
+
+    @property
+    def built(self) -> list[tuple[tuple[Any, ...], Any]] | None:
+        """Tensors, and what was made of them in this thread's forward; ``None`` outside of one."""
+        return self._forwards.here().built
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        self._built = []
+        self._forwards.here().built = []
         return args, kwargs
 
     def release(self, module: nn.Module) -> None:
-        self._built = None
-        for component in self._notes:
+        self._forwards.here().built = None
+        for component in self._noting:
             component.held.clear()
 
     def get(self, tensors: tuple[Tensor | None, ...], build: Callable[[], Any]) -> Any:
         """What ``build`` made of these very tensors in this forward, or makes now."""
         stamp = tuple(_version(tensor) for tensor in tensors)
-        for known, (versions, structure) in self._built or []:
+        built = self.built
+        for known, (versions, structure) in built or []:
             if versions == stamp and all(a is b for a, b in zip(known, tensors, strict=True)):
                 return structure
         structure = build()
-        if self._built is not None:
-            self._built.append((tensors, (stamp, structure)))
+        if built is not None:
+            built.append((tensors, (stamp, structure)))
         return structure
+
+
+class _Forward:
+    """What :class:`SharedStructures` keeps of one forward."""
+
+    def __init__(self) -> None:
+        self.built: list[tuple[tuple[Any, ...], Any]] | None = None
 
 
 def _version(tensor: Tensor | None) -> int:

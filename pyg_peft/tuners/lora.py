@@ -9,6 +9,7 @@ from ..errors import PlacementError
 from ..nn import LowRankHeteroLinear, LowRankLinear
 from ..trainable import Target, match_modules
 from .calls import first_input
+from .checks import check_dropout, check_positive
 from .config import MethodConfig, Site
 from .layers import adaptable_layers, below
 from .slot import Args, Component, Kwargs
@@ -56,8 +57,8 @@ class LoRAConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank < 1:
-            raise ValueError(f"Expected 'rank' to be positive (got {self.rank})")
+        check_positive(self, "rank", "alpha")
+        check_dropout(self)
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         without = {*self.trained_modules(base), *below(base, self.exclude_modules)}

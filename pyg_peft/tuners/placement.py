@@ -8,10 +8,17 @@ from ..errors import PlacementError
 from .config import Site
 from .slot import SLOT, Component, Slot, attach, check_site, detach, slot_of
 from .trained_tensors import TrainedTensors
+from .turns import Turns
 
 
-def place(base: nn.Module, adapter_name: str, sites: Sequence[Site]) -> None:
+def place(base: nn.Module, adapter_name: str, sites: Sequence[Site], turns: Turns) -> None:
     """Attach an adapter's components; all sites are checked before the first is touched.
+
+    Args:
+        base: The model.
+        adapter_name: Name of the adapter.
+        sites: Its components.
+        turns: Of the base, for its slots.
 
     Raises:
         PlacementError: If a site is a container, does not exist, or is named twice.
@@ -25,7 +32,7 @@ def place(base: nn.Module, adapter_name: str, sites: Sequence[Site]) -> None:
         components[site.name] = site.component
     try:
         for path, components in grouped.items():
-            attach(base.get_submodule(path), path, adapter_name, components)
+            attach(base.get_submodule(path), path, adapter_name, components, turns)
     except BaseException:
         remove(base, adapter_name)
         raise

@@ -1,6 +1,6 @@
 """Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -8,12 +8,14 @@ from torch import nn
 
 from ..nn import MemoryBank
 from ..trainable import Target, match_modules
+from .checks import check_names, check_positive, check_widths
 from .config import MethodConfig, Site
 from .dry_run import Widths
 from .graph_geometry import Names
 from .point_peft_bank import check_graph_bank, check_token_bank
 from .point_peft_graph import graph_sites
 from .point_peft_tokens import token_sites
+from .row_order import check_row_order
 from .tokens import is_token_backbone, token_blocks
 
 _TOKEN_PROMPTS = 10
@@ -128,8 +130,9 @@ class PointPEFTConfig(MethodConfig):
             call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
             call and, for what that lacks, the nearest one around it.
         pos_name: What the model calls positions in its calls; ``"graph.pos"`` is an attribute of
-            the parameter ``graph``. A parameter ``data`` is looked into anyway, and the usual names
-            are read besides, for layers of PyG.
+            the parameter ``graph``. A parameter ``data`` or ``graph`` is looked into anyway, as is
+            a ``batch`` that the model is called with alone; the usual names are read besides, for
+            layers of PyG.
         batch_name: What it calls cloud ids.
         edge_index_name: What it calls edges.
     """
@@ -169,6 +172,24 @@ class PointPEFTConfig(MethodConfig):
             raise ValueError(
                 f"Expected 'prompt_depth' to be non-negative (got {self.prompt_depth})"
             )
+        check_positive(
+            self,
+            "bottleneck_channels",
+            "prompt_bottleneck_channels",
+            "attention_channels",
+            "attention_heads",
+            "k",
+            "num_interp",
+            "bank_channels",
+        )
+        if self.attention_channels % self.attention_heads:
+            raise ValueError(
+                f"Expected 'attention_heads' to divide attention_channels "
+                f"{self.attention_channels} (got {self.attention_heads})"
+            )
+        check_widths(self, "channels", "in_channels")
+        check_names(self, "pos_name", dotted=True)
+        check_names(self, "batch_name", "edge_index_name")
         if not 0.0 < self.ratio <= 1.0:
             raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {self.ratio})")
 
@@ -211,6 +232,11 @@ class PointPEFTConfig(MethodConfig):
             raise ValueError(
                 f"Expected 'memory_bank' to have more than {self.top_k} rows (got {len(bank)})"
             )
+
+    def check_example(
+        self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
+    ) -> None:
+        check_row_order(model, base, sites, example)
 
     def resolve(
         self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None

@@ -86,8 +86,12 @@ def retrieve(
     """The bank's answer; while training, a sample does not retrieve itself.
 
     Raises:
-        ValueError: If ids are needed for that and there are none.
+        ValueError: If ids are needed for that and there are none, or the query is on another
+            device.
+        TypeError: If query or ids are of another type.
     """
+    if not torch.compiler.is_compiling():
+        _check_query(bank, query, sample_id)
     leaves_out = training and bank.sample_id is not None
     if leaves_out and sample_id is None:
         raise ValueError(
@@ -95,6 +99,28 @@ def retrieve(
             "retrieves itself (got None)"
         )
     return bank(query, top_k, sample_id=sample_id if leaves_out else None)
+
+
+def _check_query(bank: MemoryBank, query: Any, sample_id: Any) -> None:
+    """Raise unless features and ids are tensors of their kinds, with values."""
+    if not isinstance(query, Tensor) or not query.is_floating_point():
+        got = query.dtype if isinstance(query, Tensor) else repr(query)
+        raise TypeError(f"Expected 'query' to be a floating-point tensor [B, C] (got {got})")
+    is_double = query.dtype == torch.float64
+    if is_double != (bank.keys.dtype == torch.float64):
+        raise TypeError(
+            f"Expected 'query' to be of {bank.keys.dtype}, as the bank (got {query.dtype})"
+        )
+    if query.device != bank.keys.device:
+        raise ValueError(
+            f"Expected 'query' to be on {bank.keys.device}, as the bank (got {query.device})"
+        )
+    if sample_id is None:
+        return
+    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not isinstance(sample_id, Tensor) or sample_id.dtype not in kinds:
+        got = sample_id.dtype if isinstance(sample_id, Tensor) else repr(sample_id)
+        raise TypeError(f"Expected 'sample_id' to be an integer tensor [B] (got {got})")
 
 
 __all__ = ["frozen_part", "module_query", "retrieve", "wants_gradients"]

@@ -12,12 +12,14 @@ pickles, activation checkpointing, DDP, FSDP and ``torch.compile(fullgraph=True)
 ordinary module.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from ..errors import PlacementError
 from .copying import copy_as_before, copy_whole
+from .turns import Turns
 
 SLOT = "peft"
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -26,7 +28,17 @@ Kwargs = dict[str, Any]
 
 
 class Component(nn.Module):
-    """What a slot holds: it may change a call's arguments, its output, or both."""
+    """What a slot holds: it may change a call's arguments, its output, or both.
+
+    Several threads may call a model at once. What a component notes for the time of a call belongs
+    to one of them, see :class:`~pyg_peft.tuners.turns.PerThread`.
+
+    Attributes:
+        takes_turns: Whether the component changes ``module`` itself until :meth:`release`. Threads
+            then run the module one after the other, also those in which adapters rest.
+    """
+
+    takes_turns: ClassVar[bool] = False
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Return the arguments that ``module`` will run on."""
@@ -38,6 +50,12 @@ class Component(nn.Module):
 
     def release(self, module: nn.Module) -> None:
         """Undo what :meth:`before` did to ``module`` itself; runs even if the call raised."""
+
+    def abandon(self, module: nn.Module) -> None:
+        """Undo what all calls of this thread have begun, of which :meth:`release` did not run, as
+        after an interrupt.
+        """
+        self.release(module)
 
     def merged(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
         """The parameters that :meth:`merge` changes, each as its owner and its name there."""
@@ -59,20 +77,33 @@ class Slot(nn.Module):
         adapters: Adapter name to the adapter's components at this module, in the order of their
             calls.
         active: Name of the adapter that runs here, or ``None``.
+        turns: Whether adapters rest in this thread, and whose turn it is; shared by the slots of a
+            base.
+        takes_turns: Whether a component of the active adapter changes the module during a call.
         fired: Whether the hooks have run since the slot was made.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
         super().__init__()
         self.adapters = nn.ModuleDict()
         self.active: str | None = None
+        self.turns = Turns() if turns is None else turns
+        self.takes_turns = False
         self.fired = False
+
+    def activate(self, name: str | None) -> None:
+        """Let one adapter run here, or none."""
+        self.active = name
+        self.takes_turns = any(component.takes_turns for component in self._of(name))
 
     def components(self) -> list[Component]:
         """The active adapter's components here; none if the slot rests."""
-        if self.active is None or self.active not in self.adapters:
+        return [] if self.turns.rests else self._of(self.active)
+
+    def _of(self, name: str | None) -> list[Component]:
+        if name is None or name not in self.adapters:
             return []
-        return list(self.adapters[self.active].values())  # type: ignore[operator]
+        return list(self.adapters[name].values())  # type: ignore[operator]
 
     def extra_repr(self) -> str:
         return f"active={self.active!r}"
@@ -114,9 +145,20 @@ def slot_of(module: nn.Module) -> Slot | None:
 
 
 def attach(
-    module: nn.Module, path: str, adapter_name: str, components: dict[str, Component]
+    module: nn.Module,
+    path: str,
+    adapter_name: str,
+    components: dict[str, Component],
+    turns: Turns | None = None,
 ) -> None:
     """Place an adapter's components at a module, which gets a slot and hooks if it has none.
+
+    Args:
+        module: The module.
+        path: Its path.
+        adapter_name: Name of the adapter.
+        components: By name, in the order of their calls.
+        turns: Shared by the slots of a base.
 
     Raises:
         PlacementError: If the module is a container, whose children are run or iterated by others.
@@ -125,7 +167,7 @@ def attach(
     adapter = nn.ModuleDict(components)  # may refuse a name, so before anything changes
     slot = slot_of(module)
     if slot is None:
-        slot = Slot()
+        slot = Slot(turns)
         slot.train(module.training)
         module.add_module(SLOT, slot)
         copy_whole(module)
@@ -142,7 +184,7 @@ def detach(module: nn.Module, adapter_name: str) -> None:
         return
     del slot.adapters[adapter_name]
     if slot.active == adapter_name:
-        slot.active = None
+        slot.activate(None)
     if len(slot.adapters):
         return
     del module._modules[SLOT]
@@ -176,14 +218,27 @@ def _before(module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs
     slot: Slot = module._modules[SLOT]  # type: ignore[assignment]
     if not slot.fired:
         slot.fired = True
+    if slot.takes_turns and not torch.compiler.is_compiling():
+        slot.turns.take()
     for component in slot.components():
         args, kwargs = component.before(module, args, kwargs)
     return args, kwargs
 
 
 def _release(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
-    for component in module._modules[SLOT].components():  # type: ignore[union-attr,operator]
-        component.release(module)
+    slot: Slot = module._modules[SLOT]  # type: ignore[assignment]
+    if not slot.takes_turns or torch.compiler.is_compiling():
+        for component in slot.components():
+            component.release(module)
+        return
+    # Also runs where an earlier hook raised, so that _before did not: then it is another's turn.
+    is_mine = slot.turns.is_mine
+    try:
+        for component in slot.components():
+            if is_mine or not component.takes_turns:
+                component.release(module)
+    finally:
+        slot.turns.give()
 
 
 def _after(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:

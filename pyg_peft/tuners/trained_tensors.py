@@ -1,6 +1,6 @@
 """What an adapter trains of the base itself: its own copies, which take the originals' places."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ class TrainedTensors(Component):
 
     During the module's forward they take the places of the originals, which are put back right
     after it, also when it raises. At rest the base is therefore untouched: nothing has to be
-    switched, saved apart or undone.
+    switched, saved apart or undone. Threads run the module one after the other.
 
     Args:
         owner: The module whose tensors are copied.
@@ -25,6 +25,8 @@ class TrainedTensors(Component):
     Raises:
         PlacementError: If the owner has no parameter or buffer of a name.
     """
+
+    takes_turns: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -53,17 +55,26 @@ class TrainedTensors(Component):
                 )
             self.register_buffer(name, original.detach().clone())
         self._originals: dict[str, Tensor | None] = {}
+        self._depth = 0
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        # A module that calls itself has the own tensors in place already.
+        self._depth += 1
+        if self._depth > 1:
+            return args, kwargs
         for own, place in self._places(module):
             for name in own:
-                # After an interrupt (no Exception, so no release) the own tensor is still there.
-                if place[name] is not own[name]:
-                    self._originals[name] = place[name]
+                self._originals[name] = place[name]
                 place[name] = own[name]
         return args, kwargs
 
     def release(self, module: nn.Module) -> None:
+        self._depth = max(self._depth - 1, 0)
+        if not self._depth:
+            self.abandon(module)
+
+    def abandon(self, module: nn.Module) -> None:
+        self._depth = 0
         for own, place in self._places(module):
             for name in own:
                 if name in self._originals:

@@ -16,6 +16,7 @@ kin are annotated with plain tensors and are therefore never wrapped.
 import functools
 import inspect
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -65,10 +66,10 @@ def checked(function: types.FunctionType) -> Callable[..., Any]:
     if signature is None:
         return function
 
-    results: list[Any] = []
+    local = threading.local()  # several threads may be in one function
 
     def replay(*args: Any, **kwargs: Any) -> Any:
-        return results[-1]
+        return local.results[-1]
 
     functools.update_wrapper(replay, function, updated=())
     replay.__signature__ = signature  # type: ignore[attr-defined]
@@ -78,6 +79,7 @@ def checked(function: types.FunctionType) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         if not torch.compiler.is_compiling():
+            results = local.__dict__.setdefault("results", [])
             results.append(result)
             try:
                 judge(*args, **kwargs)

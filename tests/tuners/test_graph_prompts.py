@@ -153,7 +153,7 @@ def test_saved_copied_checkpointed(name: str, has_bank: bool):
     testing.assert_deepcopy_and_pickle(model, clouds, call=call)
     testing.assert_checkpoints(model, clouds, call=call)
     for module in model.base.modules():
-        assert not getattr(module, "held", []) and not getattr(module, "_told", [])
+        assert not getattr(module, "held", []) and not getattr(module, "told", [])
         assert getattr(module, "prior", None) is None, "nothing is kept after the forward"
 
 

@@ -380,7 +380,7 @@ def test_nothing_is_left_after_an_error(monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(KeyboardInterrupt):
             call(model, c)
     for module in model.base.modules():
-        assert not getattr(module, "held", []) and not getattr(module, "_built", None)
+        assert not getattr(module, "held", []) and not getattr(module, "built", None)
     assert torch.equal(call(model, c), expected)
 
 
