@@ -13,6 +13,9 @@ from torch_geometric.data import Data, Dataset
 
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 
+#: Label of a point that is neither learned from nor counted.
+IGNORE_INDEX = -1
+
 
 class PartLabels(Dataset):
     """Show a data set with labels of points as PyG's ``ShapeNet`` shows its own.
@@ -154,4 +157,4 @@ def _labels(data: Data) -> Tensor:
     return data.y if seg is None else seg  # pyright: ignore[reportReturnType]
 
 
-__all__ = ["PartLabels"]
+__all__ = ["IGNORE_INDEX", "PartLabels"]
