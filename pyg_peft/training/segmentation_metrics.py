@@ -112,8 +112,9 @@ class PointAccuracy(Metric):
 
     def update(self, scores: Tensor, target: Tensor, batch: Tensor, category: Tensor) -> None:
         found = choose_parts(scores, batch, category, self.mask)
-        self.right += (found == target).sum()
-        self.count += (target != self.ignore_index).sum()
+        known = target != self.ignore_index
+        self.right += ((found == target) & known).sum()
+        self.count += known.sum()
 
     def compute(self) -> Tensor:
         return self.right.double() / self.count
