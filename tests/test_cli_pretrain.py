@@ -55,7 +55,7 @@ def test_the_curve_stands_at_the_epochs_that_were_logged(tmp_path, monkeypatch):
         "plot_curves",
         lambda *args, **kwargs: drawn.append(real(*args, **kwargs)) or drawn[-1],
     )
-    lines = [{"epoch": 3, "loss": 2.0}, {"epoch": 7, "loss": 1.0}, {"epoch": 7, "loss": 0.5}]
+    lines = [{"epoch": 4, "loss": 2.0}, {"epoch": 8, "loss": 1.0}, {"epoch": 8, "loss": 0.5}]
     text = "".join(json.dumps({"step": 0, **line}) + "\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(text)
     pretrain_watch.draw_curve(tmp_path)

@@ -35,16 +35,17 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "warmup_epochs", "label_smoothing"):
             check_real(getattr(self, name), name)
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"Expected '{name}' to be finite (got {getattr(self, name)})")
         check_flag(self.cache, "cache")
         check_text(self.logger, "logger")
         # Written so that NaN, of which every comparison is false, is refused too.
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"Expected 'lr' to be positive and finite (got {self.lr})")
+        if not self.lr > 0:
+            raise ValueError(f"Expected 'lr' to be positive (got {self.lr})")
         for name in ("weight_decay", "warmup_epochs"):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not getattr(self, name) >= 0:
                 raise ValueError(
-                    f"Expected '{name}' not to be negative, and finite "
-                    f"(got {getattr(self, name)})"
+                    f"Expected '{name}' not to be negative (got {getattr(self, name)})"
                 )
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
