@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in arguments:
             raise
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes one says it
-            sys.stderr.write(f"\npyg-peft {name}: interrupted{_how_to_go_on(arguments)}\n")
+            sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(arguments)}\n")
         return INTERRUPTED
     except ArgumentError as error:
         if "--traceback" in arguments:
@@ -116,6 +116,8 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
     if arguments[0] not in RESUMABLE:
         return ""
     more = RESUMABLE[arguments[0]]
+    if " ".join(more) in " ".join(arguments).replace("--resume=", "--resume "):
+        more = ()
     return f"; this goes on: {shlex.join(['pyg-peft', *arguments, *more])}"
 
 

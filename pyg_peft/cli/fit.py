@@ -39,7 +39,13 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
     parser.add_function_arguments(run, skip={"trainer"})
     own: set[str | int] = {"callbacks", "logger", "default_root_dir", "use_distributed_sampler"}
-    own |= {"plugins", "enable_checkpointing", "num_sanity_val_steps", "log_every_n_steps", "model_registry"}
+    own |= {
+        "plugins",
+        "enable_checkpointing",
+        "num_sanity_val_steps",
+        "log_every_n_steps",
+        "model_registry",
+    }
     parser.add_class_arguments(Trainer, "trainer", skip=own, instantiate=False)
     parser.set_defaults(
         {

@@ -159,7 +159,7 @@ class ShapeDataModule(LightningDataModule):
         if self._are_checked:
             return
         for split, dataset in self._labelled().items():
-            check_range(dataset.labels, self.num_classes, f"labels of '{split}'")
+            check_range(dataset.labels, self.num_classes, f"{split}.y")
         self._are_checked = True
 
     def _labelled(self) -> dict[str, Augmented]:

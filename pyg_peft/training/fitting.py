@@ -14,6 +14,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from pyg_peft.errors import MissingExtraError
@@ -139,7 +140,7 @@ def fit(
         seed=data.seed,
         caches=caches,
     )
-    callbacks = [KeptEpoch(folder, monitor), curves]
+    callbacks: list[Callback] = [KeptEpoch(folder, monitor), curves]
     if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
         callbacks.append(EpochBar())
     runner = _make_trainer(

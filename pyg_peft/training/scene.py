@@ -58,9 +58,7 @@ def score_scene(
     for name, value in (("size", size), ("stride", size if stride is None else stride)):
         check_real(value, name)
     if transform is not None and not callable(transform):
-        raise TypeError(
-            f"Expected 'transform' to be a transform (got {type(transform).__name__})"
-        )
+        raise TypeError(f"Expected 'transform' to be a transform (got {type(transform).__name__})")
     check_pos(pos)
     if pos.size(0) == 0:
         raise ValueError("Expected 'pos' to have points (got an empty scene)")

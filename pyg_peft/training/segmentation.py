@@ -84,26 +84,26 @@ class SegmentationDataModule(ShapeDataModule):
         mask = part_mask(self.parts, self.num_classes)
         for split, shown in self._labelled().items():
             for number in range(len(shown)):
-                self._check_item(shown.dataset[number], f"labels of '{split}[{number}]'", mask)
+                self._check_item(shown.dataset[number], f"{split}[{number}]", mask)
         self._are_checked = True
 
     def _check_item(self, item: Any, name: str, mask: Tensor) -> None:
         if item.num_nodes == 0:
             return
-        labels = whole_labels(item.y, "point", item.num_nodes, name)
-        check_range(labels, self.num_classes, name, self.ignore_index)
+        labels = whole_labels(item.y, "point", item.num_nodes, f"{name}.y")
+        check_range(labels, self.num_classes, f"{name}.y", self.ignore_index)
         category = int(item.category)
         if not 0 <= category < self.num_categories:
             raise ValueError(
-                f"Expected {name.replace('labels', 'the category', 1)} to lie in "
-                f"[0, {self.num_categories - 1}] (got {category})"
+                f"Expected '{name}.category' to lie in [0, {self.num_categories - 1}] "
+                f"(got {category})"
             )
-        strange = labels[(labels != self.ignore_index)]
-        strange = strange[~mask[category, strange]]
+        labels = labels[labels != self.ignore_index]
+        strange = labels[~mask[category, labels]]
         if strange.numel():
             raise ValueError(
-                f"Expected {name} to be parts of the category {self.category_names[category]!r}: "
-                f"{list(self.parts[category])} (got {int(strange[0])})"
+                f"Expected '{name}.y' to hold parts of its category, {list(self.parts[category])} "
+                f"of {self.category_names[category]!r} (got {int(strange[0])})"
             )
 
     @property

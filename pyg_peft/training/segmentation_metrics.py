@@ -86,7 +86,8 @@ class PointAccuracy(Metric):
     """Share of all points that is right, where only the parts of a cloud's category compete.
 
     Args:
-        parts, num_parts, ignore_index: as of :class:`InstanceMeanIoU`; so are the arguments of ``update``.
+        parts, num_parts, ignore_index: as of :class:`InstanceMeanIoU`; so are the arguments of
+            ``update``.
     """
 
     is_differentiable = False
