@@ -1,4 +1,4 @@
-"""`fit`: which epoch it keeps, what it writes when, and what it refuses before it writes anything."""
+"""`fit`: which epoch it keeps, what it writes when, and what it refuses before it writes."""
 
 import json
 import shutil
@@ -246,10 +246,10 @@ def test_a_damaged_best_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.
     stop_after(tmp_path, 2, monkeypatch)
     best = tmp_path / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:99])
-    with pytest.raises(CheckpointError, match="best.ckpt' to be a whole checkpoint"):
+    with pytest.raises(CheckpointError, match=r"best.ckpt' to be a whole checkpoint"):
         run(tmp_path, resume=True)
     best.unlink()
-    with pytest.raises(CheckpointError, match="best.ckpt' to hold the best epoch"):
+    with pytest.raises(CheckpointError, match=r"best.ckpt' to hold the best epoch"):
         run(tmp_path, resume=True)
 
 
@@ -288,7 +288,7 @@ def test_a_second_writer_is_refused(tmp_path: Path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     with claim_folder(folder):
-        with pytest.raises(ValueError, match="to have one writer at a time .*'.*checkpoints'"):
+        with pytest.raises(ValueError, match=r"to have one writer at a time .*'.*checkpoints'"):
             run(tmp_path)
         assert not list(folder.iterdir())
     run(tmp_path)
