@@ -132,4 +132,56 @@ def exclusive(folder: Path) -> Generator[bool]:
         os.close(handle)  # which unlocks; so does the end of a process that is killed
 
 
-__all__ = ["exclusive", "remove_leftovers", "sync_folder", "write_atomic"]
+# Folders that this process holds by claim_folder: forked children must not hold them on.
+_claimed: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _claimed:
+        os.close(handle)
+    _claimed.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+@contextmanager
+def claim_folder(folder: Path, name: str = "folder") -> Generator[bool]:
+    """Hold a folder for one writer as long as the context lasts; the end of the process frees it.
+
+    Yields whether it is held: Windows and some network file systems cannot, and nothing that
+    another writer may need should be removed then.
+
+    Args:
+        folder: It exists. Not one that :func:`exclusive` is used on within the context.
+        name: Of the argument, for the message.
+
+    Raises:
+        ValueError: Another process or thread holds it.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    _claimed.add(handle)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError as error:
+            raise ValueError(
+                f"Expected '{name}' to have one writer at a time (got '{folder}', which another "
+                "process writes to): wait for it, or choose another folder"
+            ) from error
+        except OSError:
+            held = False
+        yield held
+    finally:
+        _claimed.discard(handle)
+        os.close(handle)
+
+
+__all__ = ["claim_folder", "exclusive", "remove_leftovers", "sync_folder", "write_atomic"]

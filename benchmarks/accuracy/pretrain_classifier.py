@@ -74,8 +74,8 @@ def main() -> None:
             options=FitOptions(lr=config["lr"], logger="none"),
             trainer={**TRAINER, "max_epochs": config["epochs"]},
         )
-    if report.test is None:
-        raise ValueError("Expected the data to have a test split (got none)")
+    if report.test is None or report.val is None:
+        raise ValueError("Expected the data to have a validation and a test split (got none)")
     state = {k: v.contiguous() for k, v in sorted(model.merge_and_unload().state_dict().items())}
     content = save(state)
     path = args.output / f"{args.config.stem}.safetensors"
@@ -86,7 +86,7 @@ def main() -> None:
         "config": config,
         "sha256": sha256,
         "parameters": sum(p.numel() for p in base.parameters()),
-        "epoch": report.epoch,
+        "kept_epoch": report.epoch,  # from 1; "epoch" of earlier records counts from 0
         "val": round(report.val.accuracy, 6),
         "test": round(report.test.accuracy, 6),
         "seconds": round(time.monotonic() - started, 1),

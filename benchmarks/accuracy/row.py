@@ -61,6 +61,8 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
         files = {path.name: path.stat().st_size for path in Path(scratch).glob("*.safetensors")}
     if report.test is None or data.test_set is None:
         raise ValueError("Expected the case to have a test split (got none)")
+    if report.val is None:
+        raise ValueError("Expected the case to have clouds to validate on (got none)")
     if shared is not None:
         shared.save()
     counts = model.count_parameters()
@@ -73,8 +75,8 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
             "test": len(data.test_set),
         },
         "classes": list(data.class_names),
-        "epoch": report.epoch,
-        "val": {**_numbers(report.val), "loss": report.curves["val_loss"][report.epoch]},
+        "kept_epoch": report.epoch,  # from 1; "epoch" of earlier rows counts from 0
+        "val": {**_numbers(report.val), "loss": report.curves["val_loss"][report.epoch - 1]},
         "test": _numbers(report.test),
         "val_curve": [round(value, 4) for value in curve],
         "batch_of_one": compare_batch_of_one(model, data),

@@ -23,6 +23,7 @@ from torch import Tensor
 from pyg_peft.backbones import PointMAECompletion
 from pyg_peft.backbones import pretrained as shipped
 from pyg_peft.storage import write_atomic
+from pyg_peft.training.pretrain import steps_of_epoch
 
 HERE = Path(__file__).resolve().parent
 FOLDER = Path(shipped.__file__).parent / "pretrained_weights"
@@ -75,7 +76,8 @@ def main() -> None:
     state = torch.load(args.run / "checkpoint.pth", map_location="cpu", weights_only=True)
     sizes, options = state["identity"]["model"], state["identity"]["options"]
     clouds = clouds_an_epoch(state["identity"]["corpus"])
-    total = options["epochs"] * (clouds // options["batch_size"])
+    every = bool(state.get("every_cloud", False))  # earlier runs left some out of each epoch
+    total = options["epochs"] * steps_of_epoch(clouds, options["batch_size"], every_cloud=every)
     if state["step"] != total:
         raise SystemExit(f"Expected a finished run of {total} steps (got {state['step']})")
     tensors = encoder_of(state)

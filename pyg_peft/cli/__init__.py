@@ -6,6 +6,8 @@ of the command that was asked for is imported.
 """
 
 import logging
+import os
+import shlex
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
@@ -23,6 +25,9 @@ COMMANDS = {
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabelled clouds"),
     "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }
+# Commands that go on where they were stopped, and what has to be added to them for that.
+RESUMABLE = {"fit": ("--resume", "true"), "pretrain": (), "demo": ()}
+INTERRUPTED = 130  # the exit code of a command that SIGINT ended, as shells have it
 EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 
 
@@ -45,6 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, arguments[1:])
     except BrokenPipeError:
         return 0  # the reader of a pipe has seen enough
+    except KeyboardInterrupt:
+        if "--traceback" in arguments:
+            raise
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes one says it
+            sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(arguments)}\n")
+        return INTERRUPTED
     except ArgumentError as error:
         if "--traceback" in arguments:
             raise
@@ -98,6 +109,16 @@ def _run(name: str, arguments: list[str]) -> int:
     values = vars(instantiate(parser.parse_args(arguments)))
     run(**{key: value for key, value in values.items() if key not in ("config", "traceback")})
     return 0
+
+
+def _how_to_go_on(arguments: Sequence[str]) -> str:
+    """The command that goes on from what an interrupted one has left, where one can."""
+    if arguments[0] not in RESUMABLE:
+        return ""
+    more = RESUMABLE[arguments[0]]
+    if " ".join(more) in " ".join(arguments).replace("--resume=", "--resume "):
+        more = ()
+    return f"; this goes on: {shlex.join(['pyg-peft', *arguments, *more])}"
 
 
 def _usage() -> str:

@@ -35,7 +35,7 @@ def draw_pictures(
     """
     first = outcomes[0]
     curves = {o.method: o.report.curves["val_accuracy"] for o in outcomes}
-    found = first.report.test or first.report.val
+    found = first.report.test or first.val
     sizes = {o.method: (o.trained, o.without_head, o.file_bytes + o.bank_bytes) for o in outcomes}
     figures: dict[str, tuple[str, Figure]] = {
         "Learning curves": (

@@ -13,7 +13,7 @@ from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
-from pyg_peft.storage import write_atomic
+from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.fitting import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.preprocessing import Preprocessing
@@ -39,7 +39,13 @@ def add_arguments(parser: "ArgumentParser") -> None:
 
     parser.add_function_arguments(run, skip={"trainer"})
     own: set[str | int] = {"callbacks", "logger", "default_root_dir", "use_distributed_sampler"}
-    own |= {"plugins", "num_sanity_val_steps", "log_every_n_steps", "model_registry"}
+    own |= {
+        "plugins",
+        "enable_checkpointing",
+        "num_sanity_val_steps",
+        "log_every_n_steps",
+        "model_registry",
+    }
     parser.add_class_arguments(Trainer, "trainer", skip=own, instantiate=False)
     parser.set_defaults(
         {
@@ -92,8 +98,9 @@ def run(
         bank_per_class: at most that many samples of each class in the bank.
         augmentation: scale_translate or rotate, the two published protocols, or none.
         num_views: versions of each training sample; needed for --options.cache.
-        batch_size: clouds per step and process.
-        val_fraction: share of the training set that chooses the best epoch.
+        batch_size: at most that many clouds per step and process; all are used in every epoch.
+        val_fraction: share of the training set that chooses the best epoch, unless the data come
+            with a validation split; 0 trains on everything and keeps the last epoch.
         group_field: per-cloud field of an .npz file; clouds of one group are kept together.
         num_workers: processes that load.
         seed: of everything random.
@@ -166,7 +173,10 @@ def run(
             },
             0 if rows is None else len(rows),
         )
-    say(f"best epoch {report.epoch + 1}: validation {report.val}")
+    if report.val is None:
+        say(f"nothing validated: the last epoch, {report.epoch}, is kept, whatever it is worth")
+    else:
+        say(f"best epoch {report.epoch}: validation {report.val}")
     if report.test is not None:
         say(f"test {report.test}")
     say(f"adapter: {output}")
@@ -197,7 +207,9 @@ def _write_result(report: FitReport, folder: Path, run: dict[str, Any], bank_row
         for name, found in (("val", report.val), ("test", report.test))
         if found is not None
     }
-    content = {"run": run, "bank_rows": bank_rows, "epoch": report.epoch, **numbers}
+    kept = {"kept_epoch": report.epoch, "chosen_by": report.chosen_by}
+    content = {"run": run, "bank_rows": bank_rows, **kept, **numbers}
     content["curves"] = report.curves
     text = json.dumps(content, indent=2) + "\n"
+    remove_leftovers(folder, RESULT)
     write_atomic(folder / RESULT, lambda path: path.write_text(text))

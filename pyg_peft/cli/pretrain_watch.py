@@ -13,6 +13,7 @@ from pyg_peft.cli.say import say
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.sample_ids import labels_of
 from pyg_peft.storage import remove_leftovers, write_atomic
+from pyg_peft.training.checks import check_whole
 from pyg_peft.training.corpus import Corpus, ViewOptions
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
@@ -56,13 +57,11 @@ class PretrainWatch:
         per_class: int = 40,
         seed: int = 0,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"Expected 'look_every' to be positive (got {every})")
+        check_whole(every, "look_every", 1)
         style()  # raises where matplotlib is missing: now, and not after some epochs
-        for picture in (CURVE, "reconstruction_*.png"):
-            remove_leftovers(folder, picture)
         self.folder, self.corpus, self.every, self.seed = folder, corpus, every, seed
         self.views = ViewOptions(num_points=num_points, **_PLAIN, **_STILL)
+        self._is_tidy = False
         self.loaders: tuple[DataLoader, DataLoader] | None = None
         if probe is not None:
             data = ShapeDataModule.from_source(
@@ -76,6 +75,10 @@ class PretrainWatch:
 
     def __call__(self, model: PointMAEPretraining, epochs: int) -> dict[str, float]:
         """Look at ``model`` after ``epochs`` epochs, if it is time to."""
+        if not self._is_tidy:  # now, and not before: pretrain holds the folder for itself
+            for picture in (CURVE, "reconstruction_*.png"):
+                remove_leftovers(self.folder, picture)
+            self._is_tidy = True
         if epochs % self.every != 0:
             return {}
         self._draw(model, epochs)
@@ -109,8 +112,7 @@ def draw_curve(folder: Path) -> None:
             losses.setdefault(entry["epoch"], []).append(entry["loss"])
     if losses:
         means = [sum(values) / len(values) for _, values in sorted(losses.items())]
-        epochs = [epoch + 1 for epoch in sorted(losses)]
-        _save(plot_curves({"loss": means}, epochs=epochs, ylabel="loss"), folder / CURVE)
+        _save(plot_curves({"loss": means}, epochs=sorted(losses), ylabel="loss"), folder / CURVE)
 
 
 def _save(figure: "Figure", path: Path) -> None:

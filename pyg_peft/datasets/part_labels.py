@@ -17,6 +17,9 @@ from pyg_peft.datasets.checks import check_names, check_number
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of, single_label
 
+#: Label of a point that is neither learned from nor counted.
+IGNORE_INDEX = -1
+
 
 class PartLabels(Dataset):
     """Show a data set with labels of points as PyG's ``ShapeNet`` shows its own.

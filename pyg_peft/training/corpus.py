@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from pyg_peft.datasets import ProceduralStream
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.errors import check_pos
+from pyg_peft.training.checks import check_real, check_whole
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class ViewOptions:
         tilt_degrees: standard deviation of a small tilt out of the horizontal.
         scale_low, scale_high: range of the scale drawn per axis.
         shift: largest shift per axis.
+
+    Raises:
+        TypeError: a setting is of another type.
+        ValueError: a setting is out of its range.
     """
 
     num_points: int = 1024
@@ -38,8 +43,9 @@ class ViewOptions:
     shift: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.num_points < 1:
-            raise ValueError(f"Expected 'num_points' to be positive (got {self.num_points})")
+        check_whole(self.num_points, "num_points", 1)
+        for entry in fields(self)[1:]:
+            check_real(getattr(self, entry.name), entry.name)
         if not 0.0 <= self.turn_degrees <= 180.0:
             raise ValueError(
                 f"Expected 'turn_degrees' to lie in [0, 180] (got {self.turn_degrees})"
@@ -85,6 +91,10 @@ class Corpus:
         if not self.clouds and not self.streams:
             raise ValueError("Expected 'clouds' to hold at least one cloud (got none)")
         for number, cloud in enumerate(self.clouds):
+            if not isinstance(cloud, Tensor):
+                raise TypeError(
+                    f"Expected 'clouds[{number}]' to be a tensor (got {type(cloud).__name__})"
+                )
             check_pos(cloud, f"clouds[{number}]")
             if cloud.size(0) == 0:
                 raise ValueError(f"Expected 'clouds[{number}]' to hold points (got an empty cloud)")

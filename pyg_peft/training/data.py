@@ -13,6 +13,9 @@ from pyg_peft.datasets import Augmented, SampleIds, train_val_split
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.datasets.shape_folder import read_args_of
 from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
+from pyg_peft.training.batches import EvenBatches, batch_sizes
+from pyg_peft.training.checks import check_items, check_kind, check_real, check_whole
+from pyg_peft.training.labels import check_range
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sampler import KeyedSampler
 from pyg_peft.training.sources import Splits, open_source
@@ -25,6 +28,10 @@ class ShapeDataModule(LightningDataModule):
     process of a distributed run trains on its share and evaluates on all of the validation set, so
     the number that selects the best epoch does not depend on how many processes there are.
 
+    Every training cloud is used in every epoch: where they do not divide into full batches, all
+    batches are made a little smaller (of 92 clouds at 32: 31, 31 and 30). The shares of several
+    processes are equally long; see :class:`~pyg_peft.training.sampler.KeyedSampler`.
+
     Args:
         train: any PyG data set with one label per item. Items without ``sample_id`` get one.
         val: validation set, or ``None`` to carve one out of ``train``.
@@ -33,8 +40,9 @@ class ShapeDataModule(LightningDataModule):
         class_names: names in label order; by default those of ``train``.
         preprocessing: the same for all splits.
         augmentation: random transform of training samples, or ``None``.
-        batch_size: clouds per batch and process.
-        val_fraction: share of ``train`` that validates.
+        batch_size: largest number of clouds per batch and process.
+        val_fraction: share of ``train`` that validates; 0 trains on everything, and no epoch is
+            chosen then.
         groups: a number per training sample; samples of one group stay on one side.
         num_views: let each training sample have only this many versions, so that features of the
             frozen backbone can be cached.
@@ -42,7 +50,8 @@ class ShapeDataModule(LightningDataModule):
         seed: key of split, order and views.
 
     Raises:
-        ValueError: from the split, the sampler or the preprocessing.
+        TypeError: an argument is of another type.
+        ValueError: a number out of its range; from the split, the sampler or the preprocessing.
 
     Example:
         >>> from pyg_peft.datasets import ProceduralShapes
@@ -69,18 +78,42 @@ class ShapeDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"Expected 'batch_size' to be positive (got {batch_size})")
+        check_items(train, "train")
+        for name, split in (("val", val), ("test", test), ("predict", predict)):
+            if split is not None:
+                check_items(split, name)
+        check_kind(preprocessing, "preprocessing", Preprocessing, optional=True)
+        if augmentation is not None and not callable(augmentation):
+            raise TypeError(
+                f"Expected 'augmentation' to be a transform (got {type(augmentation).__name__})"
+            )
+        check_whole(batch_size, "batch_size", 1)
+        check_whole(num_views, "num_views", 1, optional=True)
+        check_whole(num_workers, "num_workers", 0)
+        check_whole(seed, "seed", -(2**63))
+        check_real(val_fraction, "val_fraction")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(
+                "Expected 'val_fraction' to lie between 0 and 1, or to be 0 to train on everything "
+                f"(got {val_fraction})"
+            )
         self.class_names = tuple(class_names if class_names is not None else class_names_of(train))
         self.preprocessing = preprocessing or Preprocessing()
         self.augmentation = augmentation
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.val_fraction = val_fraction
+        #: Leave out a last batch that is not full, as versions before did: a run that was begun so
+        #: is resumed so.
+        self.drop_last = False
+        self._are_checked = False
         #: How the files of ``train`` were read, if it is a ``ShapeFolder``; saved with an adapter.
         self.read_args = read_args_of(train)
         train = with_sample_ids(train)
-        if val is None:
+        if val is None and val_fraction == 0:
+            val = train[torch.zeros(0, dtype=torch.long)]
+        elif val is None:
             rows, val_rows = train_val_split(labels_of(train), val_fraction, seed, groups=groups)
             train, val = train[rows], train[val_rows]
         self.plain_train_set = train
@@ -101,21 +134,60 @@ class ShapeDataModule(LightningDataModule):
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def validates(self) -> bool:
+        """Whether there are clouds to choose the best epoch on."""
+        return len(self.val_set) > 0
+
+    def smallest_batch(self, world_size: int = 1) -> int:
+        """Clouds of the smallest training batch of an epoch, over all of ``world_size`` processes.
+
+        Args:
+            world_size: number of processes.
+        """
+        share = -(-len(self.train_set) // world_size)
+        return min(batch_sizes(share, self.batch_size, drop_last=self.drop_last))
+
+    def setup(self, stage: str) -> None:
+        if stage != "predict":
+            self.check_labels()
+
+    def check_labels(self) -> None:
+        """Raise unless all labels are of classes that have a name.
+
+        Raises:
+            ValueError: one is not; the message names the split.
+        """
+        if self._are_checked:
+            return
+        for split, dataset in self._labelled().items():
+            check_range(dataset.labels, self.num_classes, f"{split}.y")
+        self._are_checked = True
+
+    def _labelled(self) -> dict[str, Augmented]:
+        sets = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
+        return {name: dataset for name, dataset in sets.items() if dataset is not None}
+
     def check_trainable(self) -> None:
         """Raise unless a model can be trained on the data, and its best epoch chosen.
 
         Raises:
-            ValueError: a single class, or nothing to validate on.
+            ValueError: a single class, a label without a class, nothing to train on, or nothing to
+                validate on although ``val_fraction`` is not 0.
         """
         if self.num_classes < 2:
             raise ValueError(
                 f"Expected the data to have two classes or more (got {self.class_names})"
             )
-        if len(self.val_set) == 0:
+        if len(self.train_set) == 0:
+            raise ValueError("Expected the data to have clouds to train on (got none)")
+        if not self.validates and self.val_fraction > 0:
             raise ValueError(
                 "Expected the data to have clouds to validate on, or a class of two clouds or more "
-                f"to take some from (got none, and {len(self.train_set)} to train on)"
+                f"to take some from (got none, and {len(self.train_set)} to train on); "
+                "a 'val_fraction' of 0 trains on everything and keeps the last epoch"
             )
+        self.check_labels()
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
@@ -127,10 +199,7 @@ class ShapeDataModule(LightningDataModule):
         )
         return LateLoader(
             self.train_set,  # pyright: ignore[reportArgumentType]
-            batch_size=self.batch_size,
-            sampler=sampler,
-            # A last batch of one cloud would give batch norm nothing to normalise over.
-            drop_last=len(sampler) >= self.batch_size,
+            batch_sampler=EvenBatches(sampler, self.batch_size, self.drop_last),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=pyg_ops_worker_init if pyg_ops_enabled() else None,
@@ -141,6 +210,11 @@ class ShapeDataModule(LightningDataModule):
         return self._loader(self._fixed(self.plain_train_set))
 
     def val_dataloader(self) -> DataLoader:
+        if not self.validates:
+            raise ValueError(
+                "Expected the data to have clouds to validate on (got none: 'val_fraction' is "
+                f"{self.val_fraction})"
+            )
         return self._loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:

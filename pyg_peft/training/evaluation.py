@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyg_peft.model import PeftModel
 from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.checks import check_kind, check_text, check_whole
 from pyg_peft.training.forward import forward_batch
+from pyg_peft.training.labels import check_range, whole_labels
 
 # Precisions that leave coordinates alone; "true" half precision would round them.
 PRECISIONS = {
@@ -61,12 +63,18 @@ def check_precision(precision: str) -> torch.dtype | None:
     Raises:
         ValueError: a precision that would not keep positions in float32.
     """
+    check_text(precision, "precision")
     if precision not in PRECISIONS:
         raise ValueError(
             f"Expected 'precision' to be one of {', '.join(PRECISIONS)}, which keep positions in "
             f"float32 (got {precision!r})"
         )
     return PRECISIONS[precision]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are; the CPU for one that has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 @torch.no_grad()
@@ -87,9 +95,10 @@ def predict_probabilities(
         progress: name of a progress bar, none if empty.
         cache: keeps the frozen features of the loader's clouds, which have a ``sample_id``.
     """
+    check_kind(model, "model", nn.Module)
     dtype = check_precision(precision)
     model.eval()
-    device = next(model.parameters()).device
+    device = device_of(model)
     for data in tqdm(loader, desc=progress, disable=None if progress else True, leave=False):
         data = data.to(device)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
@@ -115,14 +124,30 @@ def evaluate(
         precision: see :func:`check_precision`.
         progress: name of a progress bar, none if empty.
         cache: see :func:`predict_probabilities`.
+
+    Raises:
+        TypeError, ValueError: an argument is of another type; labels are no whole numbers, or out
+            of their range; the loader has no batches.
     """
+    check_whole(num_classes, "num_classes", 1)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)
     for data, probabilities in predict_probabilities(
         model, loader, precision=precision, progress=progress, cache=cache
     ):
-        cells = data.y.cpu() * num_classes + probabilities.argmax(dim=-1)
+        labels = whole_labels(data.y, "cloud", probabilities.size(0)).cpu()
+        check_range(labels, num_classes, "y")
+        cells = labels * num_classes + probabilities.argmax(dim=-1)
         confusion += cells.bincount(minlength=num_classes**2).view(num_classes, num_classes)
+    if not int(confusion.sum()):
+        raise ValueError("Expected 'loader' to yield at least one batch (got none)")
     return Evaluation(confusion)
 
 
-__all__ = ["PRECISIONS", "Evaluation", "check_precision", "evaluate", "predict_probabilities"]
+__all__ = [
+    "PRECISIONS",
+    "Evaluation",
+    "check_precision",
+    "device_of",
+    "evaluate",
+    "predict_probabilities",
+]

@@ -1,6 +1,9 @@
 """The settings of a run that trains an adapter."""
 
+import math
 from dataclasses import dataclass
+
+from pyg_peft.training.checks import check_flag, check_real, check_text
 
 LOGGERS = ("tensorboard", "csv", "none")
 
@@ -16,6 +19,10 @@ class FitOptions:
         label_smoothing: share of the target that is spread over all classes.
         cache: keep the frozen features of each sample and view; wants views in the data.
         logger: ``"tensorboard"``, ``"csv"`` or ``"none"``.
+
+    Raises:
+        TypeError: a setting is of another type.
+        ValueError: a setting is out of its range.
     """
 
     lr: float = 1e-3
@@ -26,6 +33,12 @@ class FitOptions:
     logger: str = "tensorboard"
 
     def __post_init__(self) -> None:
+        for name in ("lr", "weight_decay", "warmup_epochs", "label_smoothing"):
+            check_real(getattr(self, name), name)
+            if math.isinf(getattr(self, name)):
+                raise ValueError(f"Expected '{name}' to be finite (got {getattr(self, name)})")
+        check_flag(self.cache, "cache")
+        check_text(self.logger, "logger")
         # Written so that NaN, of which every comparison is false, is refused too.
         if not self.lr > 0:
             raise ValueError(f"Expected 'lr' to be positive (got {self.lr})")

@@ -1,25 +1,49 @@
 """Train an adapter from start to saved folder: best epoch by validation, resumable."""
 
 import logging
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from pyg_peft.errors import MissingExtraError
 from pyg_peft.model import PeftModel
+from pyg_peft.storage import claim_folder, remove_leftovers
+from pyg_peft.training.batch_norms import check_batch_norms
 from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.callbacks import (
+    CSVEpochs,
+    Curves,
+    EpochBar,
+    KeptEpoch,
+    TensorBoardEpochs,
+    WholeFiles,
+)
+from pyg_peft.training.checkpoint_files import has_checkpoint, read_checkpoint
+from pyg_peft.training.checks import check_flag, check_kind, check_whole
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.evaluation import Evaluation, check_precision
 from pyg_peft.training.fit_options import LOGGERS, FitOptions
-from pyg_peft.training.resuming import check_folder, check_resumed, describe_run, write_run
+from pyg_peft.training.resuming import (
+    BEST,
+    LAST,
+    Resumed,
+    check_folder,
+    check_resumed,
+    describe_run,
+    write_run,
+)
 from pyg_peft.training.tasks import task_of
 
 logger = logging.getLogger(__name__)
@@ -30,18 +54,20 @@ class FitReport:
     """What a run found.
 
     Args:
-        val: the best epoch on the validation set, which chose it.
+        val: the kept epoch on the validation set, which chose it; ``None`` where nothing validated.
         test: that epoch on the test set; ``None`` without one.
-        epoch: the best epoch, from 0.
+        epoch: the kept epoch, from 1: the best on validation, the last where nothing validated.
         curves: per epoch, by name of the metric.
         is_main: whether this is the process that saves and prints.
+        chosen_by: the metric that chose the epoch; ``None`` where nothing validated.
     """
 
-    val: Evaluation
+    val: Evaluation | None
     test: Evaluation | None
     epoch: int
     curves: dict[str, list[float]] = field(default_factory=dict)
     is_main: bool = True
+    chosen_by: str | None = None
 
 
 def fit(
@@ -57,50 +83,54 @@ def fit(
 ) -> FitReport:
     """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
 
+    The best epoch has the largest metric on validation and, of equal ones, the lowest loss there.
+    Data without validation (``val_fraction=0``) keep the last epoch.
+
     Args:
-        model: receives the weights of the best epoch.
+        model: receives the weights of the kept epoch.
         data: the splits; with a :class:`SegmentationDataModule` points are labelled.
-        folder: receives the adapter, and below it ``checkpoints`` and ``logs``.
+        folder: receives the adapter, and below it ``checkpoints`` and ``logs``. One run at a time
+            writes to it.
         options: see :class:`FitOptions`.
         caches: frozen features by stage, ``"train"``, ``"val"`` and ``"test"``, which other runs on
             the same data may have filled; instead of those that ``options.cache`` makes.
         trainer: arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
-        resume: go on from the last finished epoch of a run in ``folder`` that was interrupted.
+        resume: go on from the last finished epoch of a run in ``folder`` that was interrupted. If
+            its checkpoint is damaged, from the one before, which the log says.
         metadata: JSON-able values that are saved beside the preprocessing.
 
     Raises:
-        ValueError: ``folder`` holds a run and ``resume`` is off; a precision that would round
-            positions; a cache without a fixed number of views; a single class; nothing to validate
-            on.
+        TypeError: an argument is of another type.
+        ValueError: ``folder`` holds a run and ``resume`` is off, or another process writes to it; a
+            precision that would round positions; a cache without a fixed number of views; a single
+            class; nothing to validate on; batches of one cloud where a batch norm trains on values
+            of clouds.
         CheckpointError: the run to resume is another one, which the message tells apart, or its
-            checkpoint is damaged.
+            checkpoints are damaged.
+        KeyboardInterrupt: the run was interrupted; ``resume`` goes on.
     """
+    check_kind(model, "model", PeftModel)
+    check_kind(data, "data", ShapeDataModule)
+    check_kind(caches, "caches", Mapping, optional=True)
+    check_kind(metadata, "metadata", Mapping, optional=True)
     options = options or FitOptions()
-    folder = Path(folder)
     settings = check_run(folder, options, trainer or {}, resume=resume)
+    folder = Path(folder)
     precision = str(settings["precision"])
     data.check_trainable()
+    validates = data.validates and settings.get("limit_val_batches") != 0
+    if not validates:
+        settings["limit_val_batches"] = 0
     if caches is None:
         caches = _caches(model, data) if options.cache else {}
     _check_views(caches, data)
     described = describe_run(model, data, asdict(options), settings)
-    last = folder / "checkpoints" / "last.ckpt"
-    resumes = resume and last.exists()
-    if resumes:
-        check_resumed(last, described)
-    curves = _Curves()
-    task = task_of(data)
-    keep = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="best",
-        monitor=task.monitor,
-        mode="max",
-        enable_version_counter=False,
-    )
-    # A callback of its own: with save_last the other one writes only when it finds a better epoch.
-    latest = ModelCheckpoint(
-        dirpath=folder / "checkpoints", filename="last", enable_version_counter=False
-    )
+    resumed = None
+    if resume and has_checkpoint(folder / LAST):
+        resumed = check_resumed(folder, described)
+    _use_clouds(data, resumed)
+    curves, task = Curves(), task_of(data)
+    monitor = task.monitor if validates else None
     module = task.make_module(
         model,
         lr=options.lr,
@@ -110,60 +140,132 @@ def fit(
         seed=data.seed,
         caches=caches,
     )
+    callbacks: list[Callback] = [KeptEpoch(folder, monitor), curves]
+    if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
+        callbacks.append(EpochBar())
     runner = _make_trainer(
         **settings,
         logger=_logger(options.logger, folder),
-        callbacks=[keep, curves, latest],
+        callbacks=callbacks,
         default_root_dir=folder,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
-    if runner.is_global_zero and not resumes:
-        write_run(last, described)
-    with warnings.catch_warnings():
-        _expect_of_lightning()
-        runner.fit(module, datamodule=data, ckpt_path=last if resumes else None)
-    if runner.interrupted:
-        raise KeyboardInterrupt
-    best = torch.load(keep.best_model_path, map_location="cpu", weights_only=True)
-    module.on_load_checkpoint(best)
-    module.load_state_dict(best["state_dict"])
-    report = FitReport(
-        val=_evaluate(model, data, "val", precision, caches),
-        test=None if data.test_set is None else _evaluate(model, data, "test", precision, caches),
-        epoch=int(best["epoch"]),
-        curves=curves.values,
-        is_main=runner.is_global_zero,
-    )
-    if runner.is_global_zero:
-        model.save_pretrained(
-            folder,
-            class_names=data.class_names,
-            preprocessing={
-                **data.preprocessing.to_dict(),
-                "read_args": data.read_args,
-                **(metadata or {}),
-            },
+    check_batch_norms(model, data, runner.world_size)
+    with ExitStack() as stack:
+        if runner.is_global_zero:
+            _claim(stack, folder, resume=resume)
+            if resumed is None:
+                write_run(folder / LAST, described)
+        _run(runner, module, data, None if resumed is None else resumed.checkpoint)
+        kept = _kept(folder, monitor)
+        module.on_load_checkpoint(kept)
+        module.load_state_dict(kept["state_dict"])
+        has_test = data.test_set is not None
+        report = FitReport(
+            val=_evaluate(model, data, "val", precision, caches) if validates else None,
+            test=_evaluate(model, data, "test", precision, caches) if has_test else None,
+            epoch=int(kept["epoch"]) + 1,  # Lightning counts from 0
+            curves=curves.values,
+            is_main=runner.is_global_zero,
+            chosen_by=monitor,
         )
+        if runner.is_global_zero:
+            model.save_pretrained(
+                folder,
+                class_names=data.class_names,
+                preprocessing={
+                    **data.preprocessing.to_dict(),
+                    "read_args": data.read_args,
+                    **(metadata or {}),
+                },
+            )
     return report
 
 
 def check_run(
-    folder: str | Path, options: FitOptions, trainer: dict[str, Any], *, resume: bool
+    folder: str | Path, options: FitOptions, trainer: Mapping[str, Any], *, resume: bool
 ) -> dict[str, Any]:
     """Settings of the trainer with the defaults, unless :func:`fit` would refuse to start.
 
     Raises:
-        ValueError: see :func:`fit`.
+        TypeError, ValueError: see :func:`fit`.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"Expected 'folder' to be a path (got {folder!r})")
+    check_kind(options, "options", FitOptions)
+    check_kind(trainer, "trainer", Mapping)
+    check_flag(resume, "resume")
     settings: dict[str, Any] = {"max_epochs": 50, "gradient_clip_val": 10.0, "precision": "32-true"}
     settings |= trainer
     check_precision(str(settings["precision"]))
-    if settings["max_epochs"] < 1:
-        raise ValueError(f"Expected 'max_epochs' to be positive (got {settings['max_epochs']})")
+    check_whole(settings["max_epochs"], "max_epochs", 1)
+    every = settings.get("check_val_every_n_epoch")
+    if every is not None and every > settings["max_epochs"]:
+        raise ValueError(
+            f"Expected 'check_val_every_n_epoch' to be at most 'max_epochs', "
+            f"{settings['max_epochs']}, so that an epoch is validated (got {every})"
+        )
+    plugins = settings.pop("plugins", None) or []
+    plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(WholeFiles())
+    settings["plugins"] = plugins
     check_folder(Path(folder), resume=resume)
     return settings
+
+
+def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:
+    """All of them, unless the run was begun by a version that left some out of each epoch."""
+    data.drop_last = resumed is not None and not resumed.every_cloud
+    if data.drop_last and len(data.train_set) % data.batch_size:
+        logger.warning(
+            "this run was begun by a version that left a last batch out that was not full, and "
+            "goes on so; a run in another folder uses every training cloud in every epoch"
+        )
+
+
+def _claim(stack: ExitStack, folder: Path, *, resume: bool) -> None:
+    """Hold ``folder`` for this run, and tidy up after one that was killed.
+
+    Raises:
+        ValueError: another process writes to it, or has meanwhile.
+    """
+    checkpoints = (folder / LAST).parent
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    held = stack.enter_context(claim_folder(checkpoints))
+    check_folder(folder, resume=resume)
+    if held:
+        remove_leftovers(checkpoints, "*")
+
+
+def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path | None) -> None:
+    """Train; an interrupt is a ``KeyboardInterrupt``, whatever Lightning makes of it."""
+    handler = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        _expect_of_lightning()
+        try:
+            runner.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except SystemExit:
+            if not runner.interrupted:
+                raise
+    if runner.interrupted:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
+        raise KeyboardInterrupt
+
+
+def _kept(folder: Path, monitor: str | None) -> dict[str, Any]:
+    """The checkpoint of the epoch that is kept."""
+    if monitor is None:
+        return read_checkpoint(folder / LAST)
+    if not (folder / BEST).exists():
+        raise ValueError(
+            "Expected 'trainer' to validate after an epoch, so that one can be chosen (got no "
+            "validation); a 'val_fraction' of 0 keeps the last epoch"
+        )
+    return read_checkpoint(folder / BEST)
 
 
 def _make_trainer(**settings: Any) -> Trainer:
@@ -183,25 +285,9 @@ def _expect_of_lightning() -> None:
         r".*isinstance\(treespec, LeafSpec\)",
         r".*Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
         r".*Experiment logs directory .* exists",
+        r".*callbacks used to create the checkpoint need to be provided",  # of earlier versions
     ):
         warnings.filterwarnings("ignore", message=message)
-
-
-class _Curves(Callback):
-    """Every metric once an epoch; part of the checkpoint, so a resumed run has all of them."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {}
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        for name, value in trainer.callback_metrics.items():
-            self.values.setdefault(name, []).append(float(value))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"values": self.values}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.values = {name: list(values) for name, values in state_dict["values"].items()}
 
 
 def _evaluate(
@@ -232,9 +318,9 @@ def _logger(name: str, folder: Path) -> Logger | bool:
     if name == "none":
         return False
     if name == "csv":
-        return CSVLogger(folder, name="logs", version="")
+        return CSVEpochs(folder, name="logs", version="")
     try:
-        return TensorBoardLogger(folder, name="logs", version="")
+        return TensorBoardEpochs(folder, name="logs", version="")
     except ModuleNotFoundError as error:
         raise MissingExtraError("tensorboard", "train") from error
 

@@ -15,8 +15,10 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.checks import check_kind, check_real, check_whole
 from pyg_peft.training.decay import decay_groups
 from pyg_peft.training.forward import forward_batch
+from pyg_peft.training.labels import whole_labels
 from pyg_peft.training.metrics import classification_metrics
 from pyg_peft.training.schedule import warmup_cosine
 from pyg_peft.tuners.saving import base_fingerprint
@@ -45,6 +47,7 @@ class PeftModule(LightningModule):
             wanted; sets of different stages number their samples on their own.
 
     Raises:
+        TypeError: an argument is of another type.
         ValueError: nothing to train, or ``label_smoothing`` does not lie in [0, 1).
     """
 
@@ -60,6 +63,17 @@ class PeftModule(LightningModule):
         seed: int = 0,
         caches: Mapping[str, FeatureCache] | None = None,
     ) -> None:
+        check_kind(model, "model", PeftModel)
+        check_whole(num_classes, "num_classes", 1)
+        check_whole(seed, "seed", -(2**63))
+        check_kind(caches, "caches", Mapping, optional=True)
+        for name, value in (
+            ("lr", lr),
+            ("weight_decay", weight_decay),
+            ("warmup_epochs", warmup_epochs),
+            ("label_smoothing", label_smoothing),
+        ):
+            check_real(value, name)
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"Expected 'label_smoothing' to lie in [0, 1) (got {label_smoothing})")
         if not trainable_parameters(model):
@@ -94,9 +108,7 @@ class PeftModule(LightningModule):
             keyed_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
         )
         logits = self(batch, "train").float()
-        labels: Any = batch.y
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        accuracy = (logits.argmax(dim=-1) == labels).float().mean()
+        loss, accuracy = self._learned(logits, batch)
         size = batch.num_graphs
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=size, sync_dist=True)
         self.log(
@@ -119,12 +131,18 @@ class PeftModule(LightningModule):
     def predict_step(self, batch: Data, batch_idx: int) -> Tensor:
         return self(batch).float().softmax(dim=-1)
 
+    def _learned(self, scores: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy of a training step."""
+        labels = whole_labels(batch.y, "cloud", batch.num_graphs)
+        loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
+        return loss, (scores.argmax(dim=-1) == labels).float().mean()
+
     def _evaluate(self, batch: Data, stage: str) -> None:
         logits = self(batch, stage).float()
-        labels: Any = batch.y
+        labels = whole_labels(batch.y, "cloud", batch.num_graphs)
         loss = F.cross_entropy(logits, labels)
         metrics: Any = self.metrics[stage]
-        metrics.update(logits, batch.y)
+        metrics.update(logits, labels)
         self.log(f"{stage}_loss", loss, batch_size=batch.num_graphs, sync_dist=True)
         self.log_dict(metrics, prog_bar=True, batch_size=batch.num_graphs)
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyg_peft.datasets.part_labels import IGNORE_INDEX
+
 
 def part_mask(parts: Sequence[Sequence[int]], num_parts: int) -> Tensor:
     """Which parts a category can have, ``[num_categories, num_parts]``.
@@ -47,7 +49,12 @@ def choose_parts(scores: Tensor, batch: Tensor, category: Tensor, mask: Tensor) 
 
 
 def shape_ious(
-    prediction: Tensor, target: Tensor, batch: Tensor, category: Tensor, mask: Tensor
+    prediction: Tensor,
+    target: Tensor,
+    batch: Tensor,
+    category: Tensor,
+    mask: Tensor,
+    ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
     r"""Mean intersection over union of each cloud ``[B]``, over the parts of its category.
 
@@ -58,6 +65,7 @@ def shape_ious(
         batch: cloud of each point ``[N]``.
         category: of each cloud ``[B]``.
         mask: see :func:`part_mask`.
+        ignore_index: points with this truth are left out.
 
     Raises:
         ValueError: if the truth of a point is no part of its cloud's category.
@@ -71,6 +79,7 @@ def shape_ious(
     """
     mask = mask.to(target.device)
     num_parts, num_clouds = mask.size(1), category.numel()
+    prediction, target, batch = known_points(target, ignore_index, prediction, target, batch)
     known = (target >= 0) & (target < num_parts)
     if not bool(known.all()) or not bool(mask[category[batch], target].all()):
         raise ValueError("Expected 'target' to hold parts of each cloud's category (got others)")
@@ -87,4 +96,16 @@ def shape_ious(
     return (iou * own).sum(dim=1) / own.sum(dim=1)
 
 
-__all__ = ["choose_parts", "part_mask", "shape_ious"]
+def known_points(target: Tensor, ignore_index: int, *values: Tensor) -> tuple[Tensor, ...]:
+    """Rows of ``values`` whose point has a label, as they are if all points have one.
+
+    Args:
+        target: part of each point ``[N]``.
+        ignore_index: the label that says that a point has none.
+        values: one row a point each.
+    """
+    known = target != ignore_index
+    return values if bool(known.all()) else tuple(value[known] for value in values)
+
+
+__all__ = ["choose_parts", "known_points", "part_mask", "shape_ious"]

@@ -13,6 +13,7 @@ from torch_geometric.transforms import BaseTransform, Compose, SamplePoints
 from pyg_peft.datasets.augmented import apply_keyed
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.transforms import Normalize, select_points
+from pyg_peft.training.checks import check_flag, check_whole
 
 _UP_AXES = ("x", "y", "z")
 
@@ -28,6 +29,7 @@ class Preprocessing:
         up_axis: the axis that points up in the data; the model sees z up.
 
     Raises:
+        TypeError: a setting is of another type.
         ValueError: ``num_points`` is not positive or ``up_axis`` is not an axis.
     """
 
@@ -36,8 +38,8 @@ class Preprocessing:
     up_axis: str = "z"
 
     def __post_init__(self) -> None:
-        if self.num_points is not None and self.num_points < 1:
-            raise ValueError(f"Expected 'num_points' to be positive (got {self.num_points})")
+        check_whole(self.num_points, "num_points", 1, optional=True)
+        check_flag(self.normalize, "normalize")
         if self.up_axis not in _UP_AXES:
             raise ValueError(f"Expected 'up_axis' to be one of {_UP_AXES} (got {self.up_axis!r})")
 

@@ -3,10 +3,12 @@
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,16 +19,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
-from pyg_peft.storage import remove_leftovers, write_atomic
+from pyg_peft.storage import claim_folder, remove_leftovers, write_atomic
+from pyg_peft.training.batches import batch_sizes
+from pyg_peft.training.checkpoint_files import has_checkpoint, read_latest, save_checkpoint
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.corpus import Corpus
 from pyg_peft.training.decay import decay_groups
 from pyg_peft.training.pretrain_options import PretrainOptions
-from pyg_peft.training.resuming import check_same, read_checkpoint
+from pyg_peft.training.resuming import check_same
 from pyg_peft.training.schedule import warmup_cosine
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
+# In the state of runs that use every cloud, and that number epochs in their log from 1.
+_EVERY_CLOUD, _FIRST_EPOCH = "every_cloud", "first_epoch"
 _STATE = {"model", "optimizer", "identity", "step", "seconds", "lines"}  # of a checkpoint
 
 
@@ -65,28 +72,62 @@ def pretrain(
     Args:
         model: fresh; the caller seeds its initial weights.
         corpus: the clouds.
-        folder: receives ``checkpoint.pth`` (replaced atomically) and ``log.jsonl``.
+        folder: receives ``checkpoint.pth`` (replaced atomically), the one before it as
+            ``checkpoint_previous.pth``, and ``log.jsonl``, whose epochs count from 1. One run at a
+            time writes to it.
         options: see :class:`PretrainOptions`.
         watch: called after every epoch with the model in evaluation mode and the number of epochs
             done; it may draw random numbers, the run does not notice.
 
     Raises:
-        ValueError: the corpus is smaller than a batch.
+        TypeError: an argument is of another type.
+        ValueError: the corpus is smaller than a batch, or another process writes to ``folder``.
         CheckpointError: the checkpoint in ``folder`` belongs to other options, another model or
-            another corpus, or is none of this function.
+            another corpus, or is none of this function; or it and the one before are damaged.
         FloatingPointError: the loss is no longer finite.
     """
-    steps_per_epoch = len(corpus) // options.batch_size
-    if steps_per_epoch == 0:
+    check_kind(model, "model", PointMAEPretraining)
+    check_kind(corpus, "corpus", Corpus)
+    check_kind(options, "options", PretrainOptions)
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"Expected 'folder' to be a path (got {folder!r})")
+    if len(corpus) < options.batch_size:
         raise ValueError(
             f"Expected 'batch_size' to be at most the {len(corpus)} clouds "
             f"(got {options.batch_size})"
         )
+    run = _Run(model, Path(folder), options, corpus)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with claim_folder(run.folder) as held:
+        run.resume(alone=held)
+        return _train(model, corpus, options, watch, run)
+
+
+def steps_of_epoch(count: int, batch_size: int, *, every_cloud: bool = True) -> int:
+    """Steps of an epoch of :func:`pretrain`.
+
+    Args:
+        count: clouds of an epoch.
+        batch_size: largest number of clouds of a step.
+        every_cloud: whether the run uses all clouds; those that were begun by earlier versions left
+            out a last batch that was not full.
+    """
+    return len(batch_sizes(count, batch_size, drop_last=not every_cloud))
+
+
+def _train(
+    model: PointMAEPretraining,
+    corpus: Corpus,
+    options: PretrainOptions,
+    watch: Watch | None,
+    run: "_Run",
+) -> PretrainReport:
+    sizes = batch_sizes(len(corpus), options.batch_size, drop_last=not run.every_cloud)
+    starts = list(accumulate(sizes, initial=0))
+    steps_per_epoch = len(sizes)
     total_steps = steps_per_epoch * options.epochs
     warmup_steps = min(total_steps, round(options.warmup_epochs * steps_per_epoch))
     device = next(model.parameters()).device
-    run = _Run(model, Path(folder), options, corpus=corpus.identity())
-    run.resume()
     loss, last_save = run.last_loss(), time.monotonic()
     drawn, order = -1, torch.empty(0, dtype=torch.long)
     model.train()
@@ -95,7 +136,7 @@ def pretrain(
         epoch, within = divmod(run.step, steps_per_epoch)
         if epoch != drawn:
             drawn, order = epoch, corpus.order(options.seed, epoch)
-        rows = order[within * options.batch_size : (within + 1) * options.batch_size].tolist()
+        rows = order[starts[within] : starts[within + 1]].tolist()
         pos, batch = corpus.batch(rows, options.views, options.seed, epoch)
         factor = warmup_cosine(run.step, total_steps, warmup_steps, options.lr_floor)
         pos, batch = pos.to(device), batch.to(device)
@@ -107,11 +148,11 @@ def pretrain(
             )
         run.seconds += time.monotonic() - started
         if run.step % options.log_every == 0 or run.step == total_steps:
-            run.log(epoch=epoch, loss=loss, lr=options.lr * factor)
+            run.log(epoch=epoch + 1, loss=loss, lr=options.lr * factor)
         if watch is not None and run.step % steps_per_epoch == 0:
             found = _look(watch, model, epoch + 1)
             if found:
-                run.log(epoch=epoch, **found)
+                run.log(epoch=epoch + 1, **found)
         if time.monotonic() - last_save > 60 * options.checkpoint_minutes:
             run.save()
             last_save = time.monotonic()
@@ -168,21 +209,21 @@ class _Run:
         model: PointMAEPretraining,
         folder: Path,
         options: PretrainOptions,
-        *,
-        corpus: dict[str, Any],
+        corpus: Corpus,
     ) -> None:
         self.model, self.folder, self.options = model, folder, options
+        self.every_cloud = True
+        self.num_clouds = len(corpus)
         self.identity = {
             "class": type(model).__name__,
             "model": model.config,
             "options": options.identity(),
-            "corpus": corpus,
+            "corpus": corpus.identity(),
         }
         self.optimizer = torch.optim.AdamW(
             decay_groups(model.parameters(), options.weight_decay), lr=0.0
         )
         self.step, self.seconds, self.lines = 0, 0.0, list[str]()
-        folder.mkdir(parents=True, exist_ok=True)
 
     def out_of_time(self) -> bool:
         limit = self.options.max_minutes
@@ -224,27 +265,59 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "lines": self.lines,
+            _EVERY_CLOUD: self.every_cloud,
+            _FIRST_EPOCH: 1,
         }
-        write_atomic(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
+        save_checkpoint(state, self.folder / CHECKPOINT, keep_previous=True)
 
-    def resume(self) -> None:
+    def resume(self, *, alone: bool) -> None:
+        """Go on from the checkpoint in the folder, if there is one.
+
+        Args:
+            alone: nobody else writes to the folder, so what killed runs left can be removed.
+        """
         path = self.folder / CHECKPOINT
-        for name in (CHECKPOINT, LOG):
+        for name in (CHECKPOINT, LOG) if alone else ():
             remove_leftovers(self.folder, name)
-        if not path.exists():
+        if not has_checkpoint(path):
             write_atomic(self.folder / LOG, lambda file: file.write_text(""))
             return
-        state: Any = read_checkpoint(path)
+        path, found = read_latest(path)
+        state: Any = found
         if not isinstance(state, dict) or not state.keys() >= _STATE:
             raise CheckpointError(f"Expected '{path}' to be a checkpoint of pretrain (got another)")
         check_same(state["identity"], self.identity, path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.lines = state["step"], state["seconds"], state["lines"]
+        if _FIRST_EPOCH not in state:  # earlier versions counted epochs from 0
+            self.lines = [_from_one(line) for line in self.lines]
+        self.every_cloud = bool(state.get(_EVERY_CLOUD, False))
+        if not self.every_cloud and (left := self.num_clouds % self.options.batch_size):
+            logger.warning(
+                "this run was begun by a version that left out a last batch that was not full, and "
+                "goes on so: %d of %d clouds are left out of each epoch; a run in another folder "
+                "uses all of them",
+                left,
+                self.num_clouds,
+            )
         # Lines of steps that the kill undid go away with them.
         text = "".join(line + "\n" for line in self.lines)
         write_atomic(self.folder / LOG, lambda file: file.write_text(text))
         logger.info("resumed %s at step %d", path, self.step)
 
 
-__all__ = ["PretrainOptions", "PretrainReport", "Watch", "pretrain", "read_sizes"]
+def _from_one(line: str) -> str:
+    """A line of the log of an earlier version, with epochs counted from 1."""
+    values = json.loads(line)
+    return json.dumps({**values, "epoch": values["epoch"] + 1})
+
+
+__all__ = [
+    "PretrainOptions",
+    "PretrainReport",
+    "Watch",
+    "pretrain",
+    "read_sizes",
+    "steps_of_epoch",
+]

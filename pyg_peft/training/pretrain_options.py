@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pyg_peft.training.checks import check_flag, check_kind, check_real, check_whole
 from pyg_peft.training.corpus import ViewOptions
 
 
@@ -12,7 +13,8 @@ class PretrainOptions:
     """Everything that decides the result besides the model and the corpus.
 
     Args:
-        epochs, batch_size: length of the run; a last batch that is not full is left out.
+        epochs, batch_size: length of the run; every cloud is used in every epoch, in batches of at
+            most ``batch_size`` that differ by one cloud at most.
         lr, weight_decay: AdamW; biases, norms and tokens are not decayed.
         warmup_epochs: linear warm-up, then a cosine down to ``lr_floor`` times ``lr``.
         clip_norm: largest gradient norm.
@@ -24,6 +26,7 @@ class PretrainOptions:
         views: how clouds are varied.
 
     Raises:
+        TypeError: a setting is of another type.
         ValueError: a setting is out of its range.
     """
 
@@ -42,10 +45,17 @@ class PretrainOptions:
     views: ViewOptions = field(default_factory=ViewOptions)
 
     def __post_init__(self) -> None:
-        # Written so that NaN, of which every comparison is false, is refused too.
         for name in ("epochs", "batch_size", "log_every"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"Expected '{name}' to be positive (got {getattr(self, name)})")
+            check_whole(getattr(self, name), name, 1)
+        check_whole(self.seed, "seed", -(2**63))
+        for name in ("lr", "clip_norm", "weight_decay", "warmup_epochs", "lr_floor"):
+            check_real(getattr(self, name), name)
+        check_real(self.checkpoint_minutes, "checkpoint_minutes")
+        if self.max_minutes is not None:
+            check_real(self.max_minutes, "max_minutes")
+        check_flag(self.bf16, "bf16")
+        check_kind(self.views, "views", ViewOptions)
+        # Written so that NaN, of which every comparison is false, is refused too.
         for name in ("lr", "clip_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(

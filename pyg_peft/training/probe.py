@@ -1,5 +1,6 @@
 """What a linear layer reads out of a frozen backbone: the yardstick of pre-training."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ class LinearProbe:
         weight, bias: of the layer, on standardised features.
         mean, std: of the training features.
         penalty: the one that was best on validation.
-        val_accuracy: there.
+        val_accuracy, val_loss: there; of equal accuracies the lower cross-entropy decides.
     """
 
     weight: Tensor
@@ -87,11 +88,19 @@ class LinearProbe:
     std: Tensor
     penalty: float
     val_accuracy: float
+    val_loss: float = math.nan
+
+    def scores(self, x: Tensor) -> Tensor:
+        """What the layer gives rows of ``x [N, C]``."""
+        return ((x - self.mean) / self.std) @ self.weight + self.bias
 
     def accuracy(self, x: Tensor, y: Tensor) -> float:
         """Share of rows of ``x [N, C]`` whose highest score is at ``y [N]``."""
-        scores = ((x - self.mean) / self.std) @ self.weight + self.bias
-        return float((scores.argmax(dim=1) == y).double().mean())
+        return float((self.scores(x).argmax(dim=1) == y).double().mean())
+
+    def loss(self, x: Tensor, y: Tensor) -> float:
+        """Mean cross-entropy of rows of ``x [N, C]`` with labels ``y [N]``."""
+        return float(F.cross_entropy(self.scores(x), y))
 
 
 def fit_probe(
@@ -101,6 +110,8 @@ def fit_probe(
     penalties: Sequence[float] = PENALTIES,
 ) -> LinearProbe:
     """Fit one layer a penalty to ``train``; keep the one that is best on ``val``.
+
+    Of equal accuracies there the lower loss decides.
 
     Args:
         train, val: features and labels, as from :func:`frozen_features`.
@@ -125,8 +136,9 @@ def fit_probe(
     for penalty in penalties:
         layer = fit_linear((x - mean) / std, y, num_classes, penalty)
         draft = LinearProbe(*layer, mean, std, penalty, 0.0)
-        probes.append(LinearProbe(*layer, mean, std, penalty, draft.accuracy(*val)))
-    return max(probes, key=lambda probe: probe.val_accuracy)
+        found = draft.accuracy(*val), draft.loss(*val)
+        probes.append(LinearProbe(*layer, mean, std, penalty, *found))
+    return max(probes, key=lambda probe: (probe.val_accuracy, -probe.val_loss))
 
 
 __all__ = ["LinearProbe", "fit_linear", "fit_probe", "frozen_features"]

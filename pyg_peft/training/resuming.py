@@ -3,23 +3,39 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pyg_peft.checkpoint import WEIGHTS
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.storage import write_atomic
+from pyg_peft.training.checkpoint_files import has_checkpoint, read_checkpoint, read_latest
 from pyg_peft.tuners.saving import base_fingerprint
 
 logger = logging.getLogger(__name__)
 
 RUN = "run.json"
+LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
+_EVERY_CLOUD = "every_cloud"  # of a run that uses all training clouds in each epoch
 _SHOWN = 6
 # Of the trainer's settings those that change weights and do not depend on the machine.
 _TRAINER = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a run goes on from.
+
+    Args:
+        checkpoint: the last that is whole.
+        every_cloud: whether the run uses every training cloud in each epoch. One that was begun by
+            a version that left out a last batch which was not full goes on as it was begun.
+    """
+
+    checkpoint: Path
+    every_cloud: bool
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -30,7 +46,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected 'folder' to be a folder (got the file '{folder}')")
-    has_run = (folder / "checkpoints" / "last.ckpt").exists()
+    has_run = has_checkpoint(folder / LAST)
     if has_run and not resume:
         raise ValueError(
             f"Expected 'folder' to hold no run (got one in '{folder}'): resume it, or choose "
@@ -68,6 +84,7 @@ def describe_run(
         "val": len(data.val_set),
         "batch_size": data.batch_size,
         "num_views": data.train_set.num_views,
+        _EVERY_CLOUD: True,
         "seed": data.seed,
         "options": {k: v for k, v in options.items() if k not in ("logger", "cache")},
         "trainer": {name: trainer.get(name) for name in _TRAINER},
@@ -81,22 +98,41 @@ def write_run(checkpoint: Path, described: Mapping[str, Any]) -> None:
     write_atomic(checkpoint.with_name(RUN), lambda path: path.write_text(text))
 
 
-def check_resumed(checkpoint: Path, described: Mapping[str, Any]) -> None:
-    """Raise unless a checkpoint is whole and of the run that ``described`` is.
+def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
+    """Find what to go on from, and raise unless it is whole and of the run that ``described`` is.
+
+    Args:
+        folder: of the run.
+        described: see :func:`describe_run`.
 
     Raises:
         CheckpointError: it is damaged or of another run.
     """
-    read_checkpoint(checkpoint)
-    path = checkpoint.with_name(RUN)
+    checkpoint, state = read_latest(folder / LAST)
+    best = folder / BEST
+    if best.exists():
+        read_checkpoint(best)  # all that is left of the best epoch
+    elif _has_best(state):
+        raise CheckpointError(
+            f"Expected '{best}' to hold the best epoch (got no file): begin again in another folder"
+        )
+    path = (folder / LAST).with_name(RUN)
     if not path.is_file():
         logger.warning("'%s' is missing: it is not checked that the options are the same", path)
-        return
+        return Resumed(checkpoint, every_cloud=True)
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
+        every_cloud = bool(found.setdefault(_EVERY_CLOUD, False))
+    except (ValueError, AttributeError) as error:
         raise CheckpointError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
-    check_same(found, described, path)
+    check_same({**found, _EVERY_CLOUD: True}, described, path)
+    return Resumed(checkpoint, every_cloud)
+
+
+def _has_best(state: Any) -> bool:
+    callbacks = state.get("callbacks") if isinstance(state, dict) else None
+    kept = callbacks.get("KeptEpoch") if isinstance(callbacks, dict) else None
+    return isinstance(kept, dict) and kept.get("best") is not None
 
 
 def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], source: str | Path) -> None:
@@ -119,22 +155,6 @@ def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], source: st
         )
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a file of ``torch.save`` that holds tensors and plain values.
-
-    Raises:
-        CheckpointError: it is damaged or holds something else.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    # Damaged bytes make torch fail in any way; all of them mean this.
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(
-            f"Expected '{path}' to be a whole checkpoint (got {type(error).__name__}: {reason})"
-        ) from error
-
-
 def _plain(values: Any) -> Any:
     """As JSON gives it back: tuples are lists."""
     return json.loads(json.dumps(values, default=str))
@@ -150,11 +170,13 @@ def _differences(found: Any, expected: Any, path: str) -> Iterator[str]:
 
 
 __all__ = [
+    "BEST",
+    "LAST",
     "RUN",
+    "Resumed",
     "check_folder",
     "check_resumed",
     "check_same",
     "describe_run",
-    "read_checkpoint",
     "write_run",
 ]

@@ -18,8 +18,9 @@ class KeyedSampler(Sampler[int]):
     Args:
         dataset: what to shuffle.
         seed: the run's seed.
-        rank, world_size: this process and the number of them. Every rank gets the same number of
-            samples; what is left over is left out, other samples each epoch.
+        rank, world_size: this process and the number of them. Every sample is in an epoch, and
+            every rank gets the same number, so that all make the same number of steps: where they
+            do not divide, up to ``world_size - 1`` samples come twice, others each epoch.
 
     Raises:
         ValueError: ``rank`` does not lie in the world, or the data set is smaller than it.
@@ -53,10 +54,12 @@ class KeyedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = keyed_generator(self.seed, "shuffle", self.epoch)
         order = torch.randperm(len(self.dataset), generator=generator)
-        return iter(order[self.rank :: self.world_size][: len(self)].tolist())
+        missing = len(self) * self.world_size - len(order)
+        padded = torch.cat([order, order[:missing]])
+        return iter(padded[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
-        return len(self.dataset) // self.world_size
+        return -(-len(self.dataset) // self.world_size)
 
 
 __all__ = ["KeyedSampler"]

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
+from pyg_peft.errors import check_pos
 from pyg_peft.geometry import scene_columns
+from pyg_peft.training.checks import check_kind, check_real, check_whole
 from pyg_peft.training.forward import forward_batch
 from pyg_peft.typing import Features, Pos
 
@@ -47,10 +49,19 @@ def score_scene(
         TypeError, ValueError: as ``scene_columns``; ``x`` or a transformed block has another number
             of points; the scene is empty.
     """
+    check_kind(model, "model", nn.Module)
+    check_kind(pos, "pos", Tensor)
+    check_kind(x, "x", Tensor, optional=True)
+    check_kind(generator, "generator", torch.Generator, optional=True)
+    check_whole(batch_size, "batch_size", 1)
+    check_whole(max_points, "max_points", 1)
+    for name, value in (("size", size), ("stride", size if stride is None else stride)):
+        check_real(value, name)
+    if transform is not None and not callable(transform):
+        raise TypeError(f"Expected 'transform' to be a transform (got {type(transform).__name__})")
+    check_pos(pos)
     if pos.size(0) == 0:
         raise ValueError("Expected 'pos' to have points (got an empty scene)")
-    if batch_size < 1:
-        raise ValueError(f"Expected 'batch_size' to be positive (got {batch_size})")
     if x is not None and x.size(0) != pos.size(0):
         raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {x.size(0)})")
     model.eval()
@@ -64,6 +75,11 @@ def score_scene(
         data: Any = Batch.from_data_list(clouds)  # pyright: ignore[reportArgumentType]
         data = data.to(device)
         scores = forward_batch(model, data)
+        if scores.dim() != 2 or scores.size(0) != data.num_nodes:
+            raise ValueError(
+                f"Expected 'model' to give scores for each of {data.num_nodes} points "
+                f"(got the shape {list(scores.shape)})"
+            )
         probabilities = scores.float().softmax(dim=-1).cpu()
         rows = torch.cat(blocks).cpu()
         if total is None:

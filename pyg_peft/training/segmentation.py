@@ -9,8 +9,11 @@ from torch_geometric.data import Data
 
 from pyg_peft.datasets import PartLabels
 from pyg_peft.model import PeftModel
+from pyg_peft.training.checks import check_whole
 from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.labels import IGNORE_INDEX, check_range, whole_labels
 from pyg_peft.training.module import PeftModule
+from pyg_peft.training.part_iou import part_mask
 from pyg_peft.training.segmentation_evaluation import score_points
 from pyg_peft.training.segmentation_metrics import segmentation_metrics
 from pyg_peft.training.sources import Splits, open_parts
@@ -26,6 +29,8 @@ class SegmentationDataModule(ShapeDataModule):
         train, val, test, predict: data sets that ``PartLabels`` takes, such as ``NpzShapes`` of a
             file with ``seg``, or PyG's ``ShapeNet``.
         part_names, parts: as of ``PartLabels``.
+        ignore_index: label of points that are neither learned from nor counted. Where it is not
+            negative, give ``part_names``: numbers below it are parts.
         options: further arguments of :class:`ShapeDataModule`.
 
     Raises:
@@ -41,8 +46,10 @@ class SegmentationDataModule(ShapeDataModule):
         *,
         part_names: Sequence[str] | None = None,
         parts: Sequence[Sequence[int]] | None = None,
+        ignore_index: int = IGNORE_INDEX,
         **options: Any,
     ) -> None:
+        check_whole(ignore_index, "ignore_index", -(2**63))
         first = _shown(train, part_names, parts)
         # What one split says holds for all: a part may be missing from a small one.
         told = (first.part_names, first.parts)
@@ -56,6 +63,7 @@ class SegmentationDataModule(ShapeDataModule):
         super().__init__(first, *rest, class_names=first.part_names, **options)
         self.parts = first.parts
         self.category_names = first.category_names
+        self.ignore_index = ignore_index
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
@@ -63,6 +71,41 @@ class SegmentationDataModule(ShapeDataModule):
         splits = spec if isinstance(spec, Splits) else open_parts(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, **options)
+
+    def check_labels(self) -> None:
+        """Raise unless every point has the label of a part of its cloud's category, or the ignored.
+
+        All items are read once.
+
+        Raises:
+            TypeError, ValueError: one has not; the message names split and item.
+        """
+        if self._are_checked:
+            return
+        mask = part_mask(self.parts, self.num_classes)
+        for split, shown in self._labelled().items():
+            for number in range(len(shown)):
+                self._check_item(shown.dataset[number], f"{split}[{number}]", mask)
+        self._are_checked = True
+
+    def _check_item(self, item: Any, name: str, mask: Tensor) -> None:
+        if item.num_nodes == 0:
+            return
+        labels = whole_labels(item.y, "point", item.num_nodes, f"{name}.y")
+        check_range(labels, self.num_classes, f"{name}.y", self.ignore_index)
+        category = int(item.category)
+        if not 0 <= category < self.num_categories:
+            raise ValueError(
+                f"Expected '{name}.category' to lie in [0, {self.num_categories - 1}] "
+                f"(got {category})"
+            )
+        labels = labels[labels != self.ignore_index]
+        strange = labels[~mask[category, labels]]
+        if strange.numel():
+            raise ValueError(
+                f"Expected '{name}.y' to hold parts of its category, {list(self.parts[category])} "
+                f"of {self.category_names[category]!r} (got {int(strange[0])})"
+            )
 
     @property
     def num_categories(self) -> int:
@@ -79,16 +122,29 @@ class SegmentationModule(PeftModule):
         model: with the adapter to train active; its base gives scores of points.
         parts: the labels of each category.
         num_parts: number of labels.
+        ignore_index: label of points that are neither learned from nor counted.
         options: further arguments of :class:`PeftModule`.
     """
 
     def __init__(
-        self, model: PeftModel, parts: Sequence[Sequence[int]], num_parts: int, **options: Any
+        self,
+        model: PeftModel,
+        parts: Sequence[Sequence[int]],
+        num_parts: int,
+        *,
+        ignore_index: int = IGNORE_INDEX,
+        **options: Any,
     ) -> None:
+        check_whole(ignore_index, "ignore_index", -(2**63))
         super().__init__(model, num_parts, **options)
-        stages = ("val", "test")
+        self.ignore_index = ignore_index
         self.metrics = nn.ModuleDict(
-            {stage: segmentation_metrics(parts, num_parts, f"{stage}_") for stage in stages}
+            {
+                stage: segmentation_metrics(
+                    parts, num_parts, f"{stage}_", ignore_index=ignore_index
+                )
+                for stage in ("val", "test")
+            }
         )
 
     def forward(self, data: Data, stage: str = "predict") -> Tensor:
@@ -97,13 +153,28 @@ class SegmentationModule(PeftModule):
         cached = self.caches[stage](data) if stage in self.caches else {}
         return score_points(self.model, data, sample_id=sample_id, **cached)
 
+    def _learned(self, scores: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
+        labels = whole_labels(batch.y, "point", scores.size(0))
+        loss = self._loss(scores, labels, self.label_smoothing)
+        known = labels != self.ignore_index
+        right = (scores.argmax(dim=-1) == labels)[known].float()
+        return loss, right.mean() if right.numel() else right.sum()
+
+    def _loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        """Mean over the points that are not ignored; zero, with a gradient of zero, without any."""
+        if bool((labels == self.ignore_index).all()):
+            return scores.sum() * 0.0
+        return F.cross_entropy(
+            scores, labels, label_smoothing=label_smoothing, ignore_index=self.ignore_index
+        )
+
     def _evaluate(self, batch: Data, stage: str) -> None:
         scores = self(batch, stage).float()
-        labels: Any = batch.y
+        labels = whole_labels(batch.y, "point", scores.size(0))
         metrics: Any = self.metrics[stage]
         metrics.update(scores, labels, batch.batch, batch.category)
         size = batch.num_graphs
-        self.log(f"{stage}_loss", F.cross_entropy(scores, labels), batch_size=size, sync_dist=True)
+        self.log(f"{stage}_loss", self._loss(scores, labels), batch_size=size, sync_dist=True)
         self.log_dict(metrics, prog_bar=True, batch_size=size)
 
 

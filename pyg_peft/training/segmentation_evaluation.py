@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyg_peft.training.cache import FeatureCache
-from pyg_peft.training.evaluation import Evaluation, check_precision
+from pyg_peft.training.checks import check_kind, check_whole
+from pyg_peft.training.evaluation import Evaluation, check_precision, device_of
 from pyg_peft.training.forward import base_of, forward_batch
-from pyg_peft.training.part_iou import choose_parts, part_mask, shape_ious
+from pyg_peft.training.labels import IGNORE_INDEX, whole_labels
+from pyg_peft.training.part_iou import choose_parts, known_points, part_mask, shape_ious
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class PartEvaluation(Evaluation):
 
     Args:
         confusion: row: true part, column: predicted part.
-        shape_iou: mean IoU of each cloud with points ``[M]``, in the order of the loader.
+        shape_iou: mean IoU of each cloud with labelled points ``[M]``, in the order of the loader.
         category: of these clouds ``[M]``.
     """
 
@@ -89,6 +91,7 @@ def evaluate_parts(
     precision: str = "32-true",
     progress: str = "",
     cache: FeatureCache | None = None,
+    ignore_index: int = IGNORE_INDEX,
 ) -> PartEvaluation:
     """Label every point of a labelled loader.
 
@@ -101,10 +104,18 @@ def evaluate_parts(
         precision: see ``check_precision``.
         progress: name of a progress bar, none if empty.
         cache: keeps the frozen features of the loader's clouds, which have a ``sample_id``.
+        ignore_index: points with this label are not counted, and clouds that have no others
+            neither.
+
+    Raises:
+        TypeError, ValueError: an argument is of another type; labels are no whole numbers, or no
+            parts of their cloud's category; the loader has no batches.
     """
+    check_kind(model, "model", nn.Module)
+    check_whole(num_parts, "num_parts", 1)
     dtype = check_precision(precision)
     model.eval()
-    device = next(model.parameters()).device
+    device = device_of(model)
     mask = part_mask(parts, num_parts)
     confusion = torch.zeros(num_parts, num_parts, dtype=torch.long)
     ious: list[Tensor] = []
@@ -115,11 +126,13 @@ def evaluate_parts(
             frozen = {} if cache is None else cache(data)
             scores = score_points(model, data, **frozen).float()
         found = choose_parts(scores, data.batch, data.category, mask)
-        iou = shape_ious(found, data.y, data.batch, data.category, mask)
-        filled = data.batch.bincount(minlength=data.num_graphs) > 0
+        labels = whole_labels(data.y, "point", scores.size(0))
+        iou = shape_ious(found, labels, data.batch, data.category, mask, ignore_index)
+        labels, found, rows = known_points(labels, ignore_index, labels, found, data.batch)
+        filled = rows.bincount(minlength=data.num_graphs) > 0
         ious.append(iou[filled].cpu())
         kinds.append(data.category[filled].cpu())
-        cells = (data.y * num_parts + found).cpu()
+        cells = (labels * num_parts + found).cpu()
         confusion += cells.bincount(minlength=num_parts**2).view(num_parts, num_parts)
     if not ious:
         raise ValueError("Expected 'loader' to yield at least one batch (got none)")

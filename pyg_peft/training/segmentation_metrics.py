@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from pyg_peft.training.part_iou import choose_parts, part_mask, shape_ious
+from pyg_peft.datasets.part_labels import IGNORE_INDEX
+from pyg_peft.training.part_iou import choose_parts, known_points, part_mask, shape_ious
 
 
 class InstanceMeanIoU(Metric):
     """ShapeNet-part's instance mIoU: the mean over all clouds of their mean IoU over parts.
 
     Only the parts of a cloud's category compete and count; one that is neither in truth nor in
-    prediction of a cloud counts as 1. Clouds without points are left out.
+    prediction of a cloud counts as 1. Clouds without points that have a label are left out.
 
     Args:
         parts: the labels of each category.
         num_parts: number of labels; by default one more than the largest.
+        ignore_index: points with this label are not counted.
 
     Shapes:
         update: scores (N, num_parts), target (N), batch (N), category (B).
@@ -42,8 +44,15 @@ class InstanceMeanIoU(Metric):
     count: Tensor
     mask: Tensor
 
-    def __init__(self, parts: Sequence[Sequence[int]], num_parts: int | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Sequence[int]],
+        num_parts: int | None = None,
+        *,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
         super().__init__()
+        self.ignore_index = ignore_index
         size = num_parts or 1 + max((label for some in parts for label in some), default=-1)
         self.register_buffer("mask", part_mask(parts, size), persistent=False)
         zeros = torch.zeros(len(parts), dtype=torch.float64)
@@ -52,8 +61,9 @@ class InstanceMeanIoU(Metric):
 
     def update(self, scores: Tensor, target: Tensor, batch: Tensor, category: Tensor) -> None:
         found = choose_parts(scores, batch, category, self.mask)
-        ious = shape_ious(found, target, batch, category, self.mask)
-        filled = batch.bincount(minlength=category.numel()) > 0
+        ious = shape_ious(found, target, batch, category, self.mask, self.ignore_index)
+        (labelled,) = known_points(target, self.ignore_index, batch)
+        filled = labelled.bincount(minlength=category.numel()) > 0
         self.total.index_add_(0, category[filled], ious[filled].to(self.total.dtype))
         self.count.index_add_(0, category[filled], filled[filled].to(self.count.dtype))
 
@@ -76,7 +86,8 @@ class PointAccuracy(Metric):
     """Share of all points that is right, where only the parts of a cloud's category compete.
 
     Args:
-        parts, num_parts: as of :class:`InstanceMeanIoU`; so are the arguments of ``update``.
+        parts, num_parts, ignore_index: as of :class:`InstanceMeanIoU`; so are the arguments of
+            ``update``.
     """
 
     is_differentiable = False
@@ -86,8 +97,15 @@ class PointAccuracy(Metric):
     count: Tensor
     mask: Tensor
 
-    def __init__(self, parts: Sequence[Sequence[int]], num_parts: int | None = None) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Sequence[int]],
+        num_parts: int | None = None,
+        *,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
         super().__init__()
+        self.ignore_index = ignore_index
         size = num_parts or 1 + max((label for some in parts for label in some), default=-1)
         self.register_buffer("mask", part_mask(parts, size), persistent=False)
         self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
@@ -95,25 +113,30 @@ class PointAccuracy(Metric):
 
     def update(self, scores: Tensor, target: Tensor, batch: Tensor, category: Tensor) -> None:
         found = choose_parts(scores, batch, category, self.mask)
-        self.right += (found == target).sum()
-        self.count += target.numel()
+        known = target != self.ignore_index
+        self.right += ((found == target) & known).sum()
+        self.count += known.sum()
 
     def compute(self) -> Tensor:
         return self.right.double() / self.count
 
 
 def segmentation_metrics(
-    parts: Sequence[Sequence[int]], num_parts: int | None = None, prefix: str = ""
+    parts: Sequence[Sequence[int]],
+    num_parts: int | None = None,
+    prefix: str = "",
+    *,
+    ignore_index: int = IGNORE_INDEX,
 ) -> MetricCollection:
     """``accuracy`` of points, ``instance_iou`` and ``class_iou``.
 
     Args:
-        parts, num_parts: as of :class:`InstanceMeanIoU`.
+        parts, num_parts, ignore_index: as of :class:`InstanceMeanIoU`.
         prefix: put before the names, for example ``"val_"``.
     """
     kinds = {"accuracy": PointAccuracy, "instance_iou": InstanceMeanIoU, "class_iou": ClassMeanIoU}
     return MetricCollection(
-        {name: kind(parts, num_parts) for name, kind in kinds.items()},
+        {name: kind(parts, num_parts, ignore_index=ignore_index) for name, kind in kinds.items()},
         prefix=prefix or None,
         compute_groups=False,
     )

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyg_peft.datasets.part_labels import IGNORE_INDEX
 from pyg_peft.viz.figure import COLORS, new_figure, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_RIGHT, _WRONG = "#c8c8c8", "#D55E00"
+_RIGHT, _WRONG, _IGNORED = "#c8c8c8", "#D55E00", "#eeeeee"
 
 
 def plot_parts(
@@ -22,6 +23,7 @@ def plot_parts(
     *,
     title: str = "",
     point_size: float = 6.0,
+    ignore_index: int = IGNORE_INDEX,
 ) -> "Figure":
     """One cloud three times: coloured by truth, by prediction, and by whether they agree.
 
@@ -33,6 +35,7 @@ def plot_parts(
             out.
         title: above the picture.
         point_size: area of a point, in square points of print.
+        ignore_index: points with this truth are drawn pale, and count neither as right nor wrong.
 
     Raises:
         ValueError: a shape is wrong, a part has no name, or there is nothing to draw.
@@ -47,7 +50,8 @@ def plot_parts(
                 f"(got {labels.dtype}, {list(labels.shape)})"
             )
     pos, truth, prediction = (value.detach().cpu() for value in (pos.float(), truth, prediction))
-    present = torch.cat([truth, prediction]).unique().tolist()
+    known = truth != ignore_index
+    present = torch.cat([truth[known], prediction]).unique().tolist()
     if names is not None and not 0 <= present[0] <= present[-1] < len(names):
         raise ValueError(f"Expected 'names' to name the parts {present} (got {len(names)} names)")
     with style():
@@ -55,12 +59,17 @@ def plot_parts(
 
         colors = {part: _color(place, len(present)) for place, part in enumerate(present)}
         right = truth == prediction
+        share = f"{100 * float(right[known].float().mean()):.1f} % right" if known.any() else ""
         figure = new_figure(11.0, 4.4)
         panels = {
-            "truth": [colors[part] for part in truth.tolist()],
+            "truth": [
+                colors[part] if has else _IGNORED
+                for part, has in zip(truth.tolist(), known.tolist(), strict=True)
+            ],
             "prediction": [colors[part] for part in prediction.tolist()],
-            f"{100 * float(right.float().mean()):.1f} % right": [
-                _RIGHT if agrees else _WRONG for agrees in right.tolist()
+            share or "no point has a label": [
+                (_RIGHT if agrees else _WRONG) if has else _IGNORED
+                for agrees, has in zip(right.tolist(), known.tolist(), strict=True)
             ],
         }
         for place, (name, shades) in enumerate(panels.items(), start=1):
@@ -73,6 +82,8 @@ def plot_parts(
         ]
         wrong = "differs from the truth"
         marks.append(Line2D([], [], marker="o", ls="", color=_WRONG, label=wrong))
+        if not bool(known.all()):
+            marks.append(Line2D([], [], marker="o", ls="", color=_IGNORED, label="ignored"))
         columns = min(len(marks), 6)
         figure.legend(handles=marks, loc="outside lower center", ncols=columns, frameon=False)
         if title:

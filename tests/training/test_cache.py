@@ -135,7 +135,7 @@ def test_a_second_run_reads_the_features_of_the_first_and_ends_the_same(tmp_path
             caches=caches,
             trainer={"max_epochs": 2, "accelerator": "cpu", "enable_progress_bar": False},
         )
-        assert report.test is not None
+        assert report.val is not None and report.test is not None
         return report.curves, report.val.confusion.tolist(), report.test.confusion.tolist()
 
     caches: dict[str, FeatureCache] = {}

@@ -65,7 +65,7 @@ def test_data_that_cannot_train_are_refused_before():
 def test_an_epoch_is_a_function_of_its_number():
     def epoch(data: ShapeDataModule, number: int) -> list[torch.Tensor]:
         loader = data.train_dataloader()
-        loader.sampler.set_epoch(number)  # pyright: ignore[reportAttributeAccessIssue]
+        loader.batch_sampler.sampler.set_epoch(number)  # pyright: ignore
         return [batch.pos for batch in loader]
 
     run = module()
@@ -89,7 +89,7 @@ def test_an_iterator_that_was_made_early_shows_the_epoch_that_was_set_late(worke
 
     def epoch(number: int, *, early: bool) -> list[torch.Tensor]:
         loader = module(num_workers=workers).train_dataloader()
-        sampler: Any = loader.sampler
+        sampler: Any = loader.batch_sampler.sampler  # pyright: ignore
         if not early:
             sampler.set_epoch(number)
         batches = iter(loader)

@@ -1,6 +1,8 @@
+import json
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,15 @@ from commands import logged
 from pyg_peft.backbones import PointMAE, PointMAEPretraining
 from pyg_peft.datasets import ProceduralStream
 from pyg_peft.errors import CheckpointError
+from pyg_peft.storage import claim_folder
 from pyg_peft.training.corpus import Corpus, ViewOptions
-from pyg_peft.training.pretrain import CHECKPOINT, PretrainOptions, pretrain, read_sizes
+from pyg_peft.training.pretrain import (
+    CHECKPOINT,
+    PretrainOptions,
+    pretrain,
+    read_sizes,
+    steps_of_epoch,
+)
 
 SIZES = {"embed_dim": 12, "depth": 2, "num_heads": 3, "num_centers": 6, "patch_size": 4}
 OPTIONS: dict[str, Any] = {
@@ -31,6 +40,7 @@ import torch
 
 sys.path[:0] = {folders!r}
 import test_pretrain as test
+import pyg_peft.training.checkpoint_files as files
 import pyg_peft.training.pretrain as module
 
 torch.set_num_threads(1)
@@ -44,7 +54,7 @@ def die(path, write):
     left[0] -= 1
     real(path, write if left[0] else half)
 
-module.write_atomic = die
+module.write_atomic = files.write_atomic = die
 options = test.PretrainOptions(**test.OPTIONS, bf16={bf16})
 module.pretrain(test.network(), test.corpus(), {folder!r}, options)
 """
@@ -69,7 +79,7 @@ def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path, bf16):
     options = PretrainOptions(**OPTIONS, bf16=bf16)
     whole = network()
     report = pretrain(whole, corpus(), tmp_path / "whole", options)
-    assert report.finished and report.total_steps == 6
+    assert report.finished and report.total_steps == 9
 
     killed = tmp_path / "killed"
     here = Path(__file__).parent
@@ -137,6 +147,113 @@ def test_an_endless_corpus_resumes_with_the_shapes_that_are_next(tmp_path):
     for name, weight in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
     assert logged(tmp_path / "stopped") == logged(tmp_path / "whole")
+
+
+def test_every_cloud_is_in_every_epoch_and_the_log_counts_from_one(tmp_path, monkeypatch):
+    seen: list[list[int]] = []
+    real = Corpus.batch
+
+    def batch(self, rows, *more):
+        seen.append(list(rows))
+        return real(self, rows, *more)
+
+    monkeypatch.setattr(Corpus, "batch", batch)
+    report = pretrain(network(), corpus(), tmp_path, PretrainOptions(**OPTIONS))
+    assert report.total_steps == 9 and [len(rows) for rows in seen] == [3, 3, 3] * 3
+    for epoch in range(3):
+        rows = seen[3 * epoch : 3 * epoch + 3]
+        assert sorted(chain(*rows)) == list(range(9))
+    assert [line["epoch"] for line in logged(tmp_path)] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert steps_of_epoch(9, 4) == 3 and steps_of_epoch(9, 4, every_cloud=False) == 2
+
+
+def test_a_run_of_an_earlier_version_goes_on_as_it_was_begun(tmp_path, caplog):
+    """It left a last batch out, and counted epochs from 0."""
+    options = PretrainOptions(**OPTIONS)
+    pretrain(network(), corpus(), tmp_path, options)
+    path = tmp_path / CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    del state["every_cloud"], state["first_epoch"]
+    lines = [{**json.loads(line), "epoch": 0} for line in state["lines"][:2]]
+    state |= {"step": 2, "lines": [json.dumps(line) for line in lines]}
+    torch.save(state, path)
+    report = pretrain(network(), corpus(), tmp_path, options)
+    assert report.finished and report.total_steps == 6
+    assert "1 of 9 clouds are left out of each epoch" in caplog.text
+    assert [line["epoch"] for line in logged(tmp_path)] == [1, 1, 2, 2, 3, 3]
+
+
+def stop_at(epoch: int):
+    def stop(_: PointMAEPretraining, epochs: int) -> dict[str, float]:
+        if epochs == epoch:
+            raise InterruptedError
+        return {}
+
+    return stop
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    options = PretrainOptions(**OPTIONS)
+    whole = network()
+    pretrain(whole, corpus(), tmp_path / "whole", options)
+    folder = tmp_path / "stopped"
+    with pytest.raises(InterruptedError):
+        pretrain(network(), corpus(), folder, options, stop_at(2))
+    path = folder / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    again = network()
+    pretrain(again, corpus(), folder, options)
+    assert "going on from the checkpoint before it" in caplog.text
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert logged(folder) == logged(tmp_path / "whole")
+    for name in (CHECKPOINT, "checkpoint_previous.pth"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"checkpoint.pth' to be a whole checkpoint"):
+        pretrain(network(), corpus(), folder, options)
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    options = PretrainOptions(**OPTIONS)
+    with claim_folder(tmp_path), pytest.raises(ValueError, match="to have one writer at a time"):
+        pretrain(network(), corpus(), tmp_path, options)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epochs", 1.5), ("batch_size", "8"), ("log_every", True), ("seed", None)),
+        *(("lr", "fast"), ("max_minutes", "1"), ("bf16", 1), ("views", {"num_points": 3})),
+    ],
+)
+def test_settings_of_another_type(name, value):
+    with pytest.raises(TypeError, match=f"Expected '{name}' to be "):
+        PretrainOptions(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("num_points", 2.5), ("turn_degrees", "a"), ("shift", None)]
+)
+def test_views_of_another_type(name, value):
+    with pytest.raises(TypeError, match=f"Expected '{name}' to be "):
+        ViewOptions(**{name: value})
+
+
+def test_types_of_pretrain(tmp_path):
+    options = PretrainOptions(**OPTIONS)
+    given: dict[str, Any] = {
+        "model": network(),
+        "corpus": corpus(),
+        "folder": tmp_path / "new",
+        "options": options,
+    }
+    for name, value in (("model", 1), ("corpus", [1]), ("folder", 3), ("options", {})):
+        with pytest.raises(TypeError, match=f"Expected '{name}' to be "):
+            pretrain(**{**given, name: value})
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

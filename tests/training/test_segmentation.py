@@ -167,7 +167,7 @@ def test_fit_learns_and_evaluates(kind: str, tmp_path):
     again = task_of(data).evaluate(model, data.test_dataloader())
     assert torch.equal(again.confusion, report.test.confusion)
     assert max(report.curves["val_instance_iou"]) == pytest.approx(
-        report.val.instance_iou  # pyright: ignore[reportAttributeAccessIssue]
+        report.val.instance_iou  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
     )
     saved = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
     assert saved["class_names"] == list(data.class_names)

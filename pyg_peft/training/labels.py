@@ -1,0 +1,57 @@
+"""Labels as losses and counts need them: whole numbers in their range, one a cloud or a point."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyg_peft.datasets.part_labels import IGNORE_INDEX
+
+
+def whole_labels(labels: Any, shape: str, count: int, name: str = "y") -> Tensor:
+    """``labels`` as ``long [count]``, if they are ``count`` whole numbers of whatever type.
+
+    Args:
+        labels: what a batch holds; ``[count, 1]`` is taken too.
+        shape: what there is one label of, for the message: "cloud" or "point".
+        count: of these.
+        name: of the labels in the message.
+
+    Raises:
+        TypeError: they are no tensor, boolean or complex.
+        ValueError: another number of them, or some are no whole numbers.
+    """
+    if not isinstance(labels, Tensor) or labels.dtype == torch.bool or labels.is_complex():
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(f"Expected '{name}' to hold a whole number for each {shape} (got {kind})")
+    if labels.numel() != count or (labels.dim() > 1 and labels.numel() != labels.size(0)):
+        raise ValueError(
+            f"Expected '{name}' to hold a label for each of {count} {shape}s "
+            f"(got the shape {list(labels.shape)})"
+        )
+    labels = labels.reshape(-1)
+    if labels.is_floating_point() and not bool((labels == labels.floor()).all()):
+        wrong = labels[labels != labels.floor()][0]
+        raise ValueError(f"Expected '{name}' to hold whole numbers (got {float(wrong)})")
+    return labels.long()
+
+
+def check_range(labels: Tensor, count: int, name: str, ignore_index: int | None = None) -> None:
+    """Raise unless all labels lie in ``[0, count - 1]`` or are ``ignore_index``.
+
+    Raises:
+        ValueError: one does not.
+    """
+    wrong = (labels < 0) | (labels >= count)
+    if ignore_index is not None:
+        wrong &= labels != ignore_index
+    if bool(wrong.any()):
+        place = int(wrong.nonzero()[0])
+        ignored = "" if ignore_index is None else f", or to be {ignore_index} to be ignored"
+        raise ValueError(
+            f"Expected '{name}' to hold labels in [0, {count - 1}]{ignored} "
+            f"(got {int(labels[place])} at {place})"
+        )
+
+
+__all__ = ["IGNORE_INDEX", "check_range", "whole_labels"]
