@@ -32,10 +32,9 @@ def test_another_mark_for_no_label(tmp_path):
     path = write(tmp_path / "a.npz", seg)
     with pytest.raises(ValueError, match=r"got 255, .*ignore_index=255 leaves it out"):
         PartLabels(open_set(path))
-    for dataset in (
-        PartLabels(open_set(path), ignore_index=255),
-        PartLabels(open_set(path, ignore_index=255)),
-    ):
+    options: Any = {"ignore_index": 255}
+    datasets: Any = PartLabels(open_set(path), **options), PartLabels(open_set(path, **options))
+    for dataset in datasets:
         assert dataset.num_classes == 2
         assert dataset.get(0).y.tolist() == [0, 1, -1, 1]
 
@@ -102,7 +101,7 @@ def test_one_label_that_is_none(label):
 
 
 def test_an_item_of_no_class():
-    class Changing(list):
+    class Changing(list[Data]):
         labels = torch.tensor([0])
 
     dataset = SampleIds(Changing([Data(pos=torch.rand(4, 3), y=torch.tensor([3]))]), ["a", "b"])
