@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from pyg_peft.cli.say import PrintableFormatter, complain
 from pyg_peft.errors import MissingExtraError
 
 # command -> module, what it does
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        sys.stderr.write(f"Expected a command of {', '.join(COMMANDS)} (got {name!r})\n")
+        complain(f"Expected a command of {', '.join(COMMANDS)} (got {name!r})")
         return 2
     try:
         return _run(name, arguments[1:])
@@ -49,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in arguments:
             raise
         line = " ".join(str(error).split())
-        sys.stderr.write(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)\n")
+        complain(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)")
         return 2
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         if "--traceback" in arguments:
             raise
-        sys.stderr.write(f"pyg-peft {name}: {error}\n(--traceback shows where)\n")
+        complain(f"pyg-peft {name}: {error}\n(--traceback shows where)")
         return 2
 
 
@@ -73,13 +74,19 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
             ArgumentParser,
         )
 
+        from pyg_peft.cli.bounded_yaml import MODE, register
+
+        register()
         module = import_module(COMMANDS[name][0])
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
         raise MissingExtraError(error.name, EXTRA[error.name]) from error
     parser = ArgumentParser(
-        prog=f"pyg-peft {name}", description=module.__doc__, exit_on_error=False
+        prog=f"pyg-peft {name}",
+        description=module.__doc__,
+        exit_on_error=False,
+        parser_mode=MODE,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these options")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
@@ -90,7 +97,9 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
 def _run(name: str, arguments: list[str]) -> int:
     parser, run = make_parser(name)
     # After the imports: Lightning sets levels of its own. Its warnings stay.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("pyg_peft").setLevel(logging.INFO)
     # Its name until jsonargparse 4.4x was instantiate_classes.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.fit import RESULT, TASKS
 from pyg_peft.cli.saved import open_adapter
-from pyg_peft.cli.say import say
+from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.training.evaluation import Evaluation
 from pyg_peft.training.sources import check_recorded, names_class
@@ -97,9 +97,10 @@ def run(
     )
     say(f"{'validation' if split == 'val' else split} {result}")
     if per_class:
-        width = max(len(name) for name in saved.class_names)
-        for row, name in zip(result.confusion, saved.class_names, strict=True):
-            right, count = int(row[saved.class_names.index(name)]), int(row.sum())
+        names = [printable(name) for name in saved.class_names]
+        width = max(len(name) for name in names)
+        for number, (row, name) in enumerate(zip(result.confusion, names, strict=True)):
+            right, count = int(row[number]), int(row.sum())
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
     return result
 
