@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from commands import fit, write_set
 
+from pyg_peft.cli import main, make_parser
+from pyg_peft.cli.say import PrintableFormatter, printable, say
+
 for package in ("jsonargparse", "lightning", "torchmetrics"):
     pytest.importorskip(package, reason=f"{package} is not installed")
-
-from pyg_peft.cli import main, make_parser
-from pyg_peft.cli.bounded_yaml import check_size
-from pyg_peft.cli.say import PrintableFormatter, printable, say
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07\r\x9b31m\u202e\u2028"
 
@@ -86,10 +85,20 @@ def test_a_configuration_that_grows_is_refused_at_once(text, message, tmp_path, 
     assert main(["inspect", "--config", str(tmp_path / "bomb.yaml")]) == 2
     assert time.monotonic() - began < 30
     assert message in capsys.readouterr().err
-    assert main(["inspect", "--method_args", text.partition(": ")[2]]) == 2
+
+
+def test_nor_does_a_text_that_is_read_as_yaml_grow(tmp_path, capsys):
+    inner = f"{{{BOMB.strip().replace(chr(10), ', ')}}}"
+    (tmp_path / "text.yaml").write_text(f"method_args: {json.dumps(inner)}\n")
+    for arguments in (["--config", str(tmp_path / "text.yaml")], ["--method_args", inner]):
+        assert main(["inspect", *arguments]) == 2
+        assert "at most 100,000 values" in capsys.readouterr().err
+    assert main(["inspect", f"--method_args={inner}"]) == 2
 
 
 def test_aliases_of_a_usual_file_are_read(tmp_path):
+    from pyg_peft.cli.bounded_yaml import check_size
+
     text = "method: lora\nmethod_args: &a {rank: 2}\nbackbone_args: {}\n"
     check_size(text)
     (tmp_path / "usual.yaml").write_text(text)

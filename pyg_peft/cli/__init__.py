@@ -96,6 +96,7 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
 
 def _run(name: str, arguments: list[str]) -> int:
     parser, run = make_parser(name)
+    _check_arguments(arguments)
     # After the imports: Lightning sets levels of its own. Its warnings stay.
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(message)s"))
@@ -107,6 +108,18 @@ def _run(name: str, arguments: list[str]) -> int:
     values = vars(instantiate(parser.parse_args(arguments)))
     run(**{key: value for key, value in values.items() if key not in ("config", "traceback")})
     return 0
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise unless the values in the arguments, which may be YAML, stay small when they are read."""
+    from pyg_peft.cli.bounded_yaml import TooLarge, check_text
+
+    for argument in arguments:
+        for text in (argument, argument.partition("=")[2]):
+            try:
+                check_text(text)
+            except TooLarge as error:
+                raise ValueError(f"{error}, in {argument[:40]!r}") from error
 
 
 def _usage() -> str:

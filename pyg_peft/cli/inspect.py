@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pyg_peft.checkpoint import read_adapter
 from pyg_peft.cli.method import make_model, show_counts
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
@@ -13,6 +12,7 @@ from pyg_peft.cli.weights import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.tuners import Slot
+from pyg_peft.tuners.loading import read_whole
 
 _BANK_ROWS = 64
 
@@ -52,7 +52,7 @@ def run(
         rows = MemoryBank(torch.zeros(_BANK_ROWS, base.embed_dim)) if bank else None
         model = make_model(base, method, method_args or {}, rows, seed=0)
     else:
-        config = read_adapter(adapter).config
+        config = read_whole(adapter).config
         model = open_adapter(adapter, backbone, backbone_args or {}).model
         say(f"method           {printable(config['method'])}")
         say(f"classes          {printable(', '.join(config['class_names']))}")

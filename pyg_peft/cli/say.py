@@ -20,7 +20,7 @@ def complain(text: str) -> None:
 
 
 def printable(text: object, keep: str = "") -> str:
-    """A text with an escape for each character that a terminal would not print but act on.
+    r"""A text with an escape for each character that a terminal would not print but act on.
 
     Names of files, and whatever else comes from a file, may hold such characters: they color,
     move and overwrite what is on the screen, or are no characters at all.
@@ -30,8 +30,8 @@ def printable(text: object, keep: str = "") -> str:
         keep: characters that stay as they are.
 
     Example:
-        >>> printable("chair\\x1b[2J.ply")
-        'chair\\\\x1b[2J.ply'
+        >>> printable("chair\x1b[2J.ply")
+        'chair\\x1b[2J.ply'
     """
     return "".join(
         character
