@@ -111,7 +111,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Raise unless the values in the arguments, which may be YAML, stay small when they are read."""
+    """Raise unless the values in the arguments, which may be YAML, stay small when read."""
     from pyg_peft.cli.bounded_yaml import TooLarge, check_text
 
     for argument in arguments:

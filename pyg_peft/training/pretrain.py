@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
+from pyg_peft.backbones.stand_ins import harmless_types_allowed
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import remove_leftovers, write_atomic
@@ -125,11 +126,21 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
     Args:
         path: any file of weights.
     """
-    if Path(path).suffix not in (".pth", ".pt"):
+    if Path(path).suffix.lower() not in (".pth", ".pt"):
         return {}
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    with harmless_types_allowed():
+        state = torch.load(path, map_location="cpu", weights_only=True)
     identity = state.get("identity") if isinstance(state, dict) else None
-    return dict(identity["model"]) if isinstance(identity, dict) else {}
+    sizes = identity.get("model") if isinstance(identity, dict) else None
+    if not isinstance(sizes, dict):
+        return {}
+    for name, value in sizes.items():
+        if not isinstance(name, str) or not isinstance(value, (int, float)):
+            raise CheckpointError(
+                f"Expected 'identity.model' in '{path}' to hold numbers by name "
+                f"(got {value!r} under {name!r})"
+            )
+    return dict(sizes)
 
 
 def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
@@ -237,9 +248,22 @@ class _Run:
         state: Any = read_checkpoint(path)
         if not isinstance(state, dict) or not state.keys() >= _STATE:
             raise CheckpointError(f"Expected '{path}' to be a checkpoint of pretrain (got another)")
+        kinds = {"identity": dict, "step": int, "seconds": float, "lines": list}
+        wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
+        if wrong or not all(isinstance(line, str) for line in state["lines"]):
+            raise CheckpointError(
+                f"Expected '{path}' to be a checkpoint of pretrain "
+                f"(got another kind of value under {', '.join(wrong or ['lines'])})"
+            )
         check_same(state["identity"], self.identity, path)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        # What torch raises for another model's tensors, or for values that are none.
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                f"Expected '{path}' to hold the tensors of this run (got: {error})"
+            ) from error
         self.step, self.seconds, self.lines = state["step"], state["seconds"], state["lines"]
         # Lines of steps that the kill undid go away with them.
         text = "".join(line + "\n" for line in self.lines)
