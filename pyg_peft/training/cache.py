@@ -165,6 +165,11 @@ class FeatureCache:
             )
         keys = _check_entries(content.get("keys"), tensors, path)
         query = tensors.get("query")
+        if self.identity["query"] != (query is not None):
+            raise CheckpointError(
+                f"Expected '{path}' to hold 'query' only if its adapter has a memory bank "
+                f"(got the tensors {', '.join(tensors)})"
+            )
         for row, key in enumerate(keys):
             self.entries[key] = _Entry(
                 tensors["tokens"][row],
