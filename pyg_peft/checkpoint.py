@@ -21,17 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .errors import CheckpointError
 from .storage import remove_leftovers, sync_folder, write_atomic
-from .tensor_file import fingerprint, read_content, read_tensors, write_tensors
+from .tensor_file import fingerprint, read_content, read_tensors, short, write_tensors
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 CARD = "README.md"
 FORMAT = 1
 _KIND = "an adapter"
+_FIELDS = ("method", "settings", "backbone", "base_fingerprint", "memory_bank")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _BANK = re.compile(r"memory_bank\.[0-9a-f]{16}\.safetensors")
 
 
@@ -75,7 +78,9 @@ def write_adapter(
         card: Text of the model card.
 
     Raises:
-        TypeError: If the configuration is not JSON-able; nothing is written then.
+        TypeError: If the configuration is not JSON-able, or a tensor is complex, sparse or without
+            values; nothing is written then.
+        ValueError: If a tensor is not finite; nothing is written then.
     """
     folder = Path(folder)
     content = {"format": FORMAT, **config}
@@ -98,6 +103,47 @@ def read_adapter(folder: str | Path) -> AdapterFile:
     return AdapterFile(*read_tensors(path, _KIND, FORMAT))
 
 
+def check_config(config: Mapping[str, Any], source: str | Path) -> None:
+    """Raise unless a configuration has every field of an adapter's, each of its kind.
+
+    Args:
+        config: As read from a file, whose hash may be right and whose fields may be anything.
+        source: Where it stands, for messages.
+
+    Raises:
+        CheckpointError: A field is missing or of another kind; it is named.
+    """
+
+    def check(field: str, value: Any, fits: bool, wanted: str) -> None:
+        if not fits:
+            raise CheckpointError(
+                f"Expected '{field}' in '{source}' to be {wanted} (got {short(value)})"
+            )
+
+    missing = [name for name in _FIELDS if name not in config]
+    if missing:
+        raise CheckpointError(
+            f"Expected '{source}' to have the fields {', '.join(_FIELDS)} "
+            f"(got none of the name {', '.join(missing)})"
+        )
+    method, backbone = config["method"], config["backbone"]
+    check("method", method, isinstance(method, str), "a text")
+    check("settings", config["settings"], isinstance(config["settings"], dict), "an object")
+    check("backbone", backbone, isinstance(backbone, dict), "an object")
+    kind, sizes = backbone.get("class"), backbone.get("config")
+    check("backbone.class", kind, isinstance(kind, str), "a text")
+    check("backbone.config", sizes, sizes is None or isinstance(sizes, dict), "an object or null")
+    base, bank = config["base_fingerprint"], config["memory_bank"]
+    check("base_fingerprint", base, _is_hash(base), "64 hexadecimal digits")
+    check("memory_bank", bank, bank is None or _is_hash(bank), "64 hexadecimal digits or null")
+    names = config.get("class_names")
+    fits = names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names))
+    check("class_names", names, fits, "a list of texts or null")
+    for field in ("preprocessing", "parameters"):
+        value = config.get(field)
+        check(field, value, value is None or isinstance(value, dict), "an object or null")
+
+
 def remove_unused(folder: str | Path) -> None:
     """Remove the banks that no adapter file in the folder refers to, and what killed saves left.
 
@@ -113,7 +159,8 @@ def remove_unused(folder: str | Path) -> None:
         contents = [read_content(path) for path in {*folder.glob("*.safetensors")} - banks]
     except CheckpointError:
         return
-    used = {bank_name(found["memory_bank"]) for found in contents if found.get("memory_bank")}
+    hashes = [found.get("memory_bank") for found in contents]
+    used = {bank_name(digest) for digest in hashes if isinstance(digest, str)}
     for path in banks:
         if path.name not in used:
             path.unlink()
@@ -122,10 +169,12 @@ def remove_unused(folder: str | Path) -> None:
 def check_tensors(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str | Path
 ) -> None:
-    """Raise unless both mappings have the same keys and shapes; the message names what differs.
+    """Raise unless both mappings have the same keys, shapes and kinds of numbers.
+
+    Any floating-point type stands for any other, and any integer type.
 
     Raises:
-        CheckpointError: With the first few missing, unknown and misshapen keys.
+        CheckpointError: With the first few missing, unknown, misshapen and mistyped keys.
     """
     problems = [f"missing {name}" for name in expected if name not in found]
     problems += [f"unknown {name}" for name in found if name not in expected]
@@ -134,11 +183,26 @@ def check_tensors(
         for name, tensor in expected.items()
         if name in found and found[name].shape != tensor.shape
     ]
+    problems += [
+        f"{name} of {found[name].dtype} instead of {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in found and _kind(found[name]) != _kind(tensor)
+    ]
     if problems:
         shown = "; ".join(problems[:8]) + (
             f"; {len(problems) - 8} more" if len(problems) > 8 else ""
         )
         raise CheckpointError(f"Expected '{source}' to fit the model (got {shown})")
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_floating_point():
+        return "float"
+    return "complex" if tensor.is_complex() else "bool" if tensor.dtype == torch.bool else "int"
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and _HASH.fullmatch(value) is not None
 
 
 def _check_json(value: Any, path: str) -> None:
@@ -166,6 +230,7 @@ __all__ = [
     "WEIGHTS",
     "AdapterFile",
     "bank_name",
+    "check_config",
     "check_tensors",
     "fingerprint",
     "read_adapter",

@@ -379,7 +379,9 @@ class PeftModel(nn.Module):
         """Put a saved adapter on a fresh base; the logits equal those of the model that was saved.
 
         Args:
-            base: The same frozen weights as at saving; its head does not matter.
+            base: The same frozen weights as at saving. Its head does not matter, nor does its
+                number of classes where the base has ``reset_head``; but it does for an adapter
+                that was saved without a head of its own (``modules_to_save=()``).
             folder: Where :meth:`save_pretrained` wrote.
             adapter_name: Name that the adapter gets.
             memory_bank: The adapter's bank, if it is at hand; read from the folder otherwise.

@@ -7,6 +7,7 @@ several in an order that changes from call to call.
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from .storage import write_atomic
 
 _ENTRY = "pyg_peft"
 _HEX = 64
+_DEPTH = 64  # of lists and objects in a header
 
 
 def fingerprint(tensors: Mapping[str, Tensor], text: str = "") -> str:
@@ -40,11 +42,45 @@ def fingerprint(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """
     digest = hashlib.sha256(json.dumps(text).encode())
     for name in sorted(tensors):
+        check_plain(name, tensors[name])
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         # Viewed as bytes, so that bfloat16, which numpy does not know, is hashed too.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def check_plain(name: str, tensor: Tensor) -> None:
+    """Raise unless a tensor has its values at hand, each at a place of its own.
+
+    Raises:
+        TypeError: It is on the meta device, sparse, nested or quantized; it is named.
+    """
+    if tensor.is_meta:
+        raise TypeError(f"Expected '{name}' to have values (got a tensor on the meta device)")
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else "sparse"
+        raise TypeError(f"Expected '{name}' to be a dense tensor (got a {kind} one)")
+
+
+def check_values(name: str, tensor: Tensor) -> None:
+    """Raise unless a tensor holds integers, booleans, or finite floating-point numbers.
+
+    Raises:
+        TypeError: It is complex, sparse, nested, quantized or without values; it is named.
+        ValueError: It holds NaN or an infinite number; the first one is named.
+    """
+    check_plain(name, tensor)
+    if tensor.is_complex():
+        raise TypeError(f"Expected '{name}' to be of real numbers (got {tensor.dtype})")
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return
+    # The kinds of eight bits have no test of their own.
+    finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
+    if not bool(finite.all()):
+        place = (~finite).nonzero()[0].tolist()
+        value = float(tensor.detach()[tuple(place)])
+        raise ValueError(f"Expected '{name}' to be finite (got {value} at {place})")
 
 
 def write_tensors(
@@ -57,7 +93,13 @@ def write_tensors(
         kind: What the file holds in words, for :func:`read_tensors`: ``"a memory bank"``.
         tensors: By name.
         content: JSON values; ``format`` among them is the number of the kind's format.
+
+    Raises:
+        TypeError: A tensor is complex, sparse, nested, quantized or without values.
+        ValueError: A tensor holds NaN or an infinite number. Nothing is written in either case.
     """
+    for name, tensor in tensors.items():
+        check_values(name, tensor)
     text = json.dumps({"kind": kind, "content": content}, sort_keys=True, allow_nan=False)
     contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     whole = save(contiguous, {_ENTRY: fingerprint(contiguous, text) + text})
@@ -76,7 +118,8 @@ def read_tensors(
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: It is damaged, foreign, of another kind or of a later format.
+        CheckpointError: It is damaged, foreign, of another kind or of a later format, or a tensor
+            in it is complex or not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected '{path}' to be a file (got nothing there)")
@@ -89,15 +132,30 @@ def read_tensors(
         raise CheckpointError(
             f"Expected '{path}' to match its SHA-256 (got changed content: the file is damaged)"
         )
-    header = json.loads(entry[_HEX:])
-    content: dict[str, Any] = header["content"]
-    if header["kind"] != kind:
-        raise CheckpointError(f"Expected '{path}' to hold {kind} (got {header['kind']})")
-    if content["format"] > newest:
+    header = _read_json(entry[_HEX:], path)
+    found, content = header.get("kind"), header.get("content")
+    if found != kind:
+        shown = found[:80] if isinstance(found, str) else short(found)
+        raise CheckpointError(f"Expected '{path}' to hold {kind} (got {shown})")
+    if not isinstance(content, dict):
         raise CheckpointError(
-            f"Expected '{path}' to be of format {newest} or earlier (got {content['format']}; "
+            f"Expected 'content' in '{path}' to be an object (got {short(content)})"
+        )
+    number = content.get("format")
+    if type(number) is not int or number < 1:
+        raise CheckpointError(
+            f"Expected 'format' in '{path}' to be a positive integer (got {short(number)})"
+        )
+    if number > newest:
+        raise CheckpointError(
+            f"Expected '{path}' to be of format {newest} or earlier (got {short(number)}; "
             "a newer pyg_peft reads it)"
         )
+    for name, tensor in tensors.items():
+        try:
+            check_values(name, tensor)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{error}, in '{path}'") from error
     return content, tensors
 
 
@@ -108,10 +166,54 @@ def read_content(path: Path) -> dict[str, Any]:
         CheckpointError: It is damaged or no safetensors file.
     """
     entry, _ = _open(path, with_tensors=False)
+    if entry is None:
+        return {}
+    content = _read_json(entry[_HEX:], path).get("content")
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"Expected 'content' in '{path}' to be an object (got {short(content)})"
+        )
+    return content
+
+
+def _read_json(text: str, path: str | Path) -> dict[str, Any]:
+    """The object that a header is."""
     try:
-        return {} if entry is None else json.loads(entry[_HEX:])["content"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(f"Expected '{path}' to have a JSON header ({error})") from error
+        header: Any = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"Expected '{path}' to have a JSON header (got {error})") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(
+            f"Expected '{path}' to have a JSON object as its header (got {short(header)})"
+        )
+    if _too_deep(header):
+        raise CheckpointError(
+            f"Expected the header of '{path}' to be nested at most {_DEPTH} deep (got more)"
+        )
+    return header
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name}, which is no number of JSON's")
+
+
+def short(value: Any) -> str:
+    """A value for a message; one of a file may be of any length and depth."""
+    return reprlib.repr(value)
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper than :data:`_DEPTH`; no recursion."""
+    level: list[Any] = [value]
+    for _ in range(_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        level = inner
+    return bool(level)
 
 
 def _open(path: Path, *, with_tensors: bool) -> tuple[str | None, dict[str, Tensor]]:
@@ -137,4 +239,12 @@ def _what_is(path: Path) -> str:
     return "it is truncated or foreign"
 
 
-__all__ = ["fingerprint", "read_content", "read_tensors", "write_tensors"]
+__all__ = [
+    "check_plain",
+    "check_values",
+    "fingerprint",
+    "read_content",
+    "read_tensors",
+    "short",
+    "write_tensors",
+]

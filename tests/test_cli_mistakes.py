@@ -87,7 +87,7 @@ FIT = [
     (("--data", "procedural:24", "--group_field", "nope"), "'group_field' for a FILE.npz", 1),
     (("--backbone", "no.pth"), "or a file that exists (got 'no.pth')", 1),
     (("--backbone", "{}/garbage.pth"), "an intact .pth file of tensors", 1),
-    (("--backbone", "{}/code.pth"), "an intact .pth file of tensors", 1),
+    (("--backbone", "{}/code.pth"), "an object of 'torch.nn.modules.linear.Linear'", 1),
     (("--backbone", "{}/foreign.pth"), "a checkpoint of the Point-MAE family", 1),
     (("--backbone_args", '{"embed_dmi": 24}'), "among embed_dim", 1),
     (("--backbone_args", '{"embed_dim": "a"}'), "of the types of PointMAE's arguments", 1),

@@ -16,7 +16,7 @@ from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.stages import mean_of_clouds
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import build_checked
 from pyg_peft.typing import Batch, Pos
 
 
@@ -103,8 +103,11 @@ class DGCNN(FlatBackbone):
             ValueError: if ``num_classes`` is missing, or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__)
-        model = cls(**{**level_sizes(weights), **weights.head_channels(), **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(
+            lambda: cls(**{**level_sizes(weights), **weights.head_channels(), **sizes}),
+            weights.state,
+            fresh=weights.fresh,
+        )
         return model
 
     def head_options(self) -> dict[str, Any]:

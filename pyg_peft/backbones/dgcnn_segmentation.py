@@ -16,7 +16,7 @@ from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import build_checked
 from pyg_peft.typing import Batch, Pos
 
 
@@ -121,8 +121,7 @@ class DGCNNSegmentation(FlatBackbone):
         if weights.has("decoder.0.category_mlp."):
             key = "decoder.0.category_mlp.lins.0.weight"
             read["num_categories"] = weights.inputs(key)
-        model = cls(**{**read, **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
         return model
 
     def head_options(self) -> dict[str, Any]:

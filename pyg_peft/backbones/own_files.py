@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from pyg_peft.backbones.state_files import State, join_names, read_state_dict
 from pyg_peft.backbones.weights import count_classes
 from pyg_peft.errors import CheckpointError
@@ -43,7 +45,9 @@ class OwnWeights:
         found: dict[int, dict[int, int]] = {}
         for key, value in self.state.items():
             if match := pattern.fullmatch(key):
-                found.setdefault(int(match[1]), {})[int(match[2])] = value.size(0)
+                # Of a name with a number of thousands of digits no part is kept.
+                level, layer = int(match[1][:9]), int(match[2][:9])
+                found.setdefault(level, {})[layer] = _rows(key, value)
         widths = [[layers[n] for n in sorted(layers)] for _, layers in sorted(found.items())]
         whole = sorted(found) == [*range(len(found))] and all(
             sorted(layers) == [*range(len(layers))] for layers in found.values()
@@ -119,8 +123,17 @@ def _head_widths(state: State) -> tuple[int, ...]:
     found: dict[int, int] = {}
     for key, value in state.items():
         if match := re.fullmatch(r"head\.lins\.(\d+)\.weight", key):
-            found[int(match[1])] = value.size(0)
+            found[int(match[1][:9])] = _rows(key, value)
     return tuple(found[layer] for layer in sorted(found))
+
+
+def _rows(key: str, weight: Tensor) -> int:
+    """Output width of a layer."""
+    if weight.dim() != 2:
+        raise CheckpointError(
+            f"Expected '{key}' to be a matrix (got a tensor of shape {list(weight.shape)})"
+        )
+    return weight.size(0)
 
 
 __all__ = ["OwnWeights", "own_weights"]

@@ -24,7 +24,7 @@ from pyg_peft.backbones.tokens import (
     zero_masked,
 )
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
-from pyg_peft.backbones.weights import agreed_sizes, load_checked
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.geometry import Patches, build_patches
 from pyg_peft.typing import Batch, Features, Mask, Pos, Tokens
 
@@ -134,8 +134,7 @@ class PointMAE(nn.Module):
             ValueError: if ``num_classes`` is missing, or a size differs from what the weights tell.
         """
         state, read, fresh = classifier_weights(source, num_classes, cls.__name__)
-        model = cls(**agreed_sizes(read, sizes))
-        load_checked(model, state, fresh=fresh)
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
         if "cls_token" in fresh:
             draw_tokens_(model.cls_token, model.cls_pos)
         return model

@@ -13,7 +13,7 @@ from pyg_peft.backbones.point_mae_files import pretraining_weights
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.backbones.reconstruction import Reconstruction
 from pyg_peft.backbones.tokens import check_positive, max_valid, prepend
-from pyg_peft.backbones.weights import agreed_sizes, load_checked
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.geometry import Patches, nearest_squared_distances
 from pyg_peft.typing import Mask, Tokens
 
@@ -124,8 +124,7 @@ class PointMAECompletion(PointMAEPretraining):
         bias = state.get("completion.4.bias")
         if bias is not None:
             read["num_cloud_points"] = bias.numel() // 3
-        model = cls(**agreed_sizes(read, sizes))
-        load_checked(model, state)
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state)
         return model
 
     def reset_parameters(self) -> None:

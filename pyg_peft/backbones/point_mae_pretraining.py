@@ -15,7 +15,7 @@ from pyg_peft.backbones.point_mae_files import pretraining_weights
 from pyg_peft.backbones.reconstruction import Reconstruction
 from pyg_peft.backbones.tokens import PositionEmbedding, check_positive
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
-from pyg_peft.backbones.weights import agreed_sizes, load_checked
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.errors import check_number
 from pyg_peft.geometry import Patches, build_patches, chamfer_distance
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
@@ -130,8 +130,7 @@ class PointMAEPretraining(nn.Module):
             CheckpointError: if the file is damaged, has no decoder, or keys or shapes do not fit.
         """
         state, read = pretraining_weights(source, cls.__name__)
-        model = cls(**agreed_sizes(read, sizes))
-        load_checked(model, state)
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state)
         return model
 
     def reset_parameters(self) -> None:

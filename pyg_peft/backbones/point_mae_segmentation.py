@@ -23,7 +23,7 @@ from pyg_peft.backbones.tokens import (
     zero_masked,
 )
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
-from pyg_peft.backbones.weights import agreed_sizes, load_checked
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.geometry import Patches, build_patches
 from pyg_peft.typing import Batch, Features, Pos, Tokens
 
@@ -140,7 +140,7 @@ class PointMAESegmentation(nn.Module):
         Raises: as :meth:`PointMAE.from_checkpoint`.
         """
         state, read, fresh = segmentation_weights(source, num_classes, num_categories, cls.__name__)
-        load_checked(model := cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
         return model
 
     @classmethod

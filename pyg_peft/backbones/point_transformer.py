@@ -12,7 +12,7 @@ from pyg_peft.backbones.own_files import OwnWeights, own_weights
 from pyg_peft.backbones.point_transformer_level import TransitionDown
 from pyg_peft.backbones.stages import Stage, encode, features, mean_of_clouds
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import infer_depth, load_checked
+from pyg_peft.backbones.weights import build_checked, infer_depth
 from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
@@ -106,8 +106,11 @@ class PointTransformer(FlatBackbone):
             ValueError: if ``num_classes`` is missing, or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__)
-        model = cls(**{**level_sizes(weights), **weights.head_channels(), **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(
+            lambda: cls(**{**level_sizes(weights), **weights.head_channels(), **sizes}),
+            weights.state,
+            fresh=weights.fresh,
+        )
         return model
 
     def forward_features(

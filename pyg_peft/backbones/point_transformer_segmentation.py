@@ -13,7 +13,7 @@ from pyg_peft.backbones.point_transformer import level_sizes, point_transformer_
 from pyg_peft.backbones.point_transformer_level import Summit, TransitionUp
 from pyg_peft.backbones.stages import Stage, decode, encode
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import infer_depth, load_checked
+from pyg_peft.backbones.weights import build_checked, infer_depth
 from pyg_peft.typing import Batch, Pos
 
 
@@ -119,8 +119,7 @@ class PointTransformerSegmentation(FlatBackbone):
         read = {**level_sizes(weights), **weights.head_channels()}
         if weights.has("decoder."):
             read["decoder_depth"] = infer_depth(weights.state, "decoder.0.blocks")
-        model = cls(**{**read, **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
         return model
 
     def forward_features(

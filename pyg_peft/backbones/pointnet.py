@@ -14,7 +14,7 @@ from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import build_checked
 from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
@@ -104,8 +104,7 @@ class PointNet(FlatBackbone):
             "transforms": weights.has("levels.0.input_transform."),
             **weights.head_channels(),
         }
-        model = cls(**{**read, **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
         return model
 
     def head_options(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.set_abstraction import GlobalSetAbstraction, SetAbstraction
 from pyg_peft.backbones.stages import Stage, encode, features
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import build_checked
 from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
@@ -121,8 +121,7 @@ class PointNetPlusPlus(FlatBackbone):
             "channels": weights.channels("levels", LAYERS),
             **weights.head_channels(),
         }
-        model = cls(**{**read, **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
         return model
 
     def forward_features(

@@ -13,7 +13,7 @@ from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.pointnet2 import LAYERS, pointnet2_levels
 from pyg_peft.backbones.stages import Stage, decode, encode
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import build_checked
 from pyg_peft.typing import Batch, Pos
 
 
@@ -132,8 +132,7 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         }
         if weights.has("decoder."):
             read["decoder_channels"] = weights.channels("decoder", "mlp")
-        model = cls(**{**read, **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
         return model
 
     def forward_features(

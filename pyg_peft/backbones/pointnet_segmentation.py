@@ -15,7 +15,7 @@ from pyg_peft.backbones.pointnet import pointnet_levels, run_levels
 from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.backbones.weights import load_checked
+from pyg_peft.backbones.weights import build_checked
 from pyg_peft.typing import Batch, Pos
 
 
@@ -113,8 +113,7 @@ class PointNetSegmentation(FlatBackbone):
         }
         if weights.has("decoder."):
             read["decoder_channels"] = weights.channels("decoder", "mlp")[0]
-        model = cls(**{**read, **sizes})
-        load_checked(model, weights.state, fresh=weights.fresh)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
         return model
 
     def forward_features(

@@ -1,10 +1,11 @@
 """Files of named tensors (``.pth``, ``.t7``, ``.safetensors``, ``.npz``), whose code never runs."""
 
+import math
 import pickle
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any
@@ -15,23 +16,36 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pyg_peft.backbones.stand_ins import ArrayStandIn, harmless_types_allowed
 from pyg_peft.errors import CheckpointError
+from pyg_peft.tensor_file import check_plain
 
 State = dict[str, Tensor]
 
 # Folders inside a file that hold the weights, in the order in which they are looked for.
-_WRAPPERS = ("base_model", "state_dict", "model_state_dict", "model")
+_WRAPPERS = ("base_model", "state_dict", "model_state_dict", "model_state", "model", "module")
+_WRAPPERS += ("net", "network", "weights", "params")
+_MOST_WRAPPERS = 16
 # Prefixes that training wrappers leave on every key.
-_WRAPPER_PREFIXES = ("module.", "base_model.")
+_WRAPPER_PREFIXES = ("module.", "base_model.", "model.")
+# Names that compilers and sharding put anywhere into a key.
+_WRAPPER_SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# Endings of files of torch.save; ".tar" only after one of these.
+_PICKLED = (".pth", ".pt", ".t7", ".bin", ".ckpt")
+# An archive unpacks to at most so many times its length, or to as many bytes: weights are noise,
+# which hardly shrinks.
+_MOST_TIMES, _FREE_BYTES = 100, 1 << 26
 
 
 def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
     """Read named tensors from a file, or take them from a mapping.
 
-    Files are ``.pth``, ``.pt`` or ``.t7`` (read with ``weights_only=True``: no code of theirs
-    runs), ``.safetensors``, or ``.npz``. A dictionary that holds the weights under ``base_model``,
-    ``state_dict``, ``model_state_dict`` or ``model`` beside an optimizer and the like is unwrapped;
-    prefixes that training wrappers put on every key (``module.``, ``base_model.``) are removed.
+    Files are ``.pth``, ``.pt``, ``.pth.tar``, ``.t7``, ``.bin`` or ``.ckpt`` (read with
+    ``weights_only=True``: no code of theirs runs), ``.safetensors``, or ``.npz``, in small letters
+    or capitals. A dictionary that holds the weights under ``state_dict``, ``model``, ``base_model``
+    and the like, beside an optimizer, arguments or metrics, is unwrapped, however often; names that
+    training wrappers put on keys (``module.``, ``model.``, ``base_model.``, ``_orig_mod.``) are
+    removed, in any order.
 
     Args:
         source: path of the file, or a mapping from names to tensors or arrays.
@@ -48,24 +62,45 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
     else:
         path = Path(source)
         label, content = f"'{path}'", _read_file(path)
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
+    content = _unwrap(content)
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(
             f"Expected 'source' to hold named tensors (got {type(content).__name__} in {label})"
         )
-    state: State = {}
-    for key, value in content.items():
-        if isinstance(value, np.ndarray):
+    return _strip_wrappers({key: _tensor(key, value, label) for key, value in content.items()})
+
+
+def _unwrap(content: Any) -> Any:
+    """The innermost of the dictionaries that wrap weights."""
+    for _ in range(_MOST_WRAPPERS):
+        if not isinstance(content, Mapping):
+            break
+        inner = [content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    return content
+
+
+def _tensor(key: Any, value: Any, label: str) -> Tensor:
+    """The tensor under a key, whose values are all there.
+
+    Raises:
+        CheckpointError: it is none, or claims more values than it has.
+    """
+    try:
+        if isinstance(value, ArrayStandIn):
+            value = value.tensor()
+        elif isinstance(value, np.ndarray):
             value = torch.from_numpy(value if value.flags.writeable else value.copy())
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                "Expected 'source' to hold named tensors "
-                f"(got {type(value).__name__} under {key!r} in {label})"
-            )
-        state[key] = value
-    return _strip_wrapper_prefixes(state)
+            raise TypeError(type(value).__name__)
+        check_plain(key, value)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected 'source' to hold named tensors (got {error} under {key!r} in {label})"
+        ) from error
+    return value
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -94,32 +129,83 @@ def join_names(keys: Iterable[str], limit: int = 8) -> str:
 def _read_file(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"Expected 'source' to be a file (got '{path}')")
+    name = path.name.lower()
+    kind = name.removesuffix(".tar") if name.endswith(tuple(f"{k}.tar" for k in _PICKLED)) else name
     try:
-        match path.suffix:
-            case ".pth" | ".pt" | ".t7":
-                with _numpy_scalars_allowed():
-                    return torch.load(path, map_location="cpu", weights_only=True)
-            case ".safetensors":
-                return load_file(path)
-            case ".npz":
-                # numpy leaves a file of its own open when the archive is cut off
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                    return {key: archive[key] for key in archive.files}
-            case _:
-                raise CheckpointError(
-                    "Expected 'source' to end in .pth, .pt, .t7, .safetensors or .npz "
-                    f"(got '{path.name}')"
-                )
+        if kind.endswith(_PICKLED):
+            _check_unpacked(path)
+            with harmless_types_allowed():
+                return torch.load(path, map_location="cpu", weights_only=True)
+        if kind.endswith(".safetensors"):
+            return load_file(path)
+        if kind.endswith(".npz"):
+            _check_unpacked(path)
+            _check_arrays(path)
+            # numpy leaves a file of its own open when the archive is cut off
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
     except CheckpointError:
         raise
     except _DAMAGE as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(_COLOR.sub("", str(error)).split())
+        if refused := _REFUSED.search(reason):
+            raise CheckpointError(
+                f"Expected 'source' to hold tensors and plain values (got an object of "
+                f"'{refused[1] or refused[2]}' in '{path}', whose code is not run): load the file "
+                "where that is trusted, and save the weights alone by "
+                "torch.save(model.state_dict(), ...)"
+            ) from error
+        _, _, own = reason.rpartition("WeightsUnpickler error: ")
         raise CheckpointError(
             f"Expected 'source' to be an intact {path.suffix} file of tensors "
-            f"(got {type(error).__name__} in '{path}': {reason})"
+            f"(got {type(error).__name__} in '{path}': {own})"
         ) from error
+    raise CheckpointError(
+        f"Expected 'source' to end in {', '.join(_PICKLED)}, .pth.tar, .safetensors or .npz "
+        f"(got '{path.name}')"
+    )
 
 
+def _check_unpacked(path: Path) -> None:
+    """Raise if an archive says that it unpacks to far more than its length."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    size = path.stat().st_size
+    if unpacked > max(_FREE_BYTES, _MOST_TIMES * size):
+        raise CheckpointError(
+            f"Expected '{path}' to unpack to at most {_MOST_TIMES} times its {size:,} bytes "
+            f"(got {unpacked:,})"
+        )
+
+
+def _check_arrays(path: Path) -> None:
+    """Raise if an array of an archive says that it has more values than its member holds."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                version = np.lib.format.read_magic(file)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(file)
+                held = member.file_size - file.tell()
+            if not dtype.hasobject and math.prod(shape) * dtype.itemsize != held:
+                raise CheckpointError(
+                    f"Expected '{member.filename}' in '{path}' to hold an array of shape "
+                    f"{list(shape)} (got {held:,} bytes)"
+                )
+
+
+# Colors of a terminal, and what torch says of a class that it does not read.
+_COLOR = re.compile("\x1b\\[[0-9;]*m")
+_REFUSED = re.compile(
+    r"GLOBAL (\S+) (?:was not an allowed|whose module)"
+    r"|(?:unrecognized function|allowlisted via `add_safe_globals`,? but got) (.+)"
+)
 # What torch, safetensors and numpy raise for files that are cut off or are not what they say.
 _DAMAGE = (
     AttributeError,
@@ -137,18 +223,16 @@ _DAMAGE = (
 )
 
 
-def _numpy_scalars_allowed() -> AbstractContextManager[Any]:
-    """Let ``weights_only`` read the NumPy numbers that the authors' files keep as their metrics.
-
-    They hold a type and a few bytes, and run nothing.
-    """
-    scalar: Any = np.float64(0.0).__reduce__()[0]
-    types = [type(np.dtype(name)) for name in ("f4", "f8", "i4", "i8")]
-    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    return torch.serialization.safe_globals([*((scalar, name) for name in names), np.dtype, *types])
-
-
-def _strip_wrapper_prefixes(state: State) -> State:
+def _strip_wrappers(state: State) -> State:
+    for segment in _WRAPPER_SEGMENTS:
+        if any(segment in key.split(".") for key in state):
+            bare = [".".join(p for p in key.split(".") if p != segment) for key in state]
+            if len(set(bare)) < len(bare):
+                raise CheckpointError(
+                    f"Expected 'source' to hold each tensor once (got {join_names(state)} with and "
+                    f"without '{segment}')"
+                )
+            state = dict(zip(bare, state.values(), strict=True))
     stripped = True
     while stripped:
         stripped = False

@@ -5,14 +5,17 @@ The first two steps are in :mod:`pyg_peft.backbones.state_files` and
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from pyg_peft.backbones.point_mae_keys import map_point_mae_decoder_keys, map_point_mae_keys
 from pyg_peft.backbones.state_files import join_names, read_state_dict, strip_prefix
 from pyg_peft.errors import CheckpointError
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def load_checked(
@@ -29,6 +32,43 @@ def load_checked(
         CheckpointError: naming every leftover key, missing key and wrong shape.
     """
     expected = module.state_dict()
+    _check_fit(type(module).__name__, expected, state, fresh)
+    module.load_state_dict({**expected, **state})
+
+
+def build_checked(
+    make: Callable[[], Model], state: Mapping[str, Tensor], *, fresh: Iterable[str] = ()
+) -> Model:
+    """Build the module that ``state`` belongs to, and load it.
+
+    It is built without memory first: sizes that a file claims, and that its tensors do not have,
+    are refused before anything is taken for them.
+
+    Args:
+        make: calls the constructor with the sizes that were read off ``state``.
+        state: as in :func:`load_checked`.
+        fresh: as in :func:`load_checked`.
+
+    Raises:
+        CheckpointError: as :func:`load_checked`, or if a size is larger than any memory.
+    """
+    fresh = tuple(fresh)
+    try:
+        with torch.device("meta"):
+            shapes = make()
+    except (OverflowError, RuntimeError) as error:
+        raise CheckpointError(
+            f"Expected the sizes that 'source' tells to be those of a model (got: {error})"
+        ) from error
+    _check_fit(type(shapes).__name__, shapes.state_dict(), state, fresh)
+    model = make()
+    load_checked(model, state, fresh=fresh)
+    return model
+
+
+def _check_fit(
+    name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], fresh: Iterable[str]
+) -> None:
     leftovers = [key for key in state if key not in expected]
     excused = tuple(fresh)
     missing = sorted(key for key in expected if key not in state and not key.startswith(excused))
@@ -43,16 +83,27 @@ def load_checked(
         if keys
     ]
     if problems:
-        raise CheckpointError(
-            f"Expected 'source' to fit {type(module).__name__} (got {'; '.join(problems)})"
-        )
-    module.load_state_dict({**expected, **state})
+        raise CheckpointError(f"Expected 'source' to fit {name} (got {'; '.join(problems)})")
 
 
 def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
-    """The number of blocks in ``state``: one more than the largest ``N`` in ``blocks.N.…``."""
-    found = [re.match(rf"{re.escape(name)}\.(\d+)\.", key) for key in state]
-    return max((int(match[1]) for match in found if match), default=-1) + 1
+    """The number of blocks in ``state``, which has keys ``blocks.N.…`` of each from 0 on.
+
+    Raises:
+        CheckpointError: if there are keys of a block, and none of one before it: a number in a name
+            is no reason to build as many blocks.
+    """
+    pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
+    found = {match[1] for key in state if (match := pattern.match(key))}
+    expected = {str(number) for number in range(len(found))}
+    if found != expected:
+        raise CheckpointError(
+            f"Expected 'source' to hold keys of every block of '{name}' from 0 on "
+            f"(got {join_names(f'{name}.{n}' for n in sorted(found - expected))} among "
+            f"{len(found)}; missing: "
+            f"{join_names(f'{name}.{n}' for n in sorted(expected - found, key=int))})"
+        )
+    return len(found)
 
 
 def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, Tensor]) -> int:
@@ -121,6 +172,7 @@ def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
 
 __all__ = [
     "agreed_sizes",
+    "build_checked",
     "count_classes",
     "infer_depth",
     "infer_width",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+from pyg_peft.cli.say import PrintableFormatter, complain
 from pyg_peft.errors import MissingExtraError
 
 # command -> module, what it does
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        sys.stderr.write(f"Expected a command of {', '.join(COMMANDS)} (got {name!r})\n")
+        complain(f"Expected a command of {', '.join(COMMANDS)} (got {name!r})")
         return 2
     try:
         return _run(name, arguments[1:])
@@ -60,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in arguments:
             raise
         line = " ".join(str(error).split())
-        sys.stderr.write(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)\n")
+        complain(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)")
         return 2
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         if "--traceback" in arguments:
             raise
-        sys.stderr.write(f"pyg-peft {name}: {error}\n(--traceback shows where)\n")
+        complain(f"pyg-peft {name}: {error}\n(--traceback shows where)")
         return 2
 
 
@@ -84,13 +85,19 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
             ArgumentParser,
         )
 
+        from pyg_peft.cli.bounded_yaml import MODE, register
+
+        register()
         module = import_module(COMMANDS[name][0])
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
         raise MissingExtraError(error.name, EXTRA[error.name]) from error
     parser = ArgumentParser(
-        prog=f"pyg-peft {name}", description=module.__doc__, exit_on_error=False
+        prog=f"pyg-peft {name}",
+        description=module.__doc__,
+        exit_on_error=False,
+        parser_mode=MODE,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these options")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
@@ -100,8 +107,11 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
 
 def _run(name: str, arguments: list[str]) -> int:
     parser, run = make_parser(name)
+    _check_arguments(arguments)
     # After the imports: Lightning sets levels of its own. Its warnings stay.
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("pyg_peft").setLevel(logging.INFO)
     # Its name until jsonargparse 4.4x was instantiate_classes.
@@ -119,6 +129,18 @@ def _how_to_go_on(arguments: Sequence[str]) -> str:
     if " ".join(more) in " ".join(arguments).replace("--resume=", "--resume "):
         more = ()
     return f"; this goes on: {shlex.join(['pyg-peft', *arguments, *more])}"
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Raise unless the values in the arguments, which may be YAML, stay small when read."""
+    from pyg_peft.cli.bounded_yaml import TooLarge, check_text
+
+    for argument in arguments:
+        for text in (argument, argument.partition("=")[2]):
+            try:
+                check_text(text)
+            except TooLarge as error:
+                raise ValueError(f"{error}, in {argument[:40]!r}") from error
 
 
 def _usage() -> str:

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.fit import RESULT, TASKS
 from pyg_peft.cli.saved import open_adapter
-from pyg_peft.cli.say import say
+from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.training.evaluation import Evaluation
+from pyg_peft.training.sources import check_recorded, names_class
 from pyg_peft.training.tasks import task_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 SPLITS = ("val", "test")
+# What is read of a run besides its data, and the type of each.
+_RECORDED: dict[str, type] = {"batch_size": int, "seed": int, "val_fraction": float}
+_RECORDED |= {"precision": str}
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
@@ -59,8 +63,13 @@ def run(
     if data is None and "data" not in past:
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
-    if data_args is None and own:
-        data_args = past.get("data_args")
+    # A person may name a class of their own; a file may only name what is read.
+    own_class = data is not None and names_class(data)
+    if data_args is None and own and not own_class:
+        data_args = past.get("data_args", {})
+        check_recorded(past["data"], data_args, recorded)
+    elif data is None:
+        check_recorded(past["data"], {}, recorded)
     elif data_args is None and Path(str(data)).is_dir():
         data_args = saved.read_args
     options: dict[str, Any] = dict(data_args or {})
@@ -94,9 +103,10 @@ def run(
         say(f"'{data}' has no splits: all of its clouds are tested")
     say(f"{'validation' if split == 'val' else split} {result}")
     if per_class:
-        width = max(len(name) for name in saved.class_names)
-        for row, name in zip(result.confusion, saved.class_names, strict=True):
-            right, count = int(row[saved.class_names.index(name)]), int(row.sum())
+        names = [printable(name) for name in saved.class_names]
+        width = max(len(name) for name in names)
+        for number, (row, name) in enumerate(zip(result.confusion, names, strict=True)):
+            right, count = int(row[number]), int(row.sum())
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
     return result
 
@@ -106,6 +116,15 @@ def _past(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())["run"]
-    except (ValueError, KeyError) as error:
+        run: Any = json.loads(path.read_text(encoding="utf-8"))["run"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
+    if not isinstance(run, dict):
+        raise ValueError(f"Expected '{path}' to be as fit wrote it (got {run!r} under 'run')")
+    for name, kind in _RECORDED.items():
+        value = run.get(name, kind())
+        if not isinstance(value, (kind, int) if kind is float else kind) or value is True:
+            raise ValueError(
+                f"Expected 'run.{name}' in '{path}' to be {kind.__name__} (got {value!r})"
+            )
+    return run

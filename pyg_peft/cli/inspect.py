@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pyg_peft.checkpoint import read_adapter
 from pyg_peft.cli.method import make_model, show_counts
 from pyg_peft.cli.saved import open_adapter
-from pyg_peft.cli.say import say
+from pyg_peft.cli.say import printable, say
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.tuners import Slot
+from pyg_peft.tuners.loading import read_whole
 
 _BANK_ROWS = 64
 
@@ -52,11 +52,11 @@ def run(
         rows = MemoryBank(torch.zeros(_BANK_ROWS, base.embed_dim)) if bank else None
         model = make_model(base, method, method_args or {}, rows, seed=0)
     else:
-        config = read_adapter(adapter).config
+        config = read_whole(adapter).config
         model = open_adapter(adapter, backbone, backbone_args or {}).model
-        say(f"method           {config['method']}")
-        say(f"classes          {', '.join(config['class_names'])}")
-        say(f"preprocessing    {config['preprocessing']}")
+        say(f"method           {printable(config['method'])}")
+        say(f"classes          {printable(', '.join(config['class_names']))}")
+        say(f"preprocessing    {printable(config['preprocessing'])}")
         say(f"base fingerprint {config['base_fingerprint']}")
         say(f"memory bank      {config['memory_bank'] or 'none'}")
         say()

@@ -10,7 +10,7 @@ from torch_geometric.loader import DataLoader
 
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.saved import open_adapter
-from pyg_peft.cli.say import say
+from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folder_index import files_below
 from pyg_peft.training.evaluation import predict_probabilities
@@ -76,7 +76,7 @@ def run(
             best = row.topk(min(top, row.numel()))
             named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             text = "   ".join(f"{saved.class_names[n]} {100 * p:.1f} %" for n, p in named)
-            say(f"{path}   {text}")
+            say(printable(f"{path}   {text}"))  # one line for each file, whatever its name
     return results
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyg_peft.checkpoint import read_adapter
 from pyg_peft.cli.weights import open_recorded
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
+from pyg_peft.tensor_file import short
 from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.tuners.loading import read_whole
 from pyg_peft.tuners.saving import check_class_names
 
 
@@ -42,20 +43,25 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
             not in the folder.
         ValueError: there is not one name for each score.
     """
-    config = read_adapter(folder).config
+    config = read_whole(folder).config
     for key in ("class_names", "preprocessing"):
         if config.get(key) is None:
             raise CheckpointError(f"Expected '{folder}' to hold '{key}' (got none)")
     model = PeftModel.from_pretrained(open_recorded(config, weights, settings), folder)
     recorded, names = config["preprocessing"], tuple(config["class_names"])
+    read_args = recorded.get("read_args", {})  # older adapters have none
+    if not isinstance(read_args, dict):
+        raise CheckpointError(
+            f"Expected 'preprocessing.read_args' in '{folder}' to be an object "
+            f"(got {short(read_args)})"
+        )
     # Saving checks it, too, but did not always.
     check_class_names(names, model.base, model.peft_config["default"])
-    return Saved(
-        model,
-        names,
-        Preprocessing.from_dict(recorded),
-        dict(recorded.get("read_args", {})),  # older adapters have none
-    )
+    try:
+        preprocessing = Preprocessing.from_dict(recorded)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{error}, in 'preprocessing' of '{folder}'") from error
+    return Saved(model, names, preprocessing, dict(read_args))
 
 
 __all__ = ["Saved", "open_adapter"]

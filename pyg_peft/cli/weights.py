@@ -13,6 +13,7 @@ from pyg_peft.backbones.point_mae_segmentation_files import map_segmentation_key
 from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
 from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict
 from pyg_peft.errors import CheckpointError
+from pyg_peft.tensor_file import short
 from pyg_peft.training.pretrain import read_sizes
 
 # By the name that an adapter's folder records; never an import path from a file.
@@ -21,6 +22,10 @@ BACKBONES: dict[str, type[Backbone]] = {
     "PointMAE": PointMAE,
     "PointMAESegmentation": PointMAESegmentation,
 }
+
+# Far beyond any Point-MAE: what a file claims is not built before it is looked at.
+_MOST = {"embed_dim": 16_384, "depth": 256, "num_classes": 100_000, "head_channels": 65_536}
+_MOST_OF_OTHERS = 1_000_000
 
 # Sizes that weights cannot tell.
 _UNREADABLE = ("num_heads", "num_centers", "patch_size")
@@ -114,17 +119,52 @@ def open_recorded(
         raise CheckpointError(
             f"Expected an adapter for one of {', '.join(BACKBONES)} (got {backbone['class']!r})"
         )
-    recorded = (config.get("preprocessing") or {}).get("weights", {})
-    weights = weights or recorded.get("source")
+    recorded = (config.get("preprocessing") or {}).get("weights") or {}
+    if not isinstance(recorded, dict):
+        raise CheckpointError(
+            f"Expected 'preprocessing.weights' to be an object (got {short(recorded)})"
+        )
+    told, seed = recorded.get("source"), recorded.get("seed", 0)
+    if not (told is None or isinstance(told, str)) or type(seed) is not int or seed >> 63:
+        raise CheckpointError(
+            "Expected 'preprocessing.weights' to hold a text 'source' and an integer 'seed' "
+            f"(got {short(recorded)})"
+        )
+    weights = weights or told
     if weights is None:
         raise ValueError("Expected 'backbone' to name the weights of the base (got None)")
-    sizes = dict(backbone["config"])
+    if weights is told and (weights.startswith(("//", "\\\\")) or "://" in weights):
+        raise ValueError(
+            "Expected an adapter to record weights on this machine "
+            f"(got {weights!r}): name them by 'backbone'"
+        )
+    sizes = _recorded_sizes(backbone.get("config"), BACKBONES[backbone["class"]])
     num_classes = sizes.pop("num_classes")
     if weights != "random":
         # Read off the weights themselves; the fingerprint tells if they are others.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
-    seed = recorded.get("seed", 0)
     return open_backbone(weights, num_classes, {**sizes, **settings}, seed, backbone["class"])
+
+
+def _recorded_sizes(recorded: Any, kind: type[Backbone]) -> dict[str, Any]:
+    """Constructor arguments in a file, none larger than any backbone's is.
+
+    Raises:
+        CheckpointError: one is missing, no number, or too large; it is named.
+    """
+    if not isinstance(recorded, dict) or "num_classes" not in recorded:
+        raise CheckpointError(
+            f"Expected 'backbone.config' to hold the arguments of {kind.__name__} "
+            f"(got {short(recorded)})"
+        )
+    for name, value in recorded.items():
+        most = _MOST.get(name, _MOST_OF_OTHERS)
+        if not isinstance(value, (int, float, type(None))) or (value or 0) > most:
+            raise CheckpointError(
+                f"Expected 'backbone.config.{name}' to be a number of at most {most:,} "
+                f"(got {short(value)})"
+            )
+    return dict(recorded)
 
 
 def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyg_peft.tensor_file import read_tensors, write_tensors
+from pyg_peft.errors import CheckpointError
+from pyg_peft.tensor_file import read_tensors, short, write_tensors
 
 _KIND = "a memory bank"
 _FORMAT = 1
@@ -20,10 +21,29 @@ def write_bank(
     write_tensors(path, _KIND, tensors, {"format": _FORMAT, **origin})
 
 
-def read_bank(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Return what :func:`write_bank` wrote; raise :class:`CheckpointError` on anything else."""
+def read_bank(
+    path: Path, names: tuple[str, ...]
+) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Return what :func:`write_bank` wrote; raise :class:`CheckpointError` on anything else.
+
+    Args:
+        path: the file.
+        names: of the tensors that a bank may have; the first one it must have.
+    """
     content, tensors = read_tensors(path, _KIND, _FORMAT)
-    return tensors, content.get("source")
+    unknown = [name for name in tensors if name not in names]
+    if unknown or names[0] not in tensors:
+        raise CheckpointError(
+            f"Expected '{path}' to hold a memory bank, tensors of {', '.join(names)} only "
+            f"(got {', '.join(tensors) or 'none'})"
+        )
+    source = content.get("source")
+    fits = isinstance(source, dict) and source.keys() == {"module", "pool"}
+    if source is not None and not (fits and isinstance(source["module"], str)):
+        raise CheckpointError(
+            f"Expected 'source' in '{path}' to hold a 'module' and a 'pool' (got {short(source)})"
+        )
+    return tensors, source
 
 
 __all__ = ["read_bank", "write_bank"]

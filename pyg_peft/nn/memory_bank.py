@@ -16,8 +16,9 @@ from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bank_features import Adapted, collect_features
 from pyg_peft.nn.bank_file import read_bank, write_bank
 from pyg_peft.nn.cloud_rows import CloudRows
-from pyg_peft.tensor_file import fingerprint
+from pyg_peft.tensor_file import check_values, fingerprint
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _TENSORS = ("keys", "values", "labels", "sample_id")
 
 
@@ -57,10 +58,11 @@ class MemoryBank(nn.Module):
         exactly equal scores.
 
     Raises:
-        ValueError: tensors of unequal length; ids that are not strictly increasing; a query of
-            another width or not finite; ``top_k`` beyond the bank; ``sample_id`` for a bank without
-            ids.
-        TypeError: what is no tensor, or no integer; ids that are no integers.
+        ValueError: tensors of unequal length; NaN or an infinite number; ids that are not strictly
+            increasing; a query of another width or not finite; ``top_k`` beyond the bank;
+            ``sample_id`` for a bank without ids.
+        TypeError: what is no tensor, or no integer; labels or ids that are no integers; tensors
+            that are sparse or without values.
         CheckpointError: a file that is damaged, cut short, or no bank.
 
     Differences:
@@ -211,7 +213,7 @@ class MemoryBank(nn.Module):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a bank that :meth:`save` wrote, and check every byte of it."""
-        tensors, source = read_bank(Path(path))
+        tensors, source = read_bank(Path(path), _TENSORS)
         try:
             keys = tensors.pop("keys")
             return cls(keys, **tensors, source=None if source is None else CloudRows(**source))
@@ -247,11 +249,18 @@ def _check(
         raise ValueError(
             f"Expected 'values' to be of shape {list(keys.shape)} (got {list(values.shape)})"
         )
+    if values is not None and not values.is_floating_point():
+        raise TypeError(f"Expected 'values' to be floating point (got {values.dtype})")
     for name, tensor in (("labels", labels), ("sample_id", sample_id)):
         if tensor is not None and tensor.shape != keys.shape[:1]:
             raise ValueError(
                 f"Expected '{name}' to be of shape [{keys.size(0)}] (got {list(tensor.shape)})"
             )
+        if tensor is not None and tensor.dtype not in _INTEGERS:
+            raise TypeError(f"Expected '{name}' to be an integer tensor (got {tensor.dtype})")
+    for name, tensor in zip(_TENSORS, (keys, values, labels, sample_id), strict=True):
+        if tensor is not None:
+            check_values(name, tensor)
     if sample_id is not None and bool((sample_id[1:] <= sample_id[:-1]).any()):
         raise ValueError("Expected 'sample_id' to be strictly increasing (got a step back)")
 

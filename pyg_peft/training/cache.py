@@ -1,6 +1,6 @@
 """Frozen features of a training run, computed once per sample and view."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from pyg_peft.errors import CheckpointError
 from pyg_peft.geometry import Patches
 from pyg_peft.model import PeftModel
-from pyg_peft.tensor_file import read_tensors, write_tensors
+from pyg_peft.tensor_file import read_tensors, short, write_tensors
 from pyg_peft.tuners.saving import base_fingerprint
 
 _KIND = "a cache of features"
@@ -158,18 +158,64 @@ class FeatureCache:
             CheckpointError: the file is damaged, foreign, or belongs to another base or transform.
         """
         content, tensors = read_tensors(path, _KIND, _FORMAT)
-        if content["identity"] != self.identity:
+        if content.get("identity") != self.identity:
             raise CheckpointError(
-                f"Expected '{path}' to hold features of {self.identity} (got {content['identity']})"
+                f"Expected '{path}' to hold features of {self.identity} "
+                f"(got {short(content.get('identity'))})"
             )
+        keys = _check_entries(content.get("keys"), tensors, path)
         query = tensors.get("query")
-        for row, (sample, view, kind) in enumerate(content["keys"]):
-            self.entries[(sample, view, kind)] = _Entry(
+        if self.identity["query"] != (query is not None):
+            raise CheckpointError(
+                f"Expected '{path}' to hold 'query' only if its adapter has a memory bank "
+                f"(got the tensors {', '.join(tensors)})"
+            )
+        for row, key in enumerate(keys):
+            self.entries[key] = _Entry(
                 tensors["tokens"][row],
                 tensors["center"][row],
                 tensors["mask"][row],
                 None if query is None else query[row],
             )
+
+
+def _check_entries(
+    keys: Any, tensors: Mapping[str, Tensor], path: str | Path
+) -> list[tuple[int, int, str]]:
+    """The keys of a file's entries, whose tensors fit to them and to each other.
+
+    Raises:
+        CheckpointError: a key or a tensor is missing or of another kind; it is named.
+    """
+    found: list[tuple[int, int, str]] = []
+    for key in keys if isinstance(keys, list) else [keys]:
+        match key:
+            case [int() as sample, int() as view, str() as kind]:
+                found.append((sample, view, kind))
+            case _:
+                raise CheckpointError(
+                    f"Expected 'keys' in '{path}' to be a list of [sample, view, precision] "
+                    f"(got {short(key)})"
+                )
+    missing = [name for name in ("tokens", "center", "mask") if name not in tensors]
+    if missing:
+        raise CheckpointError(f"Expected '{path}' to hold {', '.join(missing)} (got none)")
+    rows, tokens = len(found), tensors["tokens"]
+    groups = tuple(tokens.shape[1:2])
+    shapes = {
+        "tokens": (rows, *groups, *tokens.shape[2:3]),
+        "center": (rows, *groups, 3),
+        "mask": (rows, *groups),
+        "query": (rows, *tensors["query"].shape[1:2]) if "query" in tensors else (),
+    }
+    for name, tensor in tensors.items():
+        fits = name in shapes and tensor.shape == shapes[name] and tensor.dim() >= 2
+        if not fits or (tensor.dtype == torch.bool) != (name == "mask"):
+            raise CheckpointError(
+                f"Expected '{name}' in '{path}' to be a tensor of a cache for {rows} entries "
+                f"(got {list(tensor.shape)} of {tensor.dtype})"
+            )
+    return found
 
 
 __all__ = ["FeatureCache"]

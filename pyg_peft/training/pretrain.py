@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
+from pyg_peft.backbones.stand_ins import harmless_types_allowed
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import claim_folder, remove_leftovers, write_atomic
@@ -166,11 +167,21 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
     Args:
         path: any file of weights.
     """
-    if Path(path).suffix not in (".pth", ".pt"):
+    if Path(path).suffix.lower() not in (".pth", ".pt"):
         return {}
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    with harmless_types_allowed():
+        state = torch.load(path, map_location="cpu", weights_only=True)
     identity = state.get("identity") if isinstance(state, dict) else None
-    return dict(identity["model"]) if isinstance(identity, dict) else {}
+    sizes = identity.get("model") if isinstance(identity, dict) else None
+    if not isinstance(sizes, dict):
+        return {}
+    for name, value in sizes.items():
+        if not isinstance(name, str) or not isinstance(value, (int, float)):
+            raise CheckpointError(
+                f"Expected 'identity.model' in '{path}' to hold numbers by name "
+                f"(got {value!r} under {name!r})"
+            )
+    return dict(sizes)
 
 
 def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
@@ -286,9 +297,22 @@ class _Run:
         state: Any = found
         if not isinstance(state, dict) or not state.keys() >= _STATE:
             raise CheckpointError(f"Expected '{path}' to be a checkpoint of pretrain (got another)")
+        kinds = {"identity": dict, "step": int, "seconds": float, "lines": list}
+        wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
+        if wrong or not all(isinstance(line, str) for line in state["lines"]):
+            raise CheckpointError(
+                f"Expected '{path}' to be a checkpoint of pretrain "
+                f"(got another kind of value under {', '.join(wrong or ['lines'])})"
+            )
         check_same(state["identity"], self.identity, path)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        # What torch raises for another model's tensors, or for values that are none.
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                f"Expected '{path}' to hold the tensors of this run (got: {error})"
+            ) from error
         self.step, self.seconds, self.lines = state["step"], state["seconds"], state["lines"]
         if _FIRST_EPOCH not in state:  # earlier versions counted epochs from 0
             self.lines = [_from_one(line) for line in self.lines]

@@ -2,12 +2,14 @@
 
 import importlib
 import logging
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
@@ -34,6 +36,12 @@ SHORTHANDS = """\
   procedural:COUNT       labelled shapes made by this package
   package.module.Class   a data set class of your own, with data_args {"train": {...}, ...}\
 """
+
+
+# Arguments of data sets that write, fetch or run something: never taken from a file.
+_BY_HAND = {"root", "path", "cache", "force_reload", "log"}
+_BY_HAND |= {"transform", "pre_transform", "pre_filter"}
+_MOST_RECORDED = 10_000_000  # shapes that a file may ask for
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ def open_source(spec: str, **options: Any) -> Splits:
             return _named_classes(_open_npz(path, options), spec)
         if path.is_dir():
             return _named_classes(_open_folder(path, options), spec)
-        if "." in spec and "/" not in spec and not path.exists():
+        if names_class(spec):
             return _open_class(spec, options)
     except TypeError as error:
         raise ValueError(
@@ -108,6 +116,64 @@ def open_source(spec: str, **options: Any) -> Splits:
             f"(got {options}: {error})"
         ) from error
     raise ValueError(f"Expected 'data' to be one of\n{SHORTHANDS}\n(got {spec!r})")
+
+
+def names_class(spec: str) -> bool:
+    """Whether ``spec`` is the path of a class, which is imported and called when it is opened.
+
+    Only a person may give such a path, on the command line or in a configuration file of theirs.
+    """
+    kind, _, rest = spec.partition(":")
+    if (rest and kind in _OPENERS) or Path(spec).suffix == ".npz":
+        return False
+    return "." in spec and "/" not in spec and not Path(spec).exists()
+
+
+def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
+    """Raise unless the data that a file names can be opened without harm.
+
+    A file is data: it names no code, no address on a network, and nothing that is written.
+
+    Args:
+        spec: what the file names.
+        options: arguments of the data set in the file.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: the file names a class, another machine, a place that is not here, or an
+            argument that writes, fetches or runs something: all of these are to be given by hand.
+    """
+    if not isinstance(spec, str) or not isinstance(options, dict):
+        raise ValueError(
+            f"Expected '{source}' to name the data by a text and 'data_args' by an object "
+            f"(got {spec!r} and {options!r})"
+        )
+    by_hand = f"in '{source}'): give '--data' and '--data_args' on the command line"
+    if names_class(spec):
+        raise ValueError(
+            "Expected 'data' to be given again for a data set class of your own, since no file may "
+            f"name code (got {spec!r} with {options!r} {by_hand}"
+        )
+    kind, _, rest = spec.partition(":")
+    rest = rest if kind in _OPENERS else spec
+    if kind == "procedural":
+        if len(rest) > len(str(_MOST_RECORDED)):
+            raise ValueError(
+                f"Expected 'procedural:COUNT' to be at most {_MOST_RECORDED:,} (got {spec!r} "
+                f"{by_hand}"
+            )
+    elif "://" in rest or rest.startswith(("//", "\\\\")) or not Path(rest).exists():
+        raise ValueError(
+            f"Expected the data of the run to be on this machine (got {spec!r} {by_hand}"
+        )
+    harmful = sorted(name for name in options if name in _BY_HAND)
+    if isinstance(options.get("cache"), bool):
+        harmful.remove("cache")
+    if harmful:
+        raise ValueError(
+            "Expected no argument of the data set that writes, fetches or runs something to come "
+            f"from a file (got {', '.join(harmful)} {by_hand}"
+        )
 
 
 def open_parts(spec: str, **options: Any) -> Splits:
@@ -184,6 +250,7 @@ def _open_modelnet(name: str) -> Callable[[str, Mapping[str, Any]], Splits]:
     def opener(root: str, options: Mapping[str, Any]) -> Splits:
         from torch_geometric.datasets import ModelNet
 
+        _check_processed(root)
         train = SampleIds(ModelNet(root, name, train=True, **options))
         test = SampleIds(ModelNet(root, name, train=False, **options), train.class_names)
         return Splits(train, None, test, train.class_names)
@@ -200,9 +267,28 @@ def _open_shapenet(root: str, options: Mapping[str, Any]) -> Splits:
 def _shapenet(root: str, options: Mapping[str, Any]) -> list[Any]:
     from torch_geometric.datasets import ShapeNet
 
+    _check_processed(root)
     # PyG's default puts normals into x, which a backbone takes only if it was made for them.
     settings: dict[str, Any] = {"include_normals": False, **options}
     return [ShapeNet(root, split=split, **settings) for split in ("train", "val", "test")]
+
+
+def _check_processed(root: str) -> None:
+    """Raise unless PyG can read its files in ``root`` without running code of theirs.
+
+    PyG reads a file again as a plain pickle, which runs code, where torch refuses it.
+    """
+    if "://" in root:
+        raise ValueError(f"Expected 'ROOT' to be a folder of this machine (got {root!r})")
+    for path in sorted(Path(root).glob("processed/*.pt")):
+        try:
+            torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        # Damaged bytes make torch fail in any way; all of them mean this.
+        except Exception as error:
+            raise ValueError(
+                f"Expected '{path}' to be a whole file of PyG's with nothing in it that runs "
+                f"(got {type(error).__name__}): delete the folder 'processed', which PyG makes anew"
+            ) from error
 
 
 def _open_scanobjectnn(root: str, options: Mapping[str, Any]) -> Splits:
@@ -233,11 +319,22 @@ def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
             f"Expected 'data' to name an importable class or one of\n{SHORTHANDS}\n"
             f"(got {path!r}: {error})"
         ) from error
+    # Before it is called: a function of that name may do anything.
+    if not isinstance(kind, type) or not issubclass(kind, Dataset):
+        raise ValueError(
+            "Expected 'data' to name a subclass of torch.utils.data.Dataset "
+            f"(got {path!r}, {'a class' if isinstance(kind, type) else 'no class'} of another kind)"
+        )
     unknown = sorted(set(options) - {"train", "val", "test"})
     if unknown or "train" not in options:
         raise ValueError(
             "Expected 'data_args' of a class path to hold constructor arguments under 'train' and, "
             f"if there are such splits, 'val' and 'test' (got {sorted(options)})"
+        )
+    wrong = [split for split, given in options.items() if not isinstance(given, Mapping)]
+    if wrong:
+        raise ValueError(
+            f"Expected 'data_args' to hold a mapping under '{wrong[0]}' (got {options[wrong[0]]!r})"
         )
     train = SampleIds(kind(**options["train"]))
     found = {
@@ -263,4 +360,4 @@ _OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Splits]] = {
     "procedural": _open_procedural,
 }
 
-__all__ = ["SHORTHANDS", "Splits", "open_parts", "open_source"]
+__all__ = ["SHORTHANDS", "Splits", "check_recorded", "names_class", "open_parts", "open_source"]

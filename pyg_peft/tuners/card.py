@@ -1,6 +1,7 @@
 """The README.md of an adapter folder."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ def model_card(config: Mapping[str, Any]) -> str:
         "tags: [point-cloud, peft, pytorch-geometric]",
         "---",
         "",
-        f"# {method} adapter for {config['backbone']['class']}",
+        f"# {_text(method)} adapter for {_text(config['backbone']['class'])}",
         "",
         "Made by `pyg_peft`. It holds every weight that was trained, the head among them; "
         "the frozen base is not in it.",
@@ -27,8 +28,8 @@ def model_card(config: Mapping[str, Any]) -> str:
         f"| frozen parameters | {counts.get('frozen', 0):,} |",
         f"| base fingerprint | `{config['base_fingerprint'][:16]}` |",
         f"| memory bank | `{(config['memory_bank'] or 'none')[:16]}` |",
-        f"| classes | {', '.join(config['class_names'] or ['not named'])} |",
-        f"| preprocessing | {json.dumps(config.get('preprocessing'))} |",
+        f"| classes | {_text(', '.join(config['class_names'] or ['not named']))} |",
+        f"| preprocessing | {_text(json.dumps(config.get('preprocessing')))} |",
         "",
         "```python",
         "from pyg_peft import PeftModel",
@@ -44,6 +45,12 @@ def model_card(config: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _text(value: str) -> str:
+    """A name as plain text in Markdown: no row of the table, link, picture or HTML out of it."""
+    one_line = "".join(c if c.isprintable() else " " for c in value)
+    return re.sub(r"([\\`|<>&\[\]])", r"\\\1", one_line)
 
 
 __all__ = ["model_card"]

@@ -9,6 +9,7 @@ from torch import nn
 from ..checkpoint import bank_name, fingerprint, remove_unused, to_json, write_adapter
 from ..nn import MemoryBank
 from ..storage import exclusive
+from ..tensor_file import check_values
 from ..trainable import ParameterCount
 from .card import model_card
 from .config import MethodConfig, Site
@@ -86,8 +87,10 @@ def save_adapter(
     """Write an adapter and its bank, and then remove a bank that was only the older adapter's.
 
     Raises:
-        ValueError: If there is not one class name for each score; nothing is written then.
-        TypeError: If a setting is no JSON value; nothing is written then.
+        ValueError: If there is not one class name for each score, or a tensor is not finite;
+            nothing is written then.
+        TypeError: If a setting is no JSON value, or a tensor is complex, sparse or without values;
+            nothing is written then.
     """
     description = describe(
         base,
@@ -98,6 +101,9 @@ def save_adapter(
         preprocessing=preprocessing,
     )
     to_json(description)
+    tensors = site_tensors(sites)
+    for key, tensor in tensors.items():
+        check_values(key, tensor)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder) as alone:
@@ -105,7 +111,7 @@ def save_adapter(
             # First, and under a name of its own: an adapter in the folder, old or new, never lacks
             # its bank.
             bank.save(folder / bank_name(bank.hash))
-        write_adapter(folder, site_tensors(sites), description, model_card(description))
+        write_adapter(folder, tensors, description, model_card(description))
         if alone:
             remove_unused(folder)
 

@@ -1,8 +1,13 @@
 """Files of weights: what is understood, and what each kind of misfit says."""
 
+import argparse
+import collections
+import datetime
 import hashlib
+import os
 import pickle
 import zipfile
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -278,3 +283,163 @@ def test_a_size_that_the_weights_tell_must_agree(kind):
 def test_a_size_of_shipped_weights_must_agree(kind):
     with pytest.raises(ValueError, match=r"'depth' to be left out or 6, .* tell \(got 2\)"):
         kind.from_pretrained("point-mae-tiny", num_classes=4, depth=2)
+
+
+# ---- files as training frameworks write them --------------------------------------------------
+
+WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "b.bias": torch.zeros(1)}
+BESIDE = {
+    "args": argparse.Namespace(lr=np.float64(1e-3), out=Path("runs"), on=np.bool_(True)),
+    "config": {"when": datetime.datetime(2024, 1, 2), "win": PureWindowsPath("a")},
+    "metrics": {"acc": np.float32(1.0), "name": np.str_("x"), "curve": np.ones((3, 2))},
+    "seen": {1, 2},
+    "rng": np.random.RandomState(0).get_state(),
+    "sizes": collections.defaultdict(list, a=[1]),
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "name", ["a.pth", "a.PTH", "a.pt", "a.pth.tar", "a.Pt.Tar", "a.bin", "a.CKPT"]
+)
+def test_files_with_arguments_and_metrics_beside_the_weights(name, zipped, tmp_path):
+    torch.save(
+        {"state_dict": WEIGHTS, **BESIDE},
+        tmp_path / name,
+        _use_new_zipfile_serialization=zipped,
+    )
+    assert_holds(read_state_dict(tmp_path / name), WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "_orig_mod.",
+        "model.",
+        "module.",
+        "module._orig_mod.",
+        "_orig_mod.module.model.",
+        "model.model.",
+    ]
+    + ["model.base_model._orig_mod.module.", "module.model._fsdp_wrapped_module."],
+)
+def test_prefixes_in_any_nesting(prefix):
+    assert_holds(read_state_dict({f"{prefix}{k}": v for k, v in WEIGHTS.items()}), WEIGHTS)
+
+
+def test_names_that_a_compiler_puts_into_a_key():
+    named = {"a._orig_mod.weight": WEIGHTS["a.weight"], "b.bias": WEIGHTS["b.bias"]}
+    assert_holds(read_state_dict(named), WEIGHTS)
+    with pytest.raises(CheckpointError, match="each tensor once"):
+        read_state_dict({**named, "a.weight": WEIGHTS["a.weight"]})
+
+
+@pytest.mark.parametrize(
+    "folders", [("state_dict", "model"), ("model", "state_dict"), ("model", "base_model", "model")]
+)
+def test_dictionaries_in_any_nesting(folders):
+    content: dict[str, Any] = WEIGHTS
+    for folder in folders:
+        content = {folder: content, "epoch": 3}
+    assert_holds(read_state_dict(content), WEIGHTS)
+
+
+def test_a_dictionary_that_holds_itself():
+    content: dict[str, Any] = {}
+    content["model"] = content
+    with pytest.raises(CheckpointError, match="named tensors"):
+        read_state_dict(content)
+
+
+def test_arrays_in_a_pickled_file(tmp_path):
+    arrays = {k: np.asfortranarray(v.numpy()) for k, v in WEIGHTS.items()}
+    arrays["c"] = np.arange(4, dtype=">i4")
+    torch.save(arrays, tmp_path / "a.pth")
+    found = read_state_dict(tmp_path / "a.pth")
+    assert found.pop("c").tolist() == [0, 1, 2, 3]
+    assert_holds(found, WEIGHTS)
+    torch.save({"a": np.array([{}, 1], dtype=object)}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="something else than numbers.*under 'a'"):
+        read_state_dict(tmp_path / "b.pth")
+
+
+class Runs:
+    """Would write a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_refused_type_is_named_with_the_remedy(zipped, tmp_path):
+    cases = {"torch.nn.modules.linear.Linear": torch.nn.Linear(2, 2)}
+    cases |= {f"{os.mkdir.__module__}.mkdir": Runs(tmp_path / "made")}
+    for name, value in cases.items():
+        torch.save(
+            {"state_dict": WEIGHTS, "extra": value},
+            tmp_path / "a.pth",
+            _use_new_zipfile_serialization=zipped,
+        )
+        with pytest.raises(CheckpointError) as caught:
+            read_state_dict(tmp_path / "a.pth")
+        message = str(caught.value)
+        assert f"an object of '{name}'" in message and "torch.save(model.state_dict(), " in message
+        assert "\x1b" not in message and "\n" not in message and "intact" not in message
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.empty(2, device="meta"), "on the meta device"),
+        (torch.eye(2).to_sparse(), "a sparse one"),
+        (3.0, "got float"),
+    ],
+)
+def test_weights_without_values(value, message):
+    with pytest.raises(CheckpointError, match=f"{message}.*under 'a'"):
+        read_state_dict({"a": value})
+
+
+# ---- what a file claims is not built before it is checked --------------------------------------
+
+
+def test_an_archive_that_grows(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(40_000_000, np.float32))
+    with pytest.raises(CheckpointError, match="to unpack to at most 100 times"):
+        read_state_dict(tmp_path / "bomb.npz")
+
+
+def test_an_array_that_claims_more_than_its_file_has(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("a.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (2**50,)}
+        )
+        file.write(bytes(12))
+    with pytest.raises(CheckpointError, match=r"'a\.npy' .*of shape \[1125899906842624\]"):
+        read_state_dict(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("number", ["999999999", "9" * 5000, "7"])
+def test_a_block_far_beyond_the_others_builds_nothing(weights, number):
+    huge = {**weights, f"blocks.blocks.{number}.norm1.weight": torch.zeros(96)}
+    with pytest.raises(CheckpointError, match="of every block of 'blocks' from 0 on"):
+        PointMAE.from_checkpoint(huge, **SIZES)
+    with pytest.raises(CheckpointError, match="of every block of 'blocks' from 0 on"):
+        PointMAESegmentation.from_checkpoint(huge, 3, **SIZES)
+
+
+@pytest.mark.parametrize("width", [10**8, 10**12])
+def test_a_width_that_the_tensors_do_not_have_builds_nothing(weights, width):
+    wide = {**weights, "norm.weight": torch.zeros(1).expand(width)}
+    with pytest.raises(CheckpointError, match="'source'"):
+        PointMAE.from_checkpoint(wide, **{**SIZES, "num_heads": 1})
+
+
+def test_a_decoder_far_beyond_the_others_builds_nothing(pretrained_weights):
+    huge = {**pretrained_weights, "MAE_decoder.blocks.999999999.norm1.weight": torch.zeros(96)}
+    with pytest.raises(CheckpointError, match=r"of every block of 'decoder\.blocks'"):
+        PointMAEPretraining.from_checkpoint(huge)

@@ -1,3 +1,8 @@
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +11,7 @@ from torch_geometric.datasets import ModelNet, ShapeNet
 
 from pyg_peft.cli import main
 from pyg_peft.datasets import NpzShapes
-from pyg_peft.training.sources import open_source
+from pyg_peft.training.sources import check_recorded, open_source
 
 
 def write_shapenet(root):
@@ -114,3 +119,105 @@ def test_a_class_of_ones_own():
 def test_unknown_sources_list_the_known(spec):
     with pytest.raises(ValueError, match="Expected 'data'"):
         open_source(spec)
+
+
+# ---- no file names code ----------------------------------------------------------------------
+
+
+class NoDataSet:
+    """Would show that it was called."""
+
+    def __init__(self, path: str) -> None:
+        Path(path).write_text("called")
+
+
+def write_there(path: str) -> None:
+    Path(path).write_text("called")
+
+
+@pytest.mark.parametrize("name", ["os.system", "own_sets.NoDataSet", "own_sets.write_there"])
+def test_a_class_path_names_a_data_set_and_is_checked_before_it_is_called(
+    name, tmp_path, monkeypatch
+):
+    own = ModuleType("own_sets")
+    own.__dict__.update(NoDataSet=NoDataSet, write_there=write_there)
+    monkeypatch.setitem(sys.modules, "own_sets", own)
+    options = {"train": {"path": str(tmp_path / "x")}, "test": {"path": str(tmp_path / "x")}}
+    with pytest.raises(ValueError, match=r"a subclass of torch\.utils\.data\.Dataset"):
+        open_source(name, **options)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("os.system", {"train": {"command": "touch x"}}, "no file may name code"),
+        ("package.module.Class", {}, "no file may name code"),
+        ("nowhere.npz", {}, "to be on this machine"),
+        ("modelnet10:nowhere", {}, "to be on this machine"),
+        ("modelnet10:http://example.org/x", {}, "to be on this machine"),
+        ("scanobjectnn:\\\\machine\\share", {}, "to be on this machine"),
+        ("//machine/share", {}, "to be on this machine"),
+        ("{}", {"cache": "elsewhere"}, r"writes, fetches or runs .*got cache"),
+        ("shapenet:{}", {"force_reload": True, "transform": "x"}, "got force_reload, transform"),
+        ("procedural:99999999999", {}, "to be at most 10,000,000"),
+        (7, {}, "by a text"),
+        ("{}", [1], "'data_args' by an object"),
+    ],
+)
+def test_what_a_file_may_not_name(spec, options, message, tmp_path):
+    spec = spec.replace("{}", str(tmp_path)) if isinstance(spec, str) else spec
+    with pytest.raises(ValueError, match=message):
+        check_recorded(spec, options, "result.json")
+
+
+def test_what_a_file_may_name(tmp_path):
+    check_recorded(str(tmp_path), {"num_points": 64, "cache": False}, "result.json")
+    check_recorded(f"modelnet10:{tmp_path}", {}, "result.json")
+    check_recorded("procedural:48", {"seed": 1}, "result.json")
+
+
+class Runs:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return write_there, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("kind", ["modelnet10", "shapenet"])
+def test_a_processed_file_of_pyg_that_runs_code_is_refused(kind, zipped, tmp_path):
+    root = tmp_path / kind
+    for name in ("training", "test", "pre_transform", "cha_air_train"):
+        path = root / "processed" / f"{name}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(Runs(str(tmp_path / "x")), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match="with nothing in it that runs"):
+        open_source(f"{kind}:{root}")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.usefixtures("command_line")
+def test_evaluate_never_runs_what_a_folder_names(tmp_path, capsys):
+    out, mark = tmp_path / "out", tmp_path / "mark"
+    assert main(small("procedural:48", out)) == 0
+    result = json.loads((out / "result.json").read_text())
+    attacks = [
+        ("os.system", {"train": {"command": f"touch {mark}"}, "test": {"command": "x"}}),
+        ("own_sets.write_there", {"train": {"path": str(mark)}}),
+    ]
+    for data, options in attacks:
+        result["run"] |= {"data": data, "data_args": options}
+        (out / "result.json").write_text(json.dumps(result))
+        assert main(["evaluate", str(out)]) == 2
+        assert "no file may name code" in capsys.readouterr().err
+        # Nor are a file's arguments handed to a class that a person typed.
+        assert main(["evaluate", str(out), "--data", data]) == 2
+        assert not mark.exists()
+    for run in ("[]", '{"data": "procedural:48", "seed": "x"}', "[" * 100_000):
+        (out / "result.json").write_text(f'{{"run": {run}}}')
+        assert main(["evaluate", str(out)]) == 2
+        assert "result.json" in capsys.readouterr().err
