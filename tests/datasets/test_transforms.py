@@ -16,7 +16,6 @@ from pyg_peft.datasets import (
     Normalize,
     Resample,
     ScaleTranslate,
-    ScanEffects,
     UpRotate,
     keyed_generator,
 )
@@ -159,7 +158,6 @@ TRANSFORMS: dict[str, Any] = {
     "Normalize": Normalize(),
     "Resample": Resample(20),
     "ScaleTranslate": ScaleTranslate(),
-    "ScanEffects": ScanEffects(),
     "UpRotate": UpRotate("y"),
 }
 
