@@ -40,7 +40,7 @@ class _Bags(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, source: Tensor, ptr: Tensor) -> tuple[Tensor, ...]:
-        return torch._embedding_bag(x, source, ptr, False, 0, False, weight, True, -1)
+        return torch.ops.aten._embedding_bag(x, source, ptr, False, 0, False, weight, True, -1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
