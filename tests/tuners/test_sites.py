@@ -263,14 +263,14 @@ def test_an_attribute_of_a_parameter():
             super().__init__()
             self.lift, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
 
-        def forward(self, batch: Any) -> Tensor:
-            return self.head(global_max_pool(self.lift(batch.pos), batch.batch))
+        def forward(self, scene: Any) -> Tensor:
+            return self.head(global_max_pool(self.lift(scene.pos), scene.batch))
 
     c = clouds([12, 10])
     graphs = Batch(pos=c.pos.float(), batch=c.batch)
     with pytest.raises(PlacementError, match=r"Linear with input.*'pos_name'.*do: none"):
         get_peft_model(Graph(), config("lift"))
-    model = get_peft_model(Graph().eval(), config("lift", pos_name="batch.pos"), example=graphs)
+    model = get_peft_model(Graph().eval(), config("lift", pos_name="scene.pos"), example=graphs)
     randomize_(model, torch.Generator().manual_seed(0))
     together, (first,) = model.eval()(graphs), c.alone(0).pos.float()[None]
     alone = model(Batch(pos=first, batch=torch.zeros(12, dtype=torch.long)))
@@ -396,7 +396,7 @@ def test_recomputed_layers(kind: str, works: bool):
     net.first = lambda *args: checkpoint(run, *args, use_reentrant=False)
     out = call(model, c).sum()
     if not works:  # the model has returned, and with it the geometry that the layer does not see
-        with pytest.raises(RuntimeError, match="checkpoint that module as a whole"):
+        with pytest.raises(RuntimeError, match="checkpoint it as a whole"):
             out.backward()
         return
     out.backward()
