@@ -98,8 +98,10 @@ FIT = [
     (("--method", "lora", "--method_args", '{"rank": "a"}'), "of the types of LoRAConfig's", 1),
     (("--augmentation", "mirror"), "'augmentation' to be one of", 1),
     (("--batch_size", "0"), "'batch_size' to be positive", 1),
+    (("--batch_size", "1"), "'batch_size' to be 2 or more", 1),
     (("--batch_size", "many"), "batch_size", 1),
-    (("--val_fraction", "2"), "to lie between 0 and 1", 1),
+    (("--val_fraction", "2"), "Expected 'val_fraction' to lie between 0 and 1", 1),
+    (("--val_fraction", "-0.1"), "Expected 'val_fraction' to lie between 0 and 1", 1),
     (("--lr", "1"), "lr", 1),
     (("--config", "{}/broken.yaml"), "config", 1),
     (("--config", "{}/unknown.yaml"), "datta", 1),
@@ -207,6 +209,18 @@ def test_a_cloud_of_one_point_has_a_class(place, tmp_path, capsys):
     np.save(tmp_path / "one.npy", np.ones((1, 3)))
     assert main(["predict", str(place / "adapter"), str(tmp_path / "one.npy")]) == 0
     assert "one.npy" in capsys.readouterr().out
+
+
+def test_training_on_everything_claims_nothing(place, tmp_path, capsys):
+    more = ("--val_fraction", "0")
+    assert main(fit(place / "set.npz", tmp_path / "all", *more, epochs=2)) == 0
+    out = capsys.readouterr().out
+    assert "16 clouds train, 0 validate" in out
+    assert "nothing validated: the last epoch, 2, is kept" in out and "best epoch" not in out
+    result = json.loads((tmp_path / "all" / "result.json").read_text())
+    assert result["kept_epoch"] == 2 and result["chosen_by"] is None and "val" not in result
+    found = complaint(capsys, ["evaluate", str(tmp_path / "all"), "--split", "val"])
+    assert "to have clouds to validate on (got none: 'val_fraction' is 0" in found
 
 
 def test_pretrain_then_fit_on_it(place, tmp_path, capsys):

@@ -57,11 +57,24 @@ class Results:
         """The slot's row with the rate that was best on validation; ``None`` before it is known.
 
         Equal ones are decided by the validation loss. Test numbers are not looked at.
+
+        Raises:
+            ValueError: rows are equal, and one of them is so old that it records no loss.
         """
         search = self.plan.search(slot)
         if not all(row in self for row in search):
             return None
-        best = max(search, key=lambda r: (on_validation(self[r]), -self[r]["val"]["loss"]))
+        highest = max(on_validation(self[row]) for row in search)
+        equal = [row for row in search if on_validation(self[row]) == highest]
+        if len(equal) == 1:
+            return Row(slot, equal[0].lr)
+        bare = [row.file for row in equal if "loss" not in self[row]["val"]]
+        if bare:
+            raise ValueError(
+                f"Expected rows of equal accuracy to record 'loss' on validation, which decides "
+                f"(got none in {', '.join(bare)}): run them again"
+            )
+        best = min(equal, key=lambda row: self[row]["val"]["loss"])
         return Row(slot, best.lr)
 
     def wanted(self, slot: Slot) -> list[Row]:

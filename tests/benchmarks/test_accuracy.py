@@ -188,6 +188,33 @@ def test_equal_rates_are_decided_by_the_loss(modules: dict[str, Any], plan: Any,
     assert modules["finished"].Results(tmp_path, plan).chosen(slot) == Row(slot, plan.rates[1])
 
 
+def test_an_old_row_without_a_loss_counts_until_it_ties(
+    modules: dict[str, Any], plan: Any, tmp_path: Path
+):
+    slot, Row = modules["plan"].Slot("small", "lora", 0, None), modules["plan"].Row
+    for lr, val in zip(plan.rates, (0.5, 0.6), strict=True):
+        write(plan, Row(slot, lr), tmp_path, val=val, test=1)
+    path = tmp_path / Row(slot, plan.rates[0]).file
+    record = json.loads(path.read_text())
+    del record["val"]["loss"]
+    path.write_text(json.dumps(record))
+    assert modules["finished"].Results(tmp_path, plan).chosen(slot) == Row(slot, plan.rates[1])
+    record["val"]["accuracy"] = 0.6
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"to record 'loss' on validation.*seed0_lr0.001.json"):
+        modules["finished"].Results(tmp_path, plan).chosen(slot)
+
+
+def test_rows_record_how_they_were_trained(modules: dict[str, Any], plan: Any, tmp_path: Path):
+    row = modules["plan"].Row(modules["plan"].Slot("small", "point_peft", 0, None), 1e-3)
+    resolved = modules["provenance"].resolve(plan, row)
+    assert resolved["training"]["every_cloud"] is True
+    older = {part: resolved[part] for part in ("method", "fit")}
+    assert modules["provenance"].agrees(older, resolved), "older rows stay as they are"
+    other = {**resolved, "training": {**resolved["training"], "every_cloud": False}}
+    assert not modules["provenance"].agrees(other, resolved)
+
+
 def test_the_claim_by_hand(modules: dict[str, Any], tmp_path: Path):
     sections, Summary = modules["sections"], modules["summary"].Summary
 

@@ -31,6 +31,15 @@ def test_the_penalty_is_chosen_on_validation_and_scales_do_not_matter():
     assert fit_probe(scaled[0], scaled[1], 3).val_accuracy == pytest.approx(probe.val_accuracy)
 
 
+def test_of_equal_accuracies_the_lower_loss_on_validation_decides():
+    train, val = blobs(90), blobs(60, 1)
+    x = val[0] + 3 * torch.eye(5)[val[1]]  # so far apart that every penalty is right
+    probes = [fit_probe(train, (x, val[1]), 3, penalties=(penalty,)) for penalty in (0.1, 1e-3)]
+    assert probes[0].val_accuracy == probes[1].val_accuracy == 1.0
+    assert probes[1].val_loss < probes[0].val_loss == probes[0].loss(x, val[1])
+    assert fit_probe(train, (x, val[1]), 3, penalties=(0.1, 1e-3)).penalty == 1e-3
+
+
 def test_features_are_the_input_of_the_head():
     torch.manual_seed(0)
     model = PointMAE(4, 12, 1, 3, 6, 4)
