@@ -185,6 +185,8 @@ def _check_arrays(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
+                if file.peek(6)[:6] != np.lib.format.MAGIC_PREFIX:
+                    continue  # it is no array, and is named as such later
                 version = np.lib.format.read_magic(file)
                 read = (
                     np.lib.format.read_array_header_1_0
@@ -204,7 +206,7 @@ def _check_arrays(path: Path) -> None:
 _COLOR = re.compile("\x1b\\[[0-9;]*m")
 _REFUSED = re.compile(
     r"GLOBAL (\S+) (?:was not an allowed|whose module)"
-    r"|(?:unrecognized function|allowlisted via `add_safe_globals`,? but got) (.+)"
+    r"|(?:unrecognized function|via `add_safe_globals`,? but got) (\S+(?: '\S+)?)"
 )
 # What torch, safetensors and numpy raise for files that are cut off or are not what they say.
 _DAMAGE = (

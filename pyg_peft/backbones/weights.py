@@ -87,23 +87,21 @@ def _check_fit(
 
 
 def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
-    """The number of blocks in ``state``, which has keys ``blocks.N.…`` of each from 0 on.
+    """The number of blocks in ``state``: one more than the largest ``N`` in ``blocks.N.…``.
 
     Raises:
-        CheckpointError: if there are keys of a block, and none of one before it: a number in a name
-            is no reason to build as many blocks.
+        CheckpointError: if that is more than there are keys: a number in a name is no reason to
+            build as many blocks.
     """
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
     found = {match[1] for key in state if (match := pattern.match(key))}
-    expected = {str(number) for number in range(len(found))}
-    if found != expected:
+    far = [digits for digits in found if len(digits) > 9 or int(digits) >= len(state)]
+    if far:
         raise CheckpointError(
-            f"Expected 'source' to hold keys of every block of '{name}' from 0 on "
-            f"(got {join_names(f'{name}.{n}' for n in sorted(found - expected))} among "
-            f"{len(found)}; missing: "
-            f"{join_names(f'{name}.{n}' for n in sorted(expected - found, key=int))})"
+            f"Expected 'source' to number the blocks of '{name}' from 0 on, below its {len(state)} "
+            f"keys (got {join_names(f'{name}.{digits[:20]}' for digits in sorted(far))})"
         )
-    return len(found)
+    return max((int(digits) for digits in found), default=-1) + 1
 
 
 def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, Tensor]) -> int:

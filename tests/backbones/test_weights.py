@@ -223,7 +223,7 @@ def test_code_in_a_file_does_not_run(tmp_path):
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Foreign(), protocol=2))
     np.savez(tmp_path / "object.npz", weight=np.array([Foreign()], dtype=object))
     for name in ("zip.pth", "plain.pth", "object.npz"):
-        with pytest.raises(CheckpointError, match="intact"):
+        with pytest.raises(CheckpointError, match=r"intact|plain values \(got an object of"):
             read_state_dict(tmp_path / name)
 
 
@@ -238,9 +238,10 @@ def test_a_member_that_is_no_array(weights, tmp_path):
 def test_paths(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'source' to be a file .got .*absent\.pth"):
         PointMAE.from_checkpoint(tmp_path / "absent.pth")
-    (tmp_path / "weights.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"end in \.pth, .*got 'weights\.bin'"):
-        PointMAE.from_checkpoint(tmp_path / "weights.bin")
+    for name in ("weights.onnx", "weights.tar", "pth"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(CheckpointError, match=rf"end in \.pth, .*got '{name}'"):
+            PointMAE.from_checkpoint(tmp_path / name)
 
 
 def test_shipped_weights(weights, tmp_path, monkeypatch):
@@ -294,7 +295,7 @@ BESIDE = {
     "metrics": {"acc": np.float32(1.0), "name": np.str_("x"), "curve": np.ones((3, 2))},
     "seen": {1, 2},
     "rng": np.random.RandomState(0).get_state(),
-    "sizes": collections.defaultdict(list, a=[1]),
+    "counts": collections.Counter("aab"),
 }
 
 
@@ -311,18 +312,11 @@ def test_files_with_arguments_and_metrics_beside_the_weights(name, zipped, tmp_p
     assert_holds(read_state_dict(tmp_path / name), WEIGHTS)
 
 
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        "_orig_mod.",
-        "model.",
-        "module.",
-        "module._orig_mod.",
-        "_orig_mod.module.model.",
-        "model.model.",
-    ]
-    + ["model.base_model._orig_mod.module.", "module.model._fsdp_wrapped_module."],
-)
+PREFIXES = ["_orig_mod.", "model.", "module.", "module._orig_mod.", "_orig_mod.module.model."]
+PREFIXES += ["model.model.", "model.base_model._orig_mod.module.", "model._fsdp_wrapped_module."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_in_any_nesting(prefix):
     assert_holds(read_state_dict({f"{prefix}{k}": v for k, v in WEIGHTS.items()}), WEIGHTS)
 
@@ -359,7 +353,7 @@ def test_arrays_in_a_pickled_file(tmp_path):
     assert found.pop("c").tolist() == [0, 1, 2, 3]
     assert_holds(found, WEIGHTS)
     torch.save({"a": np.array([{}, 1], dtype=object)}, tmp_path / "b.pth")
-    with pytest.raises(CheckpointError, match="something else than numbers.*under 'a'"):
+    with pytest.raises(CheckpointError, match=r"something else than numbers.*under 'a'"):
         read_state_dict(tmp_path / "b.pth")
 
 
@@ -423,12 +417,12 @@ def test_an_array_that_claims_more_than_its_file_has(tmp_path):
         read_state_dict(tmp_path / "a.npz")
 
 
-@pytest.mark.parametrize("number", ["999999999", "9" * 5000, "7"])
+@pytest.mark.parametrize("number", ["999999999", "9" * 5000])
 def test_a_block_far_beyond_the_others_builds_nothing(weights, number):
     huge = {**weights, f"blocks.blocks.{number}.norm1.weight": torch.zeros(96)}
-    with pytest.raises(CheckpointError, match="of every block of 'blocks' from 0 on"):
+    with pytest.raises(CheckpointError, match="to number the blocks of 'blocks' from 0 on"):
         PointMAE.from_checkpoint(huge, **SIZES)
-    with pytest.raises(CheckpointError, match="of every block of 'blocks' from 0 on"):
+    with pytest.raises(CheckpointError, match="to number the blocks of 'blocks' from 0 on"):
         PointMAESegmentation.from_checkpoint(huge, 3, **SIZES)
 
 
@@ -441,5 +435,5 @@ def test_a_width_that_the_tensors_do_not_have_builds_nothing(weights, width):
 
 def test_a_decoder_far_beyond_the_others_builds_nothing(pretrained_weights):
     huge = {**pretrained_weights, "MAE_decoder.blocks.999999999.norm1.weight": torch.zeros(96)}
-    with pytest.raises(CheckpointError, match=r"of every block of 'decoder\.blocks'"):
+    with pytest.raises(CheckpointError, match=r"to number the blocks of 'decoder\.blocks'"):
         PointMAEPretraining.from_checkpoint(huge)
