@@ -46,7 +46,9 @@ class MissingExtraError(ImportError):
         self.extra = extra
 
 
-def check_count(value: Any, name: str = "k", *, least: int = 1, most: int | None = None) -> int:
+def check_count(
+    value: Any, name: str = "k", *, least: int | None = 1, most: int | None = None
+) -> int:
     """Return ``value`` as an ``int``; raise unless it is a whole number within the bounds.
 
     NumPy's integers and tensors of one integer are taken. A Boolean is no number, and neither is a
@@ -55,7 +57,7 @@ def check_count(value: Any, name: str = "k", *, least: int = 1, most: int | None
     Args:
         value: what the caller gave.
         name: its name in the message.
-        least: the smallest value allowed.
+        least: the smallest value allowed; ``None`` for no limit, as for a seed.
         most: the largest value allowed; ``None`` for no limit.
 
     Example:
@@ -75,6 +77,7 @@ def check_count(value: Any, name: str = "k", *, least: int = 1, most: int | None
             whole = None
         if whole is None:
             raise TypeError(f"Expected '{name}' to be an integer (got {described(value)})")
+    least = -(2**63) if least is None else least
     if whole < least or (most is not None and whole > most):
         bounds = f">= {least}" if most is None else f"in [{least}, {most}]"
         verb = "be" if most is None else "lie"

@@ -12,8 +12,8 @@ from pyg_peft.backbones import PointMAEPretraining
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.sample_ids import labels_of
+from pyg_peft.errors import check_count
 from pyg_peft.storage import remove_leftovers, write_atomic
-from pyg_peft.training.checks import check_whole
 from pyg_peft.training.corpus import Corpus, ViewOptions
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ class PretrainWatch:
         per_class: int = 40,
         seed: int = 0,
     ) -> None:
-        check_whole(every, "look_every", 1)
+        check_count(every, "look_every")
         style()  # raises where matplotlib is missing: now, and not after some epochs
         self.folder, self.corpus, self.every, self.seed = folder, corpus, every, seed
         self.views = ViewOptions(num_points=num_points, **_PLAIN, **_STILL)

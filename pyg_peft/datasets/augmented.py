@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 from torch_geometric.data import Data, Dataset
 from torch_geometric.transforms import Compose
 
-from pyg_peft.datasets.checks import check_count, check_number
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
+from pyg_peft.errors import check_count
 
 
 class Augmented(Dataset):
@@ -65,7 +65,7 @@ class Augmented(Dataset):
     ) -> None:
         if num_views is not None:
             check_count(num_views, "num_views")
-        check_number(seed, "seed")
+        check_count(seed, "seed", least=None)
         if not callable(transform):
             raise TypeError(f"Expected 'transform' to be a callable (got {transform!r})")
         super().__init__(None)
@@ -82,8 +82,7 @@ class Augmented(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; subsets of this data set and its loaders' workers follow."""
-        if check_number(epoch, "epoch") < 0:
-            raise ValueError(f"Expected 'epoch' to be non-negative (got {epoch})")
+        check_count(epoch, "epoch", least=0)
         self._epoch.fill_(epoch)
 
     @property

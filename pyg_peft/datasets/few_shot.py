@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import check_count, check_number
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
+from pyg_peft.errors import check_count
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def few_shot_episode(
     sizes = {"num_ways": num_ways, "num_shots": num_shots, "num_queries": num_queries}
     for name, size in sizes.items():
         check_count(size, name)
-    check_number(episode, "episode")
-    check_number(seed, "seed")
+    check_count(episode, "episode", least=None)
+    check_count(seed, "seed", least=None)
     labels = _labels(labels, "labels")
     shared = query_labels is None
     others = labels if query_labels is None else _labels(query_labels, "query_labels")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from pyg_peft.datasets.checks import check_count, check_names, check_number, check_real
+from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.formats import RawPoints
 from pyg_peft.datasets.formats.mesh import read_obj, read_off, read_stl
 from pyg_peft.datasets.formats.pcd import read_pcd
@@ -17,7 +17,7 @@ from pyg_peft.datasets.formats.scan import read_las, read_ply
 from pyg_peft.datasets.formats.table import read_npy, read_npz, read_text
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.mesh_sampling import sample_mesh, vertices_of
-from pyg_peft.errors import MissingExtraError
+from pyg_peft.errors import MissingExtraError, check_count, check_number
 
 _READERS: dict[str, Callable[[Path], RawPoints]] = {
     ".las": read_las,
@@ -99,11 +99,11 @@ def read_points(
     """
     path = Path(path)
     check_count(mesh_points, "mesh_points")
-    check_number(seed, "seed")
+    check_count(seed, "seed", least=None)
     channels = check_names(channels, "channels")
     columns = None if columns is None else check_names(columns, "columns")
     if fill is not None:
-        check_real(fill, "fill")
+        check_number(fill, "fill")
     if decimal not in (".", ","):
         raise ValueError(f"Expected 'decimal' to be '.' or ',' (got {decimal!r})")
     raw = _parse(path, columns, decimal)

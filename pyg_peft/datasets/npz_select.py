@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pyg_peft.datasets.checks import check_number
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
 from pyg_peft.datasets.npz_file import NpzFile
+from pyg_peft.errors import check_count
 
 SPLITS = {"train": 0, "test": 1, "val": 2}
 # How folders of splits are called, in any case.
@@ -51,7 +51,7 @@ def read_split(file: NpzFile, fold: int | None) -> np.ndarray:
     outside of the folds (-1) belong to neither. A file without ``split`` gives -1 throughout.
     """
     if fold is not None:
-        check_number(fold, "fold")
+        check_count(fold, "fold", least=None)
         what = f"'fold' of '{file.path}'"
         folds = check_labels(file.per_cloud("fold"), what, least=-1)
         known = sorted({int(number) for number in folds if number >= 0})

@@ -9,20 +9,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import (
-    check_count,
-    check_flag,
-    check_names,
-    check_number,
-    check_real,
-    check_transform,
-)
+from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
 from pyg_peft.datasets.npz_file import NpzFile, read_npz
 from pyg_peft.datasets.npz_select import read_labels, read_split, select_classes, select_rows
 from pyg_peft.datasets.npz_write import write_shapes
 from pyg_peft.datasets.transforms import Normalize, select_points
+from pyg_peft.errors import check_count, check_flag, check_number
 
 
 class NpzShapes(Dataset):
@@ -88,8 +82,8 @@ class NpzShapes(Dataset):
         check_flag(normalize, "normalize")
         channels = check_names(channels, "channels")
         if fill is not None:
-            check_real(fill, "fill")
-        check_number(ignore_index, "ignore_index")
+            check_number(fill, "fill")
+        check_count(ignore_index, "ignore_index", least=None)
         super().__init__(None, check_transform(transform))
         self._file = read_npz(path)
         missing = [name for name in channels if name not in self._file.point_fields]

@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import check_names, check_number
+from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of, single_label
-
-#: Label of a point that is neither learned from nor counted.
-IGNORE_INDEX = -1
+from pyg_peft.errors import check_count
 
 
 class PartLabels(Dataset):
@@ -61,7 +59,7 @@ class PartLabels(Dataset):
     ) -> None:
         super().__init__(None)
         self.dataset = dataset
-        self.ignore_index = check_number(ignore_index, "ignore_index")
+        self.ignore_index = check_count(ignore_index, "ignore_index", least=None)
         if part_names is not None:
             part_names = check_names(part_names, "part_names")
         if len(dataset) == 0:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import check_flag, check_transform
+from pyg_peft.datasets.checks import check_transform
 from pyg_peft.datasets.formats.claims import check_expansion
 from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.transforms import Normalize
-from pyg_peft.errors import MissingExtraError
+from pyg_peft.errors import MissingExtraError, check_flag
 
 # Variant: with background?, ending of the file's name.
 _VARIANTS = {

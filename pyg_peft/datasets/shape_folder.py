@@ -9,16 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import (
-    check_count,
-    check_flag,
-    check_names,
-    check_number,
-    check_transform,
-)
+from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.folder_cache import load_folder
 from pyg_peft.datasets.folder_index import index_folder
 from pyg_peft.datasets.transforms import Normalize
+from pyg_peft.errors import check_count, check_flag
 
 
 class ShapeFolder(Dataset):
@@ -95,7 +90,7 @@ class ShapeFolder(Dataset):
             ("normalize", normalize),
         ):
             check_flag(flag, name)
-        check_number(seed, "seed")
+        check_count(seed, "seed", least=None)
         channels = check_names(channels, "channels")
         columns = None if columns is None else check_names(columns, "columns")
         super().__init__(None, check_transform(transform))

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from pyg_peft.datasets.checks import check_number, check_real
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.labels import check_labels
+from pyg_peft.errors import check_count, check_number
 
 
 def train_val_split(
@@ -34,9 +34,9 @@ def train_val_split(
         >>> len(train), len(val), int((val < 8).sum())
         (9, 3, 2)
     """
-    if not 0 < check_real(fraction, "fraction") < 1:
+    if not 0 < check_number(fraction, "fraction") < 1:
         raise ValueError(f"Expected 'fraction' to lie between 0 and 1 (got {fraction})")
-    check_number(seed, "seed")
+    check_count(seed, "seed", least=None)
     # Only compared, so that -1 (no label) is a class like others.
     labels = torch.from_numpy(check_labels(labels, "'labels'", least=-(2**62)))
     if labels.dim() != 1:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pyg_peft.datasets import ProceduralStream
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.errors import check_pos
-from pyg_peft.training.checks import check_real, check_whole
+from pyg_peft.errors import check_count, check_number, check_pos
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class ViewOptions:
     shift: float = 0.2
 
     def __post_init__(self) -> None:
-        check_whole(self.num_points, "num_points", 1)
+        check_count(self.num_points, "num_points")
         for entry in fields(self)[1:]:
-            check_real(getattr(self, entry.name), entry.name)
+            check_number(getattr(self, entry.name), entry.name)
         if not 0.0 <= self.turn_degrees <= 180.0:
             raise ValueError(
                 f"Expected 'turn_degrees' to lie in [0, 180] (got {self.turn_degrees})"

@@ -12,9 +12,10 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.datasets import Augmented, SampleIds, train_val_split
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.datasets.shape_folder import read_args_of
+from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
 from pyg_peft.training.batches import EvenBatches, batch_sizes
-from pyg_peft.training.checks import check_items, check_kind, check_real, check_whole
+from pyg_peft.training.checks import check_items, check_kind
 from pyg_peft.training.labels import check_range
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sampler import KeyedSampler
@@ -87,11 +88,12 @@ class ShapeDataModule(LightningDataModule):
             raise TypeError(
                 f"Expected 'augmentation' to be a transform (got {type(augmentation).__name__})"
             )
-        check_whole(batch_size, "batch_size", 1)
-        check_whole(num_views, "num_views", 1, optional=True)
-        check_whole(num_workers, "num_workers", 0)
-        check_whole(seed, "seed", -(2**63))
-        check_real(val_fraction, "val_fraction")
+        check_count(batch_size, "batch_size")
+        if num_views is not None:
+            check_count(num_views, "num_views", least=1)
+        check_count(num_workers, "num_workers", least=0)
+        check_count(seed, "seed", least=None)
+        check_number(val_fraction, "val_fraction")
         if not 0 <= val_fraction < 1:
             raise ValueError(
                 "Expected 'val_fraction' to lie between 0 and 1, or to be 0 to train on everything "

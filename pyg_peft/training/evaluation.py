@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pyg_peft.errors import check_count
 from pyg_peft.model import PeftModel
 from pyg_peft.training.cache import FeatureCache
-from pyg_peft.training.checks import check_kind, check_text, check_whole
+from pyg_peft.training.checks import check_kind, check_text
 from pyg_peft.training.forward import forward_batch
 from pyg_peft.training.labels import check_range, whole_labels
 
@@ -129,7 +130,7 @@ def evaluate(
         TypeError, ValueError: an argument is of another type; labels are no whole numbers, or out
             of their range; the loader has no batches.
     """
-    check_whole(num_classes, "num_classes", 1)
+    check_count(num_classes, "num_classes")
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)
     for data, probabilities in predict_probabilities(
         model, loader, precision=precision, progress=progress, cache=cache

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from pyg_peft.training.checks import check_flag, check_real, check_text
+from pyg_peft.errors import check_flag, check_number
+from pyg_peft.training.checks import check_text
 
 LOGGERS = ("tensorboard", "csv", "none")
 
@@ -34,7 +35,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "warmup_epochs", "label_smoothing"):
-            check_real(getattr(self, name), name)
+            check_number(getattr(self, name), name)
             if math.isinf(getattr(self, name)):
                 raise ValueError(f"Expected '{name}' to be finite (got {getattr(self, name)})")
         check_flag(self.cache, "cache")

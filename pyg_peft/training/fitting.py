@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from pyg_peft.errors import MissingExtraError
+from pyg_peft.errors import MissingExtraError, check_count, check_flag
 from pyg_peft.model import PeftModel
 from pyg_peft.storage import claim_folder, remove_leftovers
 from pyg_peft.training.batch_norms import check_batch_norms
@@ -31,7 +31,7 @@ from pyg_peft.training.callbacks import (
     WholeFiles,
 )
 from pyg_peft.training.checkpoint_files import has_checkpoint, read_checkpoint
-from pyg_peft.training.checks import check_flag, check_kind, check_whole
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.evaluation import Evaluation, check_precision
 from pyg_peft.training.fit_options import LOGGERS, FitOptions
@@ -200,7 +200,7 @@ def check_run(
     settings: dict[str, Any] = {"max_epochs": 50, "gradient_clip_val": 10.0, "precision": "32-true"}
     settings |= trainer
     check_precision(str(settings["precision"]))
-    check_whole(settings["max_epochs"], "max_epochs", 1)
+    check_count(settings["max_epochs"], "max_epochs")
     every = settings.get("check_val_every_n_epoch")
     if every is not None and every > settings["max_epochs"]:
         raise ValueError(

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from pyg_peft.datasets.keyed import keyed_seed
-from pyg_peft.errors import CheckpointError
+from pyg_peft.errors import CheckpointError, check_count, check_number
 from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.cache import FeatureCache
-from pyg_peft.training.checks import check_kind, check_real, check_whole
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.decay import decay_groups
 from pyg_peft.training.forward import forward_batch
 from pyg_peft.training.labels import whole_labels
@@ -64,8 +64,8 @@ class PeftModule(LightningModule):
         caches: Mapping[str, FeatureCache] | None = None,
     ) -> None:
         check_kind(model, "model", PeftModel)
-        check_whole(num_classes, "num_classes", 1)
-        check_whole(seed, "seed", -(2**63))
+        check_count(num_classes, "num_classes")
+        check_count(seed, "seed", least=None)
         check_kind(caches, "caches", Mapping, optional=True)
         for name, value in (
             ("lr", lr),
@@ -73,7 +73,7 @@ class PeftModule(LightningModule):
             ("warmup_epochs", warmup_epochs),
             ("label_smoothing", label_smoothing),
         ):
-            check_real(value, name)
+            check_number(value, name)
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"Expected 'label_smoothing' to lie in [0, 1) (got {label_smoothing})")
         if not trainable_parameters(model):

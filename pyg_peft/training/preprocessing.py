@@ -13,7 +13,7 @@ from torch_geometric.transforms import BaseTransform, Compose, SamplePoints
 from pyg_peft.datasets.augmented import apply_keyed
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.transforms import Normalize, select_points
-from pyg_peft.training.checks import check_flag, check_whole
+from pyg_peft.errors import check_count, check_flag
 
 _UP_AXES = ("x", "y", "z")
 
@@ -38,7 +38,8 @@ class Preprocessing:
     up_axis: str = "z"
 
     def __post_init__(self) -> None:
-        check_whole(self.num_points, "num_points", 1, optional=True)
+        if self.num_points is not None:
+            check_count(self.num_points, "num_points", least=1)
         check_flag(self.normalize, "normalize")
         if self.up_axis not in _UP_AXES:
             raise ValueError(f"Expected 'up_axis' to be one of {_UP_AXES} (got {self.up_axis!r})")

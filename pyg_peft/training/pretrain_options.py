@@ -4,7 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pyg_peft.training.checks import check_flag, check_kind, check_real, check_whole
+from pyg_peft.errors import check_count, check_flag, check_number
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.corpus import ViewOptions
 
 
@@ -46,13 +47,13 @@ class PretrainOptions:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "log_every"):
-            check_whole(getattr(self, name), name, 1)
-        check_whole(self.seed, "seed", -(2**63))
+            check_count(getattr(self, name), name)
+        check_count(self.seed, "seed", least=None)
         for name in ("lr", "clip_norm", "weight_decay", "warmup_epochs", "lr_floor"):
-            check_real(getattr(self, name), name)
-        check_real(self.checkpoint_minutes, "checkpoint_minutes")
+            check_number(getattr(self, name), name)
+        check_number(self.checkpoint_minutes, "checkpoint_minutes")
         if self.max_minutes is not None:
-            check_real(self.max_minutes, "max_minutes")
+            check_number(self.max_minutes, "max_minutes")
         check_flag(self.bf16, "bf16")
         check_kind(self.views, "views", ViewOptions)
         # Written so that NaN, of which every comparison is false, is refused too.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
-from pyg_peft.errors import check_pos
+from pyg_peft.errors import check_count, check_number, check_pos
 from pyg_peft.geometry import scene_columns
-from pyg_peft.training.checks import check_kind, check_real, check_whole
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.forward import forward_batch
 from pyg_peft.typing import Features, Pos
 
@@ -53,10 +53,10 @@ def score_scene(
     check_kind(pos, "pos", Tensor)
     check_kind(x, "x", Tensor, optional=True)
     check_kind(generator, "generator", torch.Generator, optional=True)
-    check_whole(batch_size, "batch_size", 1)
-    check_whole(max_points, "max_points", 1)
+    check_count(batch_size, "batch_size")
+    check_count(max_points, "max_points")
     for name, value in (("size", size), ("stride", size if stride is None else stride)):
-        check_real(value, name)
+        check_number(value, name)
     if transform is not None and not callable(transform):
         raise TypeError(f"Expected 'transform' to be a transform (got {type(transform).__name__})")
     check_pos(pos)

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from pyg_peft.datasets import PartLabels
+from pyg_peft.errors import check_count
 from pyg_peft.model import PeftModel
-from pyg_peft.training.checks import check_whole
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.labels import IGNORE_INDEX, check_range, whole_labels
 from pyg_peft.training.module import PeftModule
@@ -49,7 +49,7 @@ class SegmentationDataModule(ShapeDataModule):
         ignore_index: int = IGNORE_INDEX,
         **options: Any,
     ) -> None:
-        check_whole(ignore_index, "ignore_index", -(2**63))
+        check_count(ignore_index, "ignore_index", least=None)
         first = _shown(train, part_names, parts)
         # What one split says holds for all: a part may be missing from a small one.
         told = (first.part_names, first.parts)
@@ -135,7 +135,7 @@ class SegmentationModule(PeftModule):
         ignore_index: int = IGNORE_INDEX,
         **options: Any,
     ) -> None:
-        check_whole(ignore_index, "ignore_index", -(2**63))
+        check_count(ignore_index, "ignore_index", least=None)
         super().__init__(model, num_parts, **options)
         self.ignore_index = ignore_index
         self.metrics = nn.ModuleDict(

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pyg_peft.errors import check_count
 from pyg_peft.training.cache import FeatureCache
-from pyg_peft.training.checks import check_kind, check_whole
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.evaluation import Evaluation, check_precision, device_of
 from pyg_peft.training.forward import base_of, forward_batch
 from pyg_peft.training.labels import IGNORE_INDEX, whole_labels
@@ -112,7 +113,7 @@ def evaluate_parts(
             parts of their cloud's category; the loader has no batches.
     """
     check_kind(model, "model", nn.Module)
-    check_whole(num_parts, "num_parts", 1)
+    check_count(num_parts, "num_parts")
     dtype = check_precision(precision)
     model.eval()
     device = device_of(model)

@@ -1,12 +1,11 @@
 """What a scanner makes of a shape: one side, uneven density, gaps, noise along its rays."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from pyg_peft.datasets.checks import check_real
 from pyg_peft.datasets.procedural.draw import Draw
+from pyg_peft.errors import check_number
 
 # Points to start from, for each that is to remain: a sensor sees a third to two fifths of a ball, a
 # fifth of a shape of many parts, and holes and thin far sides need a surplus of what is seen.
@@ -41,14 +40,9 @@ class ScanEffects:
     noise: float = 0.01
 
     def __post_init__(self) -> None:
-        for name in ("one_sided", "max_holes", "hole_radius", "density", "noise"):
-            check_real(getattr(self, name), name, finite=False)
-        if not 0.0 <= self.one_sided <= 1.0:
-            raise ValueError(f"Expected 'one_sided' to lie in [0, 1] (got {self.one_sided})")
+        check_number(self.one_sided, "one_sided", least=0, most=1)
         for name in ("max_holes", "hole_radius", "density", "noise"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"Expected '{name}' to be finite and non-negative (got {value})")
+            check_number(getattr(self, name), name, least=0)
         if self.max_holes != int(self.max_holes):
             raise ValueError(f"Expected 'max_holes' to be a whole number (got {self.max_holes})")
 

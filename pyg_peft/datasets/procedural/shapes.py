@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import check_count, check_number, check_real, check_transform
+from pyg_peft.datasets.checks import check_transform
 from pyg_peft.datasets.procedural.draw import Draw
 from pyg_peft.datasets.procedural.parts import Part
 from pyg_peft.datasets.procedural.recipes import RECIPES, carve, clutter, mixture
 from pyg_peft.datasets.procedural.scan import OVERSAMPLING, ScanEffects, scan
 from pyg_peft.datasets.procedural.union import sample_union, warp
+from pyg_peft.errors import check_count, check_number
 
 _SPLITS = ("train", "val", "test")
 # Keys of the two kinds of draws; never reuse a number, or saved results change their meaning.
@@ -150,8 +151,7 @@ class ProceduralStream(IterableDataset[Data]):
         super().__init__()
         _check(seed, difference_probability, num_points=num_points, step=step)
         _check_scan(scan)
-        if check_number(start, "start") < 0:
-            raise ValueError(f"Expected 'start' to be non-negative (got {start})")
+        check_count(start, "start", least=0)
         self.num_points = num_points
         self.seed = seed
         self.start = start
@@ -204,12 +204,8 @@ def procedural_stream(num_points: int = 1024, seed: int = 0, **options: Any) -> 
 
 
 def _check(seed: int, difference_probability: float, **sizes: int) -> None:
-    if not 0.0 <= check_real(difference_probability, "difference_probability", finite=False) <= 1.0:
-        raise ValueError(
-            f"Expected 'difference_probability' to lie in [0, 1] (got {difference_probability})"
-        )
-    if check_number(seed, "seed") < 0:
-        raise ValueError(f"Expected 'seed' to be non-negative (got {seed})")
+    check_number(difference_probability, "difference_probability", least=0, most=1)
+    check_count(seed, "seed", least=0)
     for name, size in sizes.items():
         check_count(size, name)
 
