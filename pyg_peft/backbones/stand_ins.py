@@ -52,6 +52,8 @@ class ArrayStandIn(StandIn):
                     flat = np.frombuffer(content, kind).astype(kind.newbyteorder("="))
                     order = "F" if self.state[3] else "C"
                     return torch.from_numpy(flat.reshape(sizes, order=order).copy(order="C"))
+            case _:
+                pass
         raise ValueError("an array of something else than numbers, or a damaged one")
 
 

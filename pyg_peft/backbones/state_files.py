@@ -23,8 +23,10 @@ from pyg_peft.tensor_file import check_plain
 State = dict[str, Tensor]
 
 # Folders inside a file that hold the weights, in the order in which they are looked for.
-_WRAPPERS = ("base_model", "state_dict", "model_state_dict", "model_state", "model", "module")
-_WRAPPERS += ("net", "network", "weights", "params")
+_WRAPPERS = (
+    *("base_model", "state_dict", "model_state_dict", "model_state", "model", "module"),
+    *("net", "network", "weights", "params"),
+)
 _MOST_WRAPPERS = 16
 # Prefixes that training wrappers leave on every key.
 _WRAPPER_PREFIXES = ("module.", "base_model.", "model.")
@@ -185,8 +187,9 @@ def _check_arrays(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                if file.peek(6)[:6] != np.lib.format.MAGIC_PREFIX:
+                if file.read(6) != np.lib.format.MAGIC_PREFIX:
                     continue  # it is no array, and is named as such later
+                file.seek(0)
                 version = np.lib.format.read_magic(file)
                 read = (
                     np.lib.format.read_array_header_1_0

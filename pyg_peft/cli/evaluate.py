@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 SPLITS = ("val", "test")
 # What is read of a run besides its data, and the type of each.
-_RECORDED: dict[str, type] = {"batch_size": int, "seed": int, "val_fraction": float}
-_RECORDED |= {"precision": str}
+_RECORDED: dict[str, type] = {
+    "batch_size": int,
+    "seed": int,
+    "val_fraction": float,
+    "precision": str,
+}
 
 
 def add_arguments(parser: "ArgumentParser") -> None:

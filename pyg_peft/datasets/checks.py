@@ -1,6 +1,6 @@
 """Checks of arguments that data sets and readers take."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 

@@ -39,8 +39,10 @@ SHORTHANDS = """\
 
 
 # Arguments of data sets that write, fetch or run something: never taken from a file.
-_BY_HAND = {"root", "path", "cache", "force_reload", "log"}
-_BY_HAND |= {"transform", "pre_transform", "pre_filter"}
+_BY_HAND = {
+    *("root", "path", "cache", "force_reload", "log"),
+    *("transform", "pre_transform", "pre_filter"),
+}
 _MOST_RECORDED = 10_000_000  # shapes that a file may ask for
 
 

@@ -312,8 +312,10 @@ def test_files_with_arguments_and_metrics_beside_the_weights(name, zipped, tmp_p
     assert_holds(read_state_dict(tmp_path / name), WEIGHTS)
 
 
-PREFIXES = ["_orig_mod.", "model.", "module.", "module._orig_mod.", "_orig_mod.module.model."]
-PREFIXES += ["model.model.", "model.base_model._orig_mod.module.", "model._fsdp_wrapped_module."]
+PREFIXES = [
+    *("_orig_mod.", "model.", "module.", "module._orig_mod.", "_orig_mod.module.model."),
+    *("model.model.", "model.base_model._orig_mod.module.", "model._fsdp_wrapped_module."),
+]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

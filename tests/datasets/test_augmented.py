@@ -118,9 +118,9 @@ def test_plain_functions_are_keyed_too():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="'num_views' to be at least 1"):
+    with pytest.raises(ValueError, match="'num_views' to be >= 1"):
         augment(dataset(), Resample(3), num_views=0)
-    with pytest.raises(ValueError, match="'epoch' to be non-negative"):
+    with pytest.raises(ValueError, match="'epoch' to be >= 0"):
         augment(dataset(), Resample(3)).set_epoch(-1)
     bare = [Data(pos=torch.rand(4, 3), y=torch.tensor([0]))]
     with pytest.raises(ValueError, match=r"wrap it in SampleIds\(dataset\)"):

@@ -64,5 +64,5 @@ def test_subset_renumbers():
 @pytest.mark.parametrize("name", ["num_ways", "num_shots", "num_queries"])
 def test_mistakes_are_named(name):
     sizes: dict[str, Any] = {"num_ways": 1, "num_shots": 1, "num_queries": 1, name: 0}
-    with pytest.raises(ValueError, match=f"'{name}' to be at least 1"):
+    with pytest.raises(ValueError, match=f"'{name}' to be >= 1"):
         few_shot_episode(LABELS, **sizes)

@@ -286,7 +286,7 @@ def test_other_mistakes(tmp_path):
     write_off(tmp_path / "a.off")
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "absent.off")
-    with pytest.raises(ValueError, match="'mesh_points' to be at least 1"):
+    with pytest.raises(ValueError, match="'mesh_points' to be >= 1"):
         read(tmp_path / "a.off", mesh_points=0)
     with pytest.raises(ValueError, match="'columns' for"):
         read(tmp_path / "a.off", columns=["x", "y", "z"])

@@ -238,11 +238,11 @@ def test_a_hidden_surface_is_an_error():
     ("make", "match"),
     [
         (lambda: make_shapes("dev"), "'split' to be one of"),
-        (lambda: make_shapes(num_shapes=0), "'num_shapes' to be at least 1"),
-        (lambda: make_shapes(num_points=0), "'num_points' to be at least 1"),
-        (lambda: make_shapes(seed=-1), "'seed' to be non-negative"),
-        (lambda: make_stream(step=0), "'step' to be at least 1"),
-        (lambda: make_stream(start=-1), "'start' to be non-negative"),
+        (lambda: make_shapes(num_shapes=0), "'num_shapes' to be >= 1"),
+        (lambda: make_shapes(num_points=0), "'num_points' to be >= 1"),
+        (lambda: make_shapes(seed=-1), "'seed' to be >= 0"),
+        (lambda: make_stream(step=0), "'step' to be >= 1"),
+        (lambda: make_stream(start=-1), "'start' to be >= 0"),
     ],
 )
 def test_mistakes_are_named(make, match):

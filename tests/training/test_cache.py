@@ -9,6 +9,7 @@ from pyg_peft.backbones import PointMAE
 from pyg_peft.datasets import Augmented, ProceduralShapes, ScaleTranslate
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel, get_peft_model
+from pyg_peft.tensor_file import read_tensors, write_tensors
 from pyg_peft.training.cache import FeatureCache
 
 
@@ -156,3 +157,36 @@ def test_a_cache_of_training_clouds_wants_views(tmp_path):
     data = ShapeDataModule(ProceduralShapes(num_shapes=24, num_points=64), batch_size=8)
     with pytest.raises(ValueError, match="fixed number of views"):
         fit(model, data, tmp_path / "run", caches={"train": FeatureCache(model)})
+
+
+CHANGES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"identity": None}, {}, "to hold features of"),
+    ({"keys": None}, {}, "'keys'"),
+    ({"keys": [[0, 0]]}, {}, "'keys'"),
+    ({"keys": [["0", 0, "none"]]}, {}, "'keys'"),
+    ({"keys": [[0, 0, "none"]] * 3}, {}, "'tokens' .* for 3 entries"),
+    ({}, {"tokens": None}, "to hold tokens"),
+    ({}, {"query": None}, "'query'"),
+    ({}, {"center": torch.zeros(2, 16, 2)}, "'center'"),
+    ({}, {"center": torch.zeros(2, 16, 3, dtype=torch.bool)}, "'center'"),
+    ({}, {"mask": torch.ones(2, 16)}, "'mask'"),
+    ({}, {"tokens": torch.zeros(())}, "'tokens'"),
+    ({}, {"other": torch.zeros(2, 1)}, "'other'"),
+]
+
+
+@pytest.mark.parametrize(("content", "changed", "message"), CHANGES, ids=[m for *_, m in CHANGES])
+def test_a_malformed_file_is_refused_by_the_name_of_what_is_wrong(
+    content, changed, message, tmp_path
+):
+    model, views = tuned()
+    cache = FeatureCache(model)
+    cache(batch(views, [0, 1]))
+    cache.save(tmp_path / "cache")
+    held, tensors = read_tensors(tmp_path / "cache", "a cache of features", 1)
+    tensors = {k: t for k, t in {**tensors, **changed}.items() if t is not None}
+    write_tensors(tmp_path / "cache", "a cache of features", tensors, {**held, **content})
+    fresh = FeatureCache(model)
+    with pytest.raises(CheckpointError, match=message):
+        fresh.load(tmp_path / "cache")
+    assert len(fresh) == 0

@@ -109,7 +109,7 @@ def test_items_without_an_id_get_one():
 
 def test_errors():
     shapes = ProceduralShapes(num_shapes=24, num_points=8)
-    with pytest.raises(ValueError, match="'batch_size' to be positive"):
+    with pytest.raises(ValueError, match="'batch_size' to be >= 1"):
         ShapeDataModule(shapes, batch_size=0)
     data = ShapeDataModule(shapes)
     with pytest.raises(ValueError, match="to have a test split"):

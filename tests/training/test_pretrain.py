@@ -1,3 +1,4 @@
+import argparse
 import json
 import signal
 import subprocess
@@ -289,3 +290,37 @@ def test_a_run_that_diverges_says_so(tmp_path):
 def test_too_few_clouds(tmp_path):
     with pytest.raises(ValueError, match="'batch_size' to be at most the 9 clouds"):
         pretrain(network(), corpus(), tmp_path, PretrainOptions(batch_size=10))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("step", "3", "another kind of value under step"),
+        ("seconds", None, "another kind of value under seconds"),
+        ("lines", [1], "another kind of value under lines"),
+        ("identity", [], "another kind of value under identity"),
+        ("model", {}, "the tensors of this run"),
+        ("model", 3, "the tensors of this run"),
+        ("optimizer", {"state": 1}, "the tensors of this run"),
+    ],
+)
+def test_a_malformed_checkpoint_is_refused_by_the_name_of_what_is_wrong(
+    tmp_path, name, value, message
+):
+    pretrain(network(), corpus(), tmp_path, PretrainOptions(**{**OPTIONS, "epochs": 1}))
+    state = torch.load(tmp_path / CHECKPOINT)
+    torch.save({**state, name: value}, tmp_path / CHECKPOINT)
+    with pytest.raises(CheckpointError, match=message):
+        pretrain(network(), corpus(), tmp_path, PretrainOptions(**{**OPTIONS, "epochs": 1}))
+
+
+def test_sizes_are_read_where_there_are_some(tmp_path):
+    path = tmp_path / "a.pth"
+    for identity in (None, {}, {"model": 3}):
+        torch.save({"identity": identity}, path)
+        assert read_sizes(path) == {}
+    torch.save({"identity": {"model": {"num_heads": "3"}}}, path)
+    with pytest.raises(CheckpointError, match=r"'identity\.model'"):
+        read_sizes(path)
+    torch.save({"identity": {"model": {"num_heads": 3}}, "a": argparse.Namespace(b=1)}, path)
+    assert read_sizes(path) == {"num_heads": 3}

@@ -68,7 +68,7 @@ def test_errors():
         score_scene(model, pos[:0], size=1.0)
     with pytest.raises(ValueError, match=r"'x' to have 5 rows \(got 4\)"):
         score_scene(model, pos, pos[:4], size=1.0)
-    with pytest.raises(ValueError, match="'batch_size' to be positive"):
+    with pytest.raises(ValueError, match="'batch_size' to be >= 1"):
         score_scene(model, pos, size=1.0, batch_size=0)
 
     def halve(data: Data) -> Data:

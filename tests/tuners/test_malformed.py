@@ -130,8 +130,10 @@ def test_a_field_that_is_missing_or_mistyped_is_named(change, message, tmp_path)
     assert all(torch.equal(tensor, state[name]) for name, tensor in base.state_dict().items())
 
 
-TEXTS = ["", "no JSON", "[]", "null", "NaN", "[" * 200_000, '{"a":' * 100_000, '{"kind": NaN}']
-TEXTS += ['{"kind": "an adapter", "content": ' + '{"a":' * 80 + "1" + "}" * 81]
+TEXTS = [
+    *("", "no JSON", "[]", "null", "NaN", "[" * 200_000, '{"a":' * 100_000, '{"kind": NaN}'),
+    '{"kind": "an adapter", "content": ' + '{"a":' * 80 + "1" + "}" * 81,
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:12])
