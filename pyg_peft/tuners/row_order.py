@@ -113,9 +113,9 @@ def _reordered(base: nn.Module, example: Any, names: Names) -> Any:
     def moved(value: Any) -> Any:
         if value is edges and edges is not None:
             return place[edges]
-        is_row = isinstance(value, Tensor) and value.layout == torch.strided and value.dim() > 0
-        if is_row and value.size(0) == num:
-            return value[order]
+        if isinstance(value, Tensor):
+            is_row = value.layout == torch.strided and value.dim() > 0 and value.size(0) == num
+            return value[order] if is_row else value
         if not is_data(value) or not hasattr(value, "keys"):
             return value
         changed = copy.copy(value)

@@ -87,13 +87,8 @@ class OnData(nn.Module):
 
 
 def config(*targets: str, **settings: Any) -> PointPEFTConfig:
-    return PointPEFTConfig(
-        bottleneck_channels=4,
-        attention_channels=6,
-        k=4,
-        modules_to_save=(),
-        **{"target_modules": targets, **settings},
-    )
+    small: dict[str, Any] = {"bottleneck_channels": 4, "attention_channels": 6, "k": 4}
+    return PointPEFTConfig(target_modules=targets, modules_to_save=(), **small, **settings)
 
 
 def attach(base: nn.Module, example: Any, *targets: str, **settings: Any) -> PeftModel:
