@@ -358,7 +358,12 @@ def test_logs_and_the_bar_count_epochs_from_one(tmp_path: Path, capsys: pytest.C
     ],
 )
 def test_types_of_fit(tmp_path: Path, arguments: dict[str, Any], message: str):
-    given = {"model": model(), "data": data(), "folder": tmp_path / "new", **arguments}
+    given: dict[str, Any] = {
+        "model": model(),
+        "data": data(),
+        "folder": tmp_path / "new",
+        **arguments,
+    }
     with pytest.raises(TypeError, match=f"Expected {message}"):
         fit(**given)
     assert not (tmp_path / "new").exists()

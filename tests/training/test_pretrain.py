@@ -251,7 +251,8 @@ def test_types_of_pretrain(tmp_path):
         "folder": tmp_path / "new",
         "options": options,
     }
-    for name, value in (("model", 1), ("corpus", [1]), ("folder", 3), ("options", {})):
+    wrong: dict[str, Any] = {"model": 1, "corpus": [1], "folder": 3, "options": {}}
+    for name, value in wrong.items():
         with pytest.raises(TypeError, match=f"Expected '{name}' to be "):
             pretrain(**{**given, name: value})
     assert not (tmp_path / "new").exists()
