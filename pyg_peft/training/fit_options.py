@@ -1,6 +1,5 @@
 """The settings of a run that trains an adapter."""
 
-import math
 from dataclasses import dataclass
 
 from pyg_peft.errors import check_flag, check_number
@@ -34,24 +33,15 @@ class FitOptions:
     logger: str = "tensorboard"
 
     def __post_init__(self) -> None:
-        for name in ("lr", "weight_decay", "warmup_epochs", "label_smoothing"):
-            check_number(getattr(self, name), name)
-            if math.isinf(getattr(self, name)):
-                raise ValueError(f"Expected '{name}' to be finite (got {getattr(self, name)})")
-        check_flag(self.cache, "cache")
-        check_text(self.logger, "logger")
-        # Written so that NaN, of which every comparison is false, is refused too.
-        if not self.lr > 0:
-            raise ValueError(f"Expected 'lr' to be positive (got {self.lr})")
-        for name in ("weight_decay", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"Expected '{name}' not to be negative (got {getattr(self, name)})"
-                )
-        if not 0 <= self.label_smoothing < 1:
+        check_number(self.lr, "lr", above=0)
+        check_number(self.weight_decay, "weight_decay", least=0)
+        check_number(self.warmup_epochs, "warmup_epochs", least=0)
+        if not 0 <= check_number(self.label_smoothing, "label_smoothing") < 1:
             raise ValueError(
                 f"Expected 'label_smoothing' to lie in [0, 1) (got {self.label_smoothing})"
             )
+        check_flag(self.cache, "cache")
+        check_text(self.logger, "logger")
         if self.logger not in LOGGERS:
             raise ValueError(f"Expected 'logger' to be one of {LOGGERS} (got {self.logger!r})")
 

@@ -11,11 +11,11 @@ from pyg_peft.training.fit_options import FitOptions
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("lr", 0.0, "'lr' to be positive"),
-        ("lr", -1.0, r"'lr' to be positive \(got -1.0\)"),
-        ("lr", math.nan, r"'lr' to be positive \(got nan\)"),
-        ("weight_decay", -0.1, "'weight_decay' not to be negative"),
-        ("warmup_epochs", -1.0, "'warmup_epochs' not to be negative"),
+        ("lr", 0.0, "'lr' to be > 0"),
+        ("lr", -1.0, r"'lr' to be > 0 \(got -1.0\)"),
+        ("lr", math.nan, r"'lr' to be > 0 \(got nan\)"),
+        ("weight_decay", -0.1, "'weight_decay' to be >= 0"),
+        ("warmup_epochs", -1.0, "'warmup_epochs' to be >= 0"),
         ("label_smoothing", -0.1, r"'label_smoothing' to lie in \[0, 1\)"),
         ("label_smoothing", 1.0, r"'label_smoothing' to lie in \[0, 1\) \(got 1.0\)"),
         ("logger", "paper", "'logger' to be one of"),
