@@ -51,7 +51,7 @@ def test_heads_divide_the_width(num_heads):
 
 @pytest.mark.parametrize("drop_prob", [-0.1, 1.0, math.nan])
 def test_drop_probability(drop_prob):
-    with pytest.raises(ValueError, match="Expected 'drop_prob' to (lie in|be a finite)"):
+    with pytest.raises(ValueError, match=r"Expected 'drop_prob' to (lie in|be a finite)"):
         DropPath(drop_prob)
 
 
