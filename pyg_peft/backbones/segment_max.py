@@ -41,7 +41,7 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
     if bool((index[1:] < index[:-1]).any()):
         index, order = index.sort(stable=True)
         x = x.index_select(0, order)
-    index = index.contiguous()
+    index = index.contiguous()  # torch warns where it has to copy them itself
     ptr = torch.searchsorted(index, torch.arange(num_groups + 1, device=index.device))
     if torch_geometric.typing.WITH_TORCH_SCATTER:
         return segment(x, ptr, reduce="max")

@@ -230,7 +230,7 @@ class MemoryBank(nn.Module):
         """Return the row of each id, ``-1`` where the bank has none."""
         if self.sample_id is None:
             raise ValueError("Expected a bank with 'sample_id' to leave samples out (got None)")
-        row = torch.searchsorted(self.sample_id, sample_id.to(self.sample_id.dtype))
+        row = torch.searchsorted(self.sample_id, sample_id.to(self.sample_id.dtype).contiguous())
         row = row.clamp(max=len(self) - 1)
         return torch.where(self.sample_id[row] == sample_id, row, -1)
 

@@ -82,23 +82,30 @@ def assert_layout_invariant(
         ...
         AssertionError: The output depends on how 'pos' lies in memory (strided)...
     """
-    equal_x = clouds.x[:1].expand_as(clouds.x)
-    equal_pos = clouds.pos[:1].expand_as(clouds.pos)
-    for batch in (clouds, replace(clouds, x=equal_x), replace(clouds, pos=equal_pos)):
-        expected = call(module, _contiguous(batch))
-        for name in ("x", "pos", "batch"):
-            for layout, value in layouts_of(getattr(batch, name)).items():
-                changed = replace(_contiguous(batch), **{name: value})
-                torch.testing.assert_close(
-                    call(module, changed),
-                    expected,
-                    rtol=rtol,
-                    atol=atol,
-                    equal_nan=True,
-                    msg=lambda text, n=name, how=layout: (
-                        f"The output depends on how '{n}' lies in memory ({how}). {text}"
-                    ),
-                )
+    plain = _contiguous(clouds)
+    expected = call(module, plain)
+    for name in ("x", "pos", "batch"):
+        for layout, value in layouts_of(getattr(clouds, name)).items():
+            found = call(module, replace(plain, **{name: value}))
+            _compare(found, expected, name, layout, rtol, atol)
+    for name in ("x", "pos"):
+        equal = getattr(plain, name)[:1].expand_as(getattr(plain, name))
+        expected = call(module, replace(plain, **{name: equal.contiguous()}))
+        found = call(module, replace(plain, **{name: equal}))
+        _compare(found, expected, name, "expanded", rtol, atol)
+
+
+def _compare(
+    found: object, expected: object, name: str, layout: str, rtol: float, atol: float
+) -> None:
+    torch.testing.assert_close(
+        found,
+        expected,
+        rtol=rtol,
+        atol=atol,
+        equal_nan=True,
+        msg=lambda text: f"The output depends on how '{name}' lies in memory ({layout}). {text}",
+    )
 
 
 def _contiguous(clouds: Clouds) -> Clouds:

@@ -12,6 +12,7 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.datasets import Augmented, SampleIds, train_val_split
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.datasets.shape_folder import read_args_of
+from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sampler import KeyedSampler
 from pyg_peft.training.sources import Splits, open_source
@@ -131,6 +132,7 @@ class ShapeDataModule(LightningDataModule):
             drop_last=len(sampler) >= self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=pyg_ops_worker_init if pyg_ops_enabled() else None,
         )
 
     def bank_dataloader(self) -> DataLoader:
@@ -157,6 +159,7 @@ class ShapeDataModule(LightningDataModule):
         return DataLoader(
             dataset,  # pyright: ignore[reportArgumentType]
             batch_size=self.batch_size,
+            worker_init_fn=pyg_ops_worker_init if pyg_ops_enabled() else None,
         )
 
     def transfer_batch_to_device(

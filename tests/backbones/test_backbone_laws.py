@@ -29,6 +29,7 @@ from pyg_peft.backbones.masking import split_patches
 from pyg_peft.testing import (
     Clouds,
     assert_batch_isolated,
+    assert_layout_invariant,
     assert_local,
     assert_permutation_equivariant,
     assert_rotation_invariant,
@@ -70,6 +71,14 @@ def given_clouds(sizes: Any = ragged) -> Any:
 
 
 # ---- every name ----------------------------------------------------------------------------------
+
+
+@every_name
+@pytest.mark.parametrize("sizes", [[30, 0, 20], [24]])
+@pytest.mark.usefixtures("every_warning")
+def test_memory_layout_never_matters(name: str, sizes: list[int], generator: torch.Generator):
+    recipe, clouds = recipe_of(name), clouds_of(name, sizes, generator)
+    assert_layout_invariant(recipe.make(), clouds, call=recipe.call)
 
 
 def test_no_maker_is_left_over():

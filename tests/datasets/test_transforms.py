@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
 
-from pyg_peft.datasets import Normalize, Resample, ScaleTranslate, UpRotate, keyed_generator
+from pyg_peft import datasets
+from pyg_peft.datasets import (
+    Normalize,
+    Resample,
+    ScaleTranslate,
+    UpRotate,
+    keyed_generator,
+)
+from pyg_peft.testing import Clouds, assert_layout_invariant, random_clouds
 
 
 def cloud(size: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Any:
@@ -143,3 +152,74 @@ def test_without_a_generator_the_global_one_is_used(transform):
     assert torch.equal(transform(data).pos, first)
     assert not torch.equal(transform(data).pos, first)
     assert transform(Data(pos=data.pos.float())).pos.dtype == torch.float32
+
+
+TRANSFORMS: dict[str, Any] = {
+    "Normalize": Normalize(),
+    "Resample": Resample(20),
+    "ScaleTranslate": ScaleTranslate(),
+    "UpRotate": UpRotate("y"),
+}
+
+
+def test_no_transform_is_left_out():
+    public = (getattr(datasets, name) for name in datasets.__all__)
+    found = [t.__name__ for t in public if isinstance(t, type) and issubclass(t, BaseTransform)]
+    assert sorted(found) == sorted(TRANSFORMS)
+
+
+def transformed(transform: Any, clouds: Clouds) -> list[Tensor]:
+    data = Data(pos=clouds.pos, x=clouds.x, normal=clouds.x[:, :3], seg=clouds.batch)
+    if not isinstance(transform, Normalize):
+        data = transform(data, keyed_generator(0))
+    else:
+        data = transform(data)
+    return [data.pos, data.x, data.normal, data.seg]  # pyright: ignore[reportReturnType]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_memory_layout_never_matters(name: str, dtype: torch.dtype, generator: torch.Generator):
+    clouds = random_clouds([40], generator=generator, dtype=dtype)
+    assert_layout_invariant(TRANSFORMS[name], clouds, call=transformed, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_bad_point_does_not_take_the_cloud_with_it(value: float):
+    pos = torch.randn(5, 3)
+    pos[3, 1] = value
+    with pytest.raises(ValueError, match=r"'pos' to be finite \(got .* in row 3\)"):
+        Normalize()(Data(pos=pos))
+
+
+def test_huge_positions_are_normalized_or_refused():
+    pos = torch.tensor([[1.0, 0, 0], [5.0, 0, 0]])
+    found = Normalize()(Data(pos=pos * 1e37)).pos
+    torch.testing.assert_close(found, torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]]))
+    half = Normalize()(Data(pos=pos.half() * 1e4)).pos
+    torch.testing.assert_close(half, found.half())
+    with pytest.raises(ValueError, match="rescale the cloud"):
+        Normalize()(Data(pos=pos.double() * 1e200))
+
+
+@pytest.mark.parametrize("transform", [Normalize(), ScaleTranslate(), UpRotate()])
+def test_integers_cannot_be_moved(transform: Any):
+    with pytest.raises(TypeError, match=r"'pos' to be floating point .got torch.int64"):
+        transform(Data(pos=torch.ones(3, 3).long()))
+    with pytest.raises(ValueError, match=r"'pos' to be of shape \[n, 3\]"):
+        transform(Data(pos=torch.ones(3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda value: Resample(value), "num_points"),
+        (lambda value: ScaleTranslate(translate=value), "translate"),
+        (lambda value: ScaleTranslate(value), "scale"),
+        (lambda value: ScaleTranslate((value, value)), "scale"),
+    ],
+)
+def test_types_are_named(make: Any, name: str):
+    for value in ("3", True, None):
+        with pytest.raises(TypeError, match=f"Expected '{name}' to be"):
+            make(value)

@@ -21,6 +21,8 @@ from pyg_peft.testing import layouts_of
 
 SIZES = (400, 0, 200)
 
+pytestmark = pytest.mark.usefixtures("every_warning")
+
 
 class Case(NamedTuple):
     """A function, by its tensors; those named in ``equal`` are also tried with equal rows."""

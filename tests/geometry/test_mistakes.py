@@ -102,15 +102,16 @@ def test_edges_of_a_structure_to_nowhere(row: int, value: int):
     ],
 )
 def test_a_structure_that_names_what_is_not_there(field: str, value: list[Any], message: str):
-    fields = {
+    fields: dict[str, Any] = {
         "center_index": torch.tensor([0, 2]),
         "edge_index": torch.tensor([[0, 1], [0, 1]]),
         "interp_index": torch.tensor([[1, 0], [0, 1]]),
         "interp_weight": torch.ones(2),
     }
     assert geometry.Structure(**fields).last_row == 2
+    fields[field] = torch.tensor(value)
     with pytest.raises(ValueError, match=message):
-        geometry.Structure(**(fields | {field: torch.tensor(value)}))
+        geometry.Structure(**fields)
 
 
 def test_a_structure_of_more_rows_than_the_layer_is_given():
@@ -131,6 +132,7 @@ def test_a_structure_of_more_rows_than_the_layer_is_given():
 # ---- types ---------------------------------------------------------------------------------------
 
 ANY: Any = None
+NO_GENERATOR: Any = 3
 
 
 @pytest.mark.parametrize("value", ["3", 2.5, True, None, [3], torch.ones(2)])
@@ -278,7 +280,7 @@ def test_what_is_no_tensor(call: Callable[[Any], Any], name: str, value: Any):
         (lambda: geometry.available_backends(["knn"]), ValueError, "'task' to be"),  # type: ignore
         (lambda: geometry.use_backend(["x"]).__enter__(), ValueError, "'name' to be"),  # type: ignore
         (lambda: scene_columns(POS, 1e-9), ValueError, "'stride' to fit"),
-        (lambda: scene_columns(POS, 1.0, generator=ANY or 3), TypeError, "'generator' to be"),
+        (lambda: scene_columns(POS, 1.0, generator=NO_GENERATOR), TypeError, "'generator' to be"),
         (lambda: offsets(torch.tensor([0, 10**12]), 2), ValueError, "'batch' to hold ids below"),
         (lambda: offsets(BATCH, 5, 10**12), ValueError, "'batch_size' to be at most"),
     ],

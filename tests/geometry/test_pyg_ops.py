@@ -24,7 +24,12 @@ from torch_geometric.nn import (
 from torch_geometric.transforms import KNNGraph, RadiusGraph
 
 from pyg_peft import geometry
-from pyg_peft.geometry import enable_pyg_ops, pyg_legacy
+from pyg_peft.geometry import (
+    enable_pyg_ops,
+    pyg_legacy,
+    pyg_ops_enabled,
+    pyg_ops_worker_init,
+)
 from pyg_peft.geometry.pyg_searches import pyg_knn
 
 MODERN = hasattr(torch_geometric.typing, "WITH_KNN")
@@ -217,6 +222,104 @@ def test_is_reversible_and_nests(enabled):
 def test_errors_name_the_argument(call, message: str):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+UNSORTED = torch.tensor([0, 1, 0, 1])
+SORTED = torch.tensor([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda batch: knn(X, X, 2, batch, SORTED),
+        lambda batch: knn(X, X, 2, SORTED, batch),
+        lambda batch: knn_graph(X, 2, batch),
+        lambda batch: radius(X, X, 1.5, batch, SORTED),
+        lambda batch: radius(X, X, 1.5, SORTED, batch),
+        lambda batch: radius_graph(X, 1.5, batch),
+        lambda batch: nearest(X, X, batch, SORTED),
+        lambda batch: fps(X, batch, 0.5),
+        lambda batch: knn_interpolate(X, X, X, batch, SORTED),
+        lambda batch: DynamicEdgeConv(torch.nn.Linear(4, 2), 2)(X, batch),
+        lambda batch: DynamicEdgeConv(torch.nn.Linear(4, 2), 2)((X, X), (SORTED, batch)),
+        lambda batch: GravNetConv(2, 2, 2, 2, 2)(X, batch),
+        lambda batch: XConv(2, 2, 2, 2, hidden_channels=2)(X, X, batch),
+        lambda batch: KNNGraph(2)(Data(pos=X, batch=batch)),
+        lambda batch: RadiusGraph(1.5)(Data(pos=X, batch=batch)),
+        lambda batch: pyg_legacy.knn(X, X, 2, batch, SORTED),
+        lambda batch: pyg_legacy.knn(X, X, 2, SORTED, batch),
+        lambda batch: pyg_legacy.knn_graph(X, 2, batch),
+        lambda batch: pyg_legacy.radius(X, X, 1.5, SORTED, batch),
+        lambda batch: pyg_legacy.radius_graph(X, 1.5, batch),
+        lambda batch: pyg_legacy.nearest(X, X, SORTED, batch),
+        lambda batch: pyg_legacy.fps(X, batch, 0.5),
+    ],
+)
+def test_an_unsorted_batch_is_refused(call):
+    call(SORTED)
+    with pytest.raises(ValueError, match="'batch' to be sorted"):
+        call(UNSORTED)
+    with pytest.raises(ValueError, match="'batch' to be non-negative"):
+        call(torch.tensor([-1, -1, 0, 0]))
+
+
+def test_ids_beyond_the_batch_size_are_refused():
+    with pytest.raises(ValueError, match="'batch' to hold ids below batch_size 1"):
+        knn_graph(X, 2, SORTED, batch_size=1)
+
+
+@pytest.mark.parametrize("graph", [knn_graph, pyg_legacy.knn_graph])
+@pytest.mark.parametrize("cosine", [False, True])
+def test_equal_points_keep_exactly_k_neighbors(graph, cosine: bool):
+    x = torch.cat([torch.ones(6, 3), torch.eye(3), torch.ones(5, 3)])
+    batch = torch.tensor([0] * 9 + [1] * 5)
+    edge_index = graph(x, 3, batch, cosine=cosine)
+    assert bool((edge_index[0] != edge_index[1]).all())
+    assert edge_index[1].bincount(minlength=14).tolist() == [3] * 14
+    assert torch.equal(batch[edge_index[0]], batch[edge_index[1]])
+    loops = graph(x, 3, batch, loop=True, cosine=cosine)
+    assert torch.equal(loops[0, ::3], torch.arange(14))  # itself comes first
+
+
+def test_another_batch_of_the_same_points_does_not_find_itself():
+    x, batch_x, batch_y = torch.ones(4, 3), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 1, 1])
+    assert knn(x, x, 2, batch_x, batch_y).tolist() == [[0, 0, 1, 1, 2, 2, 3, 3], [2, 3] * 4]
+
+
+class Neighbors(torch.utils.data.Dataset[torch.Tensor]):
+    """Items that only a process with PyG's functions can make."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return knn_graph(X, 2)
+
+
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+def test_workers_that_are_not_forked(method: str):
+    loader = torch.utils.data.DataLoader(
+        Neighbors(),
+        num_workers=1,
+        multiprocessing_context=method,
+        worker_init_fn=pyg_ops_worker_init,
+    )
+    expected = knn_graph(X, 2)
+    assert [torch.equal(item[0], expected) for item in loader] == [True, True]
+
+
+def test_the_data_module_enables_them_in_its_workers(enabled):
+    pytest.importorskip("lightning")
+    from pyg_peft.datasets import ProceduralShapes
+    from pyg_peft.training import ShapeDataModule
+
+    assert pyg_ops_enabled()
+    data = ShapeDataModule(ProceduralShapes(num_shapes=20), batch_size=4)
+    assert data.train_dataloader().worker_init_fn is pyg_ops_worker_init
+    assert data.val_dataloader().worker_init_fn is pyg_ops_worker_init
+    enabled.disable()
+    assert not pyg_ops_enabled()
+    assert data.train_dataloader().worker_init_fn is None
 
 
 def test_the_stand_in_for_older_versions():

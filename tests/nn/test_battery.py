@@ -221,6 +221,14 @@ def test_symmetries(name: str, sizes: list[int], seed: int):
 
 
 @every_name
+@pytest.mark.parametrize("sizes", [[30, 0, 20], [24]])
+@pytest.mark.usefixtures("every_warning")
+def test_memory_layout_never_matters(name: str, sizes: list[int], generator: torch.Generator):
+    clouds = random_clouds(sizes, CHANNELS, generator=generator)
+    testing.assert_layout_invariant(build(name), clouds, call=RECIPES[name].call)
+
+
+@every_name
 @pytest.mark.parametrize("to", ["x", "pos"])
 def test_sensitive_to_what_it_claims_to_see(
     name: str, to: Any, clouds: Clouds, generator: torch.Generator
