@@ -45,13 +45,13 @@ def test_repr():
 
 @pytest.mark.parametrize("num_heads", [0, 5])
 def test_heads_divide_the_width(num_heads):
-    with pytest.raises(ValueError, match=rf"Expected 'num_heads' to divide 12 \(got {num_heads}\)"):
+    with pytest.raises(ValueError, match=rf"Expected 'num_heads' to .* \(got {num_heads}\)"):
         Attention(12, num_heads)
 
 
 @pytest.mark.parametrize("drop_prob", [-0.1, 1.0, math.nan])
 def test_drop_probability(drop_prob):
-    with pytest.raises(ValueError, match=r"Expected 'drop_prob' to lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"Expected 'drop_prob' to (lie in|be a finite)"):
         DropPath(drop_prob)
 
 
