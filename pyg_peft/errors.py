@@ -399,8 +399,8 @@ def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
 
 
 def nearest_paths(target: str, paths: Sequence[str]) -> str:
-    """The paths that are most like one that does not exist, for a message, and the last of all,
-    which in most models is the output layer.
+    """The paths that are most like one that does not exist, for a message, and the last child of
+    the model, which mostly is its output layer.
 
     Example:
         >>> nearest_paths("lim", ["lin", "norm", "blocks", "head"])
@@ -408,11 +408,12 @@ def nearest_paths(target: str, paths: Sequence[str]) -> str:
         >>> nearest_paths("classifier", ["a", "b", "c", "d", "e", "f", "head"])
         'a, b, c, d, e, head'
     """
-    last = target.rpartition(".")[2]
+    name = target.rpartition(".")[2]
     near = difflib.get_close_matches(target, paths, n=4, cutoff=0.4)
-    ends = [path for path in paths if path.rpartition(".")[2] == last]
-    likely = [*ends[:2], *near] or paths[:5]
-    return ", ".join(dict.fromkeys([*likely, *paths[-1:]])) or "none"
+    of_that_name = [path for path in paths if path.rpartition(".")[2] == name]
+    likely = [*near, *of_that_name[:2]] or paths[:5]
+    children = [path for path in paths if "." not in path]
+    return ", ".join(dict.fromkeys([*likely, *children[-1:]])) or "none"
 
 
 __all__ = [

@@ -19,7 +19,7 @@ from .tuners.dry_run import initialize, measure_widths, try_out
 from .tuners.graph_geometry import Names
 from .tuners.loading import fill, load_adapter
 from .tuners.placement import site_tensors
-from .tuners.query import frozen_part, module_query, retrieve, wants_gradients
+from .tuners.query import check_precision, frozen_part, module_query, retrieve, wants_gradients
 from .tuners.saving import count, save_adapter
 
 _P = ParamSpec("_P")
@@ -271,6 +271,8 @@ class PeftModel(nn.Module):
                 asked = frozen.pop("query")
                 if not wants_gradients(call):
                     call.update(frozen)
+            else:
+                check_precision(self.base, query)
             config: Any = self._adapters.configs[self._adapters.active or ""]
             call["prior"] = retrieve(
                 bank, asked, config.top_k, sample_id=sample_id, training=self.training

@@ -250,7 +250,7 @@ class Broken(LoRAConfig):
         (LoRAConfig(target_modules=("norm",)), PlacementError, "linear layer .got LayerNorm"),
         (LoRAConfig(modules_to_save=("haed",)), PlacementError, "nearest paths: head"),
         (LoRAConfig(target_modules=("head.**",)), PlacementError, "linear layer"),
-        (PointPEFTConfig(attention_heads=5), ValueError, "heads"),
+        (PointPEFTConfig(bottleneck_channels=25), ValueError, "bottleneck_channels"),
         (PointPEFTConfig(modules_to_save=("cls_head",)), PlacementError, "cls_head"),
         (LinearProbeConfig(head="norm"), PlacementError, "hold a linear layer"),
         (LinearProbeConfig(head="pos_embed"), PlacementError, "container PositionEmbedding"),

@@ -106,11 +106,6 @@ def _check_query(bank: MemoryBank, query: Any, sample_id: Any) -> None:
     if not isinstance(query, Tensor) or not query.is_floating_point():
         got = query.dtype if isinstance(query, Tensor) else repr(query)
         raise TypeError(f"Expected 'query' to be a floating-point tensor [B, C] (got {got})")
-    is_double = query.dtype == torch.float64
-    if is_double != (bank.keys.dtype == torch.float64):
-        raise TypeError(
-            f"Expected 'query' to be of {bank.keys.dtype}, as the bank (got {query.dtype})"
-        )
     if query.device != bank.keys.device:
         raise ValueError(
             f"Expected 'query' to be on {bank.keys.device}, as the bank (got {query.device})"
@@ -123,4 +118,13 @@ def _check_query(bank: MemoryBank, query: Any, sample_id: Any) -> None:
         raise TypeError(f"Expected 'sample_id' to be an integer tensor [B] (got {got})")
 
 
-__all__ = ["frozen_part", "module_query", "retrieve", "wants_gradients"]
+def check_precision(base: nn.Module, query: Any) -> None:
+    """Raise unless a query that was handed in is as precise as the model: double, or not."""
+    like = next((p.dtype for p in base.parameters() if p.is_floating_point()), None)
+    if like is None or not isinstance(query, Tensor) or not query.is_floating_point():
+        return
+    if (query.dtype == torch.float64) != (like == torch.float64):
+        raise TypeError(f"Expected 'query' to be of {like}, as the model (got {query.dtype})")
+
+
+__all__ = ["check_precision", "frozen_part", "module_query", "retrieve", "wants_gradients"]
