@@ -214,11 +214,16 @@ def _segments(path: str) -> list[str]:
 
 
 def _glob(path: list[str], pattern: list[str]) -> bool:
-    if not pattern:
-        return not path
-    if pattern[0] == "**":
-        return any(_glob(path[i:], pattern[1:]) for i in range(len(path) + 1))
-    return bool(path) and fnmatch.fnmatchcase(path[0], pattern[0]) and _glob(path[1:], pattern[1:])
+    # How much of the path may be matched so far: a pattern with many `**`, which may come from a
+    # file, then takes no longer than one with few.
+    reached = {0}
+    for part in pattern:
+        if part == "**":
+            reached = set(range(min(reached, default=len(path) + 1), len(path) + 1))
+        else:
+            hits = (i for i in reached if i < len(path))
+            reached = {i + 1 for i in hits if fnmatch.fnmatchcase(path[i], part)}
+    return len(path) in reached
 
 
 def _nothing_matched(argument: str, target: Target, modules: dict[str, nn.Module]) -> str:

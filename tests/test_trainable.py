@@ -152,3 +152,13 @@ def test_frozen_buffers_do_not_move(net: Net):
     before = {name: buffer.clone() for name, buffer in net.named_buffers()}
     net.norm(torch.randn(5, 2))
     assert all(torch.equal(buffer, before[name]) for name, buffer in net.named_buffers())
+
+
+def test_a_glob_of_many_stars_takes_no_longer_than_one_of_few():
+    net: nn.Module = nn.Linear(1, 1)
+    for _ in range(24):
+        net = nn.ModuleDict({"a": net})
+    deepest = ".".join("a" * 24)
+    assert list(match_modules(net, [".".join(["**", "a"] * 24)])) == [deepest]
+    with pytest.raises(PlacementError):
+        match_modules(net, [".".join(["**"] * 40) + ".b"])

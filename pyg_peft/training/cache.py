@@ -208,7 +208,7 @@ def _check_entries(
         "mask": (rows, *groups),
         "query": (rows, *tensors["query"].shape[1:2]) if "query" in tensors else (),
     }
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[0] != "tokens"):
         fits = name in shapes and tensor.shape == shapes[name] and tensor.dim() >= 2
         if not fits or (tensor.dtype == torch.bool) != (name == "mask"):
             raise CheckpointError(
