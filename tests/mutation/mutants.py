@@ -57,7 +57,11 @@ TESTS = (
     *("tests/tuners", "tests/geometry", "tests/nn", "tests/backbones", "tests/datasets"),
     *("tests/testing", "tests/training", "tests/test_model.py", "tests/test_checkpoint.py"),
 )
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "--tb=short")
+OPTIONS = (
+    *("-q", "-p", "no:cacheprovider", "--no-header", "--tb=short"),
+    # pytest would rewrite the assertions of plugins, which are imported before the fork.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
 SPARE = 30.0  # seconds that every mutant gets beyond three times what its tests take
 
 
@@ -382,7 +386,7 @@ def run(work: Path, jobs: int, budget: float, limit: int | None, only: str) -> N
         mutated = mutate_code(source, operator, mutation.occurrence)
         chosen = tests.choose(module, mutation.start_pos[0], mutation.end_pos[0])
         taken = sum(tests.seconds[test] for test in chosen)
-        found: dict[str, Any] = {"code": 0, "seconds": 0.0, "output": "no test runs it"}
+        found: dict[str, Any] = {"code": 0, "seconds": 0.0, "cpu": 0.0, "output": "no test runs it"}
         path.write_text(mutated)
         try:
             if chosen:
@@ -393,7 +397,7 @@ def run(work: Path, jobs: int, budget: float, limit: int | None, only: str) -> N
             raise RuntimeError(f"Expected pytest to judge {item.job_id} (got {found})")
         survived = found["code"] == 0
         lines = difflib.unified_diff(source.split("\n"), mutated.split("\n"), lineterm="", n=2)
-        given = {"code": found["code"], "seconds": round(found["seconds"], 1), "tests": len(chosen)}
+        given = {key: found[key] for key in ("code", "seconds", "cpu")} | {"tests": len(chosen)}
         result = WorkResult(
             WorkerOutcome.NORMAL,
             json.dumps(given) + "\n" + found["output"],
@@ -419,9 +423,11 @@ def report(work: Path) -> None:
 
     with use_db(work / "session.sqlite") as session:
         done, total = list(session.completed_work_items), session.num_work_items
+    if not done:
+        raise SystemExit(f"Expected '{work}' to hold results (got none): run 'run'")
     folders: dict[str, dict[str, int]] = {}
     survivors = list[dict[str, Any]]()
-    seconds = 0.0
+    spent = {"seconds": 0.0, "cpu": 0.0}
     for item, result in sorted(done, key=lambda pair: pair[0].job_id):
         (mutation,) = item.mutations
         counts = folders.setdefault(
@@ -429,7 +435,7 @@ def report(work: Path) -> None:
         )
         first, _, _ = (result.output or "").partition("\n")
         given = json.loads(first)
-        seconds += given["seconds"]
+        spent = {key: value + given[key] for key, value in spent.items()}
         counts["killed" if result.is_killed else "survived"] += 1
         if not result.is_killed:
             survivors.append({"mutant": item.job_id, "tests": given["tests"], "diff": result.diff})
@@ -438,8 +444,8 @@ def report(work: Path) -> None:
         "mutants": total,
         "judged": len(done),
         "killed": killed,
-        "killed_percent": round(100 * killed / len(done), 1) if done else None,
-        "seconds_each": round(seconds / len(done), 1) if done else None,
+        "killed_percent": round(100 * killed / len(done), 1),
+        "spent_on_each": {key: round(value / len(done), 1) for key, value in spent.items()},
         "folders": folders,
         "survivors": survivors,
     }
