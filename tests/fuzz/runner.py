@@ -1,0 +1,91 @@
+"""How a test runs its cases: as many as the profile says, each in the sandbox, all counted."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+
+from fuzz.dice import Draw, draws
+from fuzz.sandbox import Case, Limits, Sandbox, Verdict
+
+#: Cases of each public name and reader: 200, or what the profile asks for beyond that.
+CASES = max(200, hypothesis.settings().max_examples)
+
+
+class Finding(AssertionError):
+    """A case with another outcome than a right answer or a documented error."""
+
+
+def fuzz(
+    draw_case: Callable[[Draw], Case],
+    record: Callable[[str, object], None],
+    *,
+    name: str,
+    cases: int = CASES,
+    limits: Limits | None = None,
+    warm: Callable[[], object] = lambda: None,
+) -> None:
+    """Draw cases and run them in a process of their own.
+
+    Args:
+        draw_case: makes one case.
+        record: ``record_property`` of the test.
+        name: what is fuzzed; for messages.
+        cases: how many; the profile's number by default.
+        limits: of each case.
+        warm: see :class:`~fuzz.sandbox.Sandbox`.
+    """
+    count: Counter[str] = Counter()
+    survey: dict[str, tuple[str, str]] = {}
+    sandbox = Sandbox(limits, warm)
+    collecting = "FUZZ_SURVEY" in os.environ
+
+    # Nothing is shrunk: cases are small, and one that hangs would hang hundreds of times.
+    @hypothesis.settings(
+        max_examples=cases,
+        phases=(Phase.explicit, Phase.reuse, Phase.generate),
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @hypothesis.given(st.integers(0, 2**63 - 1))
+    def run(seed: int) -> None:
+        case = draw_case(draws(seed))
+        verdict = sandbox(case)
+        count[verdict.outcome if verdict.good else "found"] += 1
+        if verdict.good:
+            return
+        if collecting:
+            survey.setdefault(_kind(verdict), (str(case), verdict.detail))
+        else:
+            raise Finding(f"{verdict.outcome}: {verdict.detail}\n  in {case}\n  seed: {seed}")
+
+    try:
+        run()
+    finally:
+        sandbox.close()
+        record("fuzz", [(key, count[key]) for key in ("right", "refused", "found")])
+        if collecting:
+            _append(os.environ["FUZZ_SURVEY"], name, survey, count)
+
+
+def _kind(verdict: Verdict) -> str:
+    """Findings of one kind differ in numbers and names only."""
+    text = re.sub(r"/tmp/\S+|0x[0-9a-f]+|-?\d+(\.\d+)?(e[+-]?\d+)?", "#", verdict.detail)
+    return f"{verdict.outcome} {text[:90]}"
+
+
+def _append(path: str, name: str, survey: dict[str, tuple[str, str]], count: Counter[str]) -> None:
+    with open(path, "a") as file:
+        for kind, (case, detail) in survey.items():
+            entry = {"name": name, "kind": kind, "case": case, "detail": detail}
+            file.write(json.dumps(entry) + "\n")
+        file.write(json.dumps({"name": name, "count": dict(count)}) + "\n")
+
+
+__all__ = ["CASES", "Finding", "fuzz"]
