@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from fuzz.dice import Draw, draws
 from fuzz.sandbox import Case, Limits, Sandbox, Verdict
 
-#: Cases of each public name and reader: 200, or what the profile asks for beyond that.
-CASES = max(200, hypothesis.settings().max_examples)
+#: Cases of each public name and reader: 200, or what the profile asks for beyond that; for a quick
+#: look FUZZ_CASES says how many.
+CASES = int(os.environ.get("FUZZ_CASES", 0)) or max(200, hypothesis.settings().max_examples)
 
 
 class Finding(AssertionError):

@@ -1,0 +1,42 @@
+"""Every reader on damaged files: what is read is right, or an error names the file."""
+
+import pytest
+from fuzz.files import READERS, FileCase, draw_file, whole
+from fuzz.runner import CASES, Finding, fuzz
+from fuzz.sandbox import Sandbox
+
+pytest.importorskip("plyfile")
+pytest.importorskip("laspy")
+pytest.importorskip("h5py")
+pytest.importorskip("lightning")
+
+#: Evaluation opens a model and a data set each time.
+SLOW = {"result.json": CASES // 4}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader(name: str, record_property):
+    fuzz(
+        lambda draw: draw_file(draw, name),
+        record_property,
+        name=name,
+        cases=SLOW.get(name, CASES),
+        warm=lambda: whole(name),
+    )
+
+
+@pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.crafted is not dict])
+def test_crafted_files(name: str, record_property):
+    sandbox = Sandbox(warm=lambda: whole(name))
+    findings: list[str] = []
+    count = {"right": 0, "refused": 0, "found": 0}
+    for what, content in READERS[name].crafted().items():
+        case = FileCase(name, content, what)
+        verdict = sandbox(case)
+        count[verdict.outcome if verdict.good else "found"] += 1
+        if not verdict.good:
+            findings.append(f"{verdict.outcome}: {verdict.detail}\n  in {case}")
+    sandbox.close()
+    record_property("fuzz", list(count.items()))
+    if findings:
+        raise Finding("\n".join(findings))
