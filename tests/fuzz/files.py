@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from flat_backbones import CASES
+from flat_backbones import CHANNELS as FEATURES
 
 from fuzz import mutations
 from fuzz.dice import Draw
@@ -544,17 +546,10 @@ def tiny() -> Any:
 UNTOLD = {"num_heads": 3, "num_centers": 8, "patch_size": 4}
 
 
-def weights_file(ending: str) -> bytes:
+def weights_file() -> bytes:
     from safetensors.torch import save
 
-    state = {key: value.clone() for key, value in tiny().state_dict().items()}
-    if ending == ".safetensors":
-        return save(state)
-    if ending == ".npz":
-        return archive({key: value.numpy() for key, value in state.items()})
-    out = io.BytesIO()
-    torch.save({"epoch": 3, "model": state}, out)
-    return out.getvalue()
+    return save({key: value.clone() for key, value in tiny().state_dict().items()})
 
 
 def read_weights(path: str) -> Any:
@@ -562,12 +557,56 @@ def read_weights(path: str) -> Any:
 
     model = PointMAE.from_checkpoint(path, **UNTOLD).eval()
     pos = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
-    return model(pos=pos), {key: value for key, value in model.state_dict().items()}
+    return model(pos=pos), model.state_dict()
+
+
+#: Backbones whose small versions are small files, too: those without a T-Net of 1,024 channels.
+SMALL = [name for name in CASES if name not in ("PointNet", "PointNetSegmentation")]
+
+
+@functools.cache
+def small(name: str) -> Any:
+    return CASES[name].make(torch.float32)
+
+
+def small_file(name: str, ending: str) -> bytes:
+    state = {key: value.clone() for key, value in small(name).state_dict().items()}
+    if ending == ".npz":
+        return archive({key: value.numpy() for key, value in state.items()})
+    out = io.BytesIO()
+    torch.save({"epoch": 3, "model": state}, out)
+    return out.getvalue()
+
+
+def read_small(name: str, path: str) -> Any:
+    model = CASES[name].model.from_checkpoint(path, **CASES[name].untold).eval()
+    generator = torch.Generator().manual_seed(0)
+    pos, x = torch.randn(9, 3, generator=generator), torch.randn(9, FEATURES, generator=generator)
+    return model(x, pos), model.state_dict()
+
+
+def whole_small(name: str, result: Any) -> str | None:
+    own = small(name).state_dict()
+    same = all(torch.equal(own[key], value) for key, value in result[1].items())
+    return None if same else "other weights"
+
+
+def small_reader(name: str, ending: str, damage: Damage) -> Reader:
+    return Reader(
+        ending,
+        functools.partial(small_file, name, ending),
+        functools.partial(read_small, name),
+        check_weights,
+        functools.partial(whole_small, name),
+        damage=damage,
+        names=("source", *CASES[name].told, *CASES[name].untold, "num_classes", "in_channels"),
+    )
 
 
 def check_weights(content: bytes, result: Any) -> str | None:
-    logits, _ = result
-    return None if bool(torch.isfinite(logits).all()) else "logits that are not finite"
+    _, state = result
+    strange = [key for key, value in state.items() if not bool(torch.isfinite(value.double()).all())]
+    return f"NaN or infinity in {strange[0]}" if strange else None
 
 
 def whole_weights(result: Any) -> str | None:
@@ -797,17 +836,11 @@ READERS: dict[str, Reader] = {
     "ScanObjectNN": Reader(
         SCAN, lambda: h5_file(scan_arrays()), open_scan, check_set, damage=damage_h5
     ),
-    "weights, pth": Reader(
-        ".pth", functools.partial(weights_file, ".pth"), read_weights, check_weights, whole_weights,
-        damage=damage_pth, names=("source", *UNTOLD),
-    ),
+    **{f"weights, {name}": small_reader(name, ".pth", damage_pth) for name in SMALL},
+    "weights, npz": small_reader("DGCNN", ".npz", damage_archive),
     "weights, safetensors": Reader(
-        ".safetensors", functools.partial(weights_file, ".safetensors"), read_weights, check_weights,
+        ".safetensors", weights_file, read_weights, check_weights,
         whole_weights, damage=damage_safetensors, crafted=crafted_weights, names=("source", *UNTOLD),
-    ),
-    "weights, npz": Reader(
-        ".npz", functools.partial(weights_file, ".npz"), read_weights, check_weights, whole_weights,
-        damage=damage_archive, names=("source", *UNTOLD),
     ),
     "result.json": Reader(
         RESULT, result_file, evaluate_run, lambda content, result: None, damage=damage_result,

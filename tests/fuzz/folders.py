@@ -14,12 +14,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
-from tuned import WAYS, logits, tiny_base
+from tuned import CHANNELS, CLASSES, DEPTH, WAYS, logits, tiny_base
 
 from fuzz import dice, mutations
 from fuzz.dice import Draw
 from fuzz.sandbox import EITHER, RIGHT, Verdict, judge
 from pyg_peft import MemoryBank, PeftModel
+from pyg_peft.cli.weights import open_backbone
 from pyg_peft.checkpoint import WEIGHTS, bank_name, fingerprint, read_adapter, remove_unused
 from pyg_peft.errors import CheckpointError
 
@@ -31,6 +32,7 @@ PREPROCESSING = {
     "weights": {"source": "random", "seed": 0},
     "read_args": {"num_points": 16},
 }
+RECORDED = {"embed_dim": CHANNELS, "depth": DEPTH, "num_heads": 3, "num_centers": 8, "patch_size": 4}
 #: Settings that say how large something is to be made.
 SIZES = (
     *("num_prompts", "rank", "bottleneck_channels", "prompt_depth", "attention_channels"),
@@ -39,9 +41,16 @@ SIZES = (
 
 
 @functools.cache
-def folder_of(way: int) -> dict[str, bytes]:
-    """What ``save_pretrained`` writes for a method, with class names and preprocessing."""
+def folder_of(way: int, recorded: bool = False) -> dict[str, bytes]:
+    """What ``save_pretrained`` writes for a method, with class names and preprocessing.
+
+    Args:
+        way: number of the method.
+        recorded: trained on the base that the preprocessing records, not on the tests' own.
+    """
     model = WAYS[way].awake()
+    if recorded:
+        model = WAYS[way].attach(open_backbone("random", CLASSES, RECORDED, 0))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(
             folder, class_names=list("abcd"), preprocessing=PREPROCESSING
@@ -293,12 +302,12 @@ def draw_folder(draw: Draw, opener: str, damage: str) -> FolderCase:
     if opener == "MemoryBank.load":
         ways = [place for place in ways if WAYS[place].has_bank]
     way = draw(dice.sampled_from(ways))
-    files = dict(folder_of(way))
+    given = folder_of(way, opener == "predict")
+    files = dict(given)
     if draw(dice.integers(0, 29)) == 7:
         return FolderCase(opener, way, tuple(files.items()), "")
     told = DAMAGES[damage](draw, files)
-    same = files == folder_of(way)
-    return FolderCase(opener, way, tuple(files.items()), "" if same else told)
+    return FolderCase(opener, way, tuple(files.items()), "" if files == given else told)
 
 
 def warm() -> None:
@@ -306,6 +315,7 @@ def warm() -> None:
     base()
     for place in range(len(WAYS)):
         folder_of(place)
+        folder_of(place, True)
         expected_logits(place)
 
 

@@ -268,10 +268,12 @@ def judge(
         return Verdict("warning", f"warned: {told[0]}")
     if expected == ERROR:
         return Verdict("wrong", f"accepted, and returned {_short(result)}")
-    try:
-        problem = check(result)
-    except Exception as error:
-        problem = f"what was returned cannot be judged, {_told(error)}: {_short(result)}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            problem = check(result)
+        except Exception as error:
+            problem = f"what was returned cannot be judged, {_told(error)}: {_short(result)}"
     return Verdict("right") if problem is None else Verdict("wrong", problem)
 
 

@@ -381,13 +381,17 @@ class Count(Spec):
 
 @dataclass(frozen=True)
 class Real(Spec):
-    """A floating-point number in ``[low, high]``; ``open`` leaves out the ends."""
+    """A floating-point number in ``[low, high]``; ``open`` leaves out the ends.
+
+    A ``factor`` says how large something is made: huge ones are not tried.
+    """
 
     value: float | None
     low: float = -float("inf")
     high: float = float("inf")
     open: bool = False
     optional: bool = False
+    factor: bool = False
 
     def make(self) -> float | None:
         return self.value
@@ -399,6 +403,8 @@ class Real(Spec):
         new += [(None, EITHER if self.optional else ERROR)]
         new += [(float("nan"), ERROR), (np.float32(value), EITHER), (True, EITHER)]
         for extreme in (float("inf"), -float("inf"), 1e308, -1e308, 5e-324, 0.0, -1.0, 2):
+            if self.factor and extreme > 2:
+                continue
             inside = self.low < extreme < self.high or (
                 not self.open and extreme in (self.low, self.high)
             )
@@ -681,6 +687,8 @@ def _equal(a: Any, b: Any) -> bool:
 def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
     """Whether results of finite numbers have to be finite: not where squares leave the type."""
     for value in made.values():
+        if isinstance(value, Tensor) and value.layout != torch.strided:
+            return False
         if isinstance(value, Tensor) and value.is_floating_point() and value.numel():
             limit = 1e3 if value.dtype == torch.float16 else 1e17
             if not bool(torch.isfinite(value).all()) or float(value.abs().max()) > limit:
@@ -695,7 +703,7 @@ def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
 def tensors_of(result: Any) -> list[Tensor]:
     """All tensors in a result, however nested."""
     if isinstance(result, Tensor):
-        return [result]
+        return [result.detach()]
     if dataclasses.is_dataclass(result) and not isinstance(result, type):
         return tensors_of([getattr(result, f.name) for f in dataclasses.fields(result)])
     if isinstance(result, Mapping):
