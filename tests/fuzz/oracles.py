@@ -159,7 +159,9 @@ def near(result: Any, expected: Any, what: str = "values", scale: float | None =
     unit = {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 3e-2)
     size = float(np.abs(expected).max()) if scale is None else scale
     with np.errstate(invalid="ignore"):
+        size = size if np.isfinite(size) else 0.0
         wrong = ~(np.abs(found - expected) <= unit * np.abs(expected) + unit * size + 1e-30)
+        wrong &= ~((found == expected) | (np.isnan(found) & np.isnan(expected)))
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         return f"{what}{list(place)} is {found[place]} instead of {expected[place]}"

@@ -3,8 +3,9 @@
 import json
 import os
 import re
+import resource
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import hypothesis
@@ -43,6 +44,7 @@ def fuzz(
         warm: see :class:`~fuzz.sandbox.Sandbox`.
     """
     count: Counter[str] = Counter()
+    before = _processor_time()
     survey: dict[str, tuple[str, str]] = {}
     sandbox = Sandbox(limits, warm)
     collecting = "FUZZ_SURVEY" in os.environ
@@ -72,7 +74,8 @@ def fuzz(
         sandbox.close()
         record("fuzz", [(key, count[key]) for key in ("right", "refused", "found")])
         if collecting:
-            _append(os.environ["FUZZ_SURVEY"], name, survey, count)
+            seconds = _processor_time() - before
+            _append(os.environ["FUZZ_SURVEY"], name, survey, {**count, "seconds": round(seconds, 2)})
 
 
 def _kind(verdict: Verdict) -> str:
@@ -81,7 +84,15 @@ def _kind(verdict: Verdict) -> str:
     return f"{verdict.outcome} {text[:90]}"
 
 
-def _append(path: str, name: str, survey: dict[str, tuple[str, str]], count: Counter[str]) -> None:
+def _processor_time() -> float:
+    """Of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _append(
+    path: str, name: str, survey: dict[str, tuple[str, str]], count: Mapping[str, float]
+) -> None:
     with open(path, "a") as file:
         for kind, (case, detail) in survey.items():
             entry = {"name": name, "kind": kind, "case": case, "detail": detail}

@@ -145,6 +145,7 @@ class Whole(Spec):
         shape: its shape; that of ``values`` by default.
         high: values from here on are out of range, if there is a range.
         sorted: an unsorted one must be refused; so must negative ones.
+        labels: whole numbers of any type will do.
         dtype, layout, device: of the tensor.
     """
 
@@ -152,6 +153,7 @@ class Whole(Spec):
     shape: tuple[int, ...] | None = None
     high: int | None = None
     sorted: bool = False
+    labels: bool = False
     dtype: str = "int64"
     layout: str = "contiguous"
     device: str = "cpu"
@@ -169,7 +171,7 @@ class Whole(Spec):
         new += [(self._with(layout=layout), RIGHT) for layout in LAYOUTS]
         new += [(self._with(dtype=dtype), EITHER) for dtype in ("int32", "int16", "uint8")]
         # A mask or fractions in the place of numbers; an empty one tells nothing.
-        kind = ERROR if flat else EITHER
+        kind = ERROR if flat and not self.labels else EITHER
         new += [(self._with(dtype=dtype), kind) for dtype in ("float32", "bool", "complex64")]
         new += [(self._with(device="meta"), EITHER), (Sparse(self), EITHER)]
         if flat:

@@ -2,7 +2,7 @@
 
 import pytest
 from fuzz.folders import DAMAGES, draw_folder, warm
-from fuzz.runner import fuzz
+from fuzz.runner import CASES, fuzz
 
 pytest.importorskip("jsonargparse")
 
@@ -17,7 +17,11 @@ PAIRS = [
 ]
 
 
+#: Opening a folder builds, checks and runs a model; the header alone does not.
+CASES_OF = {pair: CASES if pair[0] in ("MemoryBank.load", "remove_unused") else CASES for pair in PAIRS}
+
+
 @pytest.mark.parametrize(("opener", "damage"), PAIRS)
 def test_adapter(opener: str, damage: str, record_property):
     name = f"{opener}, {damage}"
-    fuzz(lambda draw: draw_folder(draw, opener, damage), record_property, name=name, warm=warm)
+    fuzz(lambda draw: draw_folder(draw, opener, damage), record_property, name=name, cases=CASES_OF[opener, damage], warm=warm)

@@ -1,5 +1,7 @@
 """Every reader on damaged files: what is read is right, or an error names the file."""
 
+import contextlib
+
 import pytest
 from fuzz.files import READERS, FileCase, draw_file, whole
 from fuzz.runner import CASES, Finding, fuzz
@@ -27,16 +29,15 @@ def test_reader(name: str, record_property):
 
 @pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.crafted is not dict])
 def test_crafted_files(name: str, record_property):
-    sandbox = Sandbox(warm=lambda: whole(name))
     findings: list[str] = []
     count = {"right": 0, "refused": 0, "found": 0}
-    for what, content in READERS[name].crafted().items():
-        case = FileCase(name, content, what)
-        verdict = sandbox(case)
-        count[verdict.outcome if verdict.good else "found"] += 1
-        if not verdict.good:
-            findings.append(f"{verdict.outcome}: {verdict.detail}\n  in {case}")
-    sandbox.close()
+    with contextlib.closing(Sandbox(warm=lambda: whole(name))) as sandbox:
+        for what, content in READERS[name].crafted().items():
+            case = FileCase(name, content, what)
+            verdict = sandbox(case)
+            count[verdict.outcome if verdict.good else "found"] += 1
+            if not verdict.good:
+                findings.append(f"{verdict.outcome}: {verdict.detail}\n  in {case}")
     record_property("fuzz", list(count.items()))
     if findings:
         raise Finding("\n".join(findings))

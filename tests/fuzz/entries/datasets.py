@@ -259,7 +259,7 @@ for _what in ("seed", "generator", "globals"):
 
 def labels(draw: Draw, low: int = 0) -> Whole:
     some = tuple(draw(st.lists(st.integers(0, 2), min_size=low, max_size=14)))
-    return Whole(some, (len(some),))
+    return Whole(some, (len(some),), labels=True)
 
 
 def check_split(args: Args, result: Any) -> str | None:
@@ -289,7 +289,7 @@ def train_val_split(draw: Draw) -> dict[str, Spec]:
         "labels": some,
         "fraction": Real(draw(st.sampled_from((0.1, 0.5, 0.9))), 0.0, 1.0, open=True),
         "seed": Const(draw(st.integers(0, 9))),
-        "groups": Maybe(Whole(groups, (len(groups),)), draw(st.booleans())),
+        "groups": Maybe(Whole(groups, (len(groups),), labels=True), draw(st.booleans())),
     }
 
 
@@ -311,7 +311,7 @@ def few_shot_episode(draw: Draw) -> dict[str, Spec]:
     shots, queries = draw(st.integers(1, 2)), draw(st.integers(1, 2))
     some = tuple(label for label in range(3) for _ in range(shots + queries + draw(st.integers(0, 2))))
     return {
-        "labels": Whole(some, (len(some),)),
+        "labels": Whole(some, (len(some),), labels=True),
         "num_ways": Count(draw(st.integers(1, 3)), high=3),
         "num_shots": Count(shots, high=99),
         "num_queries": Count(queries, high=99),
@@ -568,11 +568,11 @@ class CloudList(Const):
 
     def odd(self) -> Any:
         first = self.value[0]
-        bad: list[Any] = [first[:, :2], first * np.nan, "text", None, np.zeros(3), first.astype(str), [["a"]]]
+        bad: list[Any] = [first[:, :2], first * np.nan, "text", None, np.zeros(3), [["a"]]]
         new: list[Any] = [(Const((cloud, *self.value[1:])), ERROR) for cloud in bad]
         new += [(Const(junk), ERROR) for junk in (3, None, "text")]
         new += [(Const((torch.from_numpy(first.copy()).t().contiguous().t(), *self.value[1:])), EITHER)]
-        new += [(Const((first.astype(np.float16), *self.value[1:])), EITHER)]
+        new += [(Const((first.astype(kind), *self.value[1:])), EITHER) for kind in ("f2", "U9")]
         new += [(Const((first + 1e9, *self.value[1:])), EITHER)]
         return new
 

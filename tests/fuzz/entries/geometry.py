@@ -554,7 +554,7 @@ def check_columns(args: Args, result: Any) -> str | None:
 def scene_columns(draw: Draw) -> dict[str, Spec]:
     size = draw(st.sampled_from((0.3, 1.0, 5.0)))
     return {
-        "pos": clouds(draw, max_points=20, max_clouds=1).pos(draw),
+        "pos": clouds(draw, max_points=20, max_clouds=1, empty=False).pos(draw),
         "size": Real(size, low=0.0, open=True),
         "stride": Real(draw(st.sampled_from((None, size / 3, size))), 0.0, size, optional=True),
         "max_points": Count(draw(st.integers(1, 8)), capped=True),
