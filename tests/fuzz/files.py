@@ -512,7 +512,7 @@ def h5_file(arrays: Mapping[str, np.ndarray]) -> bytes:
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         for name, array in arrays.items():
-            file[name] = array.astype("S5") if array.dtype.kind == "U" else array
+            file[name] = np.char.encode(array) if array.dtype.kind == "U" else array
     return out.getvalue()
 
 

@@ -302,6 +302,8 @@ def draw_folder(draw: Draw, opener: str, damage: str) -> FolderCase:
     if opener == "MemoryBank.load":
         ways = [place for place in ways if WAYS[place].has_bank]
     way = draw(dice.sampled_from(ways))
+    if WAYS[way].method == "full_fine_tuning":  # thirty times as large as the others
+        way = draw(dice.sampled_from(ways))
     given = folder_of(way, opener == "predict")
     files = dict(given)
     if draw(dice.integers(0, 29)) == 7:

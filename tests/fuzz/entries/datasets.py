@@ -102,8 +102,10 @@ def check_resample(args: Args, result: Any) -> str | None:
     if number >= len(pos) and {tuple(row) for row in found.tolist()} != distinct:
         return "a point was dropped"
     seg = result.get("seg")
-    if seg is not None and any(int(s) not in some for s, some in zip(seg, rows, strict=True)):
-        return "labels of other points"
+    if seg is not None and len(seg) == number and seg.dtype == torch.long:
+        own = [{int(args["seg"][row]) for row in some} for some in rows]
+        if any(int(s) not in some for s, some in zip(seg, own, strict=True)):
+            return "labels of other points"
     return None
 
 
@@ -207,7 +209,9 @@ def keys_of(**args: Any) -> list[str]:
 
 
 def check_keys(args: Args, result: Any) -> str | None:
-    due = {n for n in ("pos", "normal", "seg") if args.get(n) is not None}
+    number = len(args["pos"])
+    given = {n: args[n] for n in ("pos", "normal", "seg") if args.get(n) is not None}
+    due = {n for n, value in given.items() if value.dim() > 0 and len(value) == number}
     return None if set(result) == due else f"{result} instead of {sorted(due)}"
 
 

@@ -29,10 +29,27 @@ from pyg_peft.testing import randomize_
 WIDTH = st.integers(1, 9)
 
 
-def wake(module: Any, like: Any) -> Any:
-    """Random weights, the same each time, in eval mode and the precision of the input."""
-    randomize_(module, torch.Generator().manual_seed(0)).eval()
+_BUILT: dict[str, Any] = {}
+
+
+def build(kind: Any, args: Args, like: Any) -> Any:
+    """A module with random weights, the same each time, in eval mode and the input's type.
+
+    The last ones are kept: most cases build what the one before has built.
+    """
     wide = isinstance(like, Tensor) and like.dtype == torch.float64
+    key = f"{kind} {wide} {sorted(args.items())}"
+    if key not in _BUILT:
+        if len(_BUILT) > 50:
+            _BUILT.clear()
+        _BUILT[key] = _build(kind, args, wide)
+    return _BUILT[key]
+
+
+def _build(kind: Any, args: Args, wide: bool) -> Any:
+    torch.manual_seed(0)
+    module = kind(**args)
+    randomize_(module, torch.Generator().manual_seed(0)).eval()
     return module.double() if wide else module
 
 
@@ -60,7 +77,7 @@ def quick_gelu(draw: Draw) -> dict[str, Spec]:
 
 
 def call_bottleneck(x: Any, **args: Any) -> Any:
-    module = wake(nn.Bottleneck(**args), x)
+    module = build(nn.Bottleneck, args, x)
     return module(x), module.state_dict()
 
 
@@ -86,7 +103,7 @@ def bottleneck(draw: Draw) -> dict[str, Spec]:
 
 
 def call_low_rank(x: Any, **args: Any) -> Any:
-    module = wake(nn.LowRankLinear(**args), x)
+    module = build(nn.LowRankLinear, args, x)
     return module(x), module.delta_weight()
 
 
@@ -110,7 +127,7 @@ def low_rank(draw: Draw) -> dict[str, Spec]:
 
 
 def call_hetero(x: Any, type_vec: Any, **args: Any) -> Any:
-    module = wake(nn.LowRankHeteroLinear(**args), x)
+    module = build(nn.LowRankHeteroLinear, args, x)
     return module(x, type_vec), module.delta_weight()
 
 
@@ -146,7 +163,7 @@ def hetero(draw: Draw) -> dict[str, Spec]:
 
 
 def call_tokens(batch_size: Any, **args: Any) -> Any:
-    module = wake(nn.PromptTokens(**args), None)
+    module = build(nn.PromptTokens, args, None)
     return module(batch_size), module.weight
 
 
@@ -167,7 +184,7 @@ def prompt_tokens(draw: Draw) -> dict[str, Spec]:
 
 
 def call_prompt(batch_size: Any, prior: Any, **args: Any) -> Any:
-    module = wake(nn.PointPriorPrompt(**args), prior)
+    module = build(nn.PointPriorPrompt, args, prior)
     return module(batch_size, prior), module.state_dict()
 
 
@@ -244,7 +261,7 @@ def attention(draw: Draw) -> dict[str, Spec]:
 
 
 def call_neighbors(x: Any, mask: Any, **args: Any) -> Any:
-    module = wake(nn.NeighborAttention(**args), x)
+    module = build(nn.NeighborAttention, args, x)
     return module(x, mask), module.state_dict()
 
 
@@ -296,7 +313,7 @@ def neighbors(draw: Draw) -> dict[str, Spec]:
 
 
 def call_adapter(x: Any, pos: Any, batch: Any, batch_size: Any, **args: Any) -> Any:
-    module = wake(nn.GeometryAwareAdapter(**args), x)
+    module = build(nn.GeometryAwareAdapter, args, x)
     return module(x, pos, batch, batch_size=batch_size)
 
 
@@ -414,4 +431,4 @@ def balanced(draw: Draw) -> dict[str, Spec]:
     }
 
 
-__all__ = ["wake"]
+__all__ = ["build"]
