@@ -1,0 +1,55 @@
+"""The public names that the suite is generated from, and the few that it leaves out."""
+
+import importlib
+
+from fuzz.entries import backbones, datasets, geometry, nn, trainable, tuners  # noqa: F401, they register
+from fuzz.strategies import ENTRIES
+from pyg_peft.tuners import METHODS
+
+MODULES = (
+    "pyg_peft",
+    "pyg_peft.geometry",
+    "pyg_peft.nn",
+    "pyg_peft.backbones",
+    "pyg_peft.datasets",
+    "pyg_peft.datasets.transforms",
+    "pyg_peft.trainable",
+    "pyg_peft.checkpoint",
+    "pyg_peft.errors",
+)
+
+#: Full name of every public function, class and config.
+PUBLIC = {
+    f"{module}.{name}" for module in MODULES for name in importlib.import_module(module).__all__
+} | {f"pyg_peft.tuners.{config.__name__}" for config in METHODS.values()}
+
+#: Names without a strategy, and why.
+EXEMPT = {
+    "pyg_peft.__version__": "a text",
+    "pyg_peft.checkpoint.CARD": "a text",
+    "pyg_peft.checkpoint.CONFIG": "a text",
+    "pyg_peft.checkpoint.WEIGHTS": "a text",
+    "pyg_peft.geometry.Patches": "a record, made by build_patches",
+    "pyg_peft.geometry.BipartiteStructure": "a record, made by bipartite_structure",
+    "pyg_peft.checkpoint.AdapterFile": "a record, made by read_adapter alone",
+    "pyg_peft.checkpoint.read_adapter": "a reader: test_adapters.py",
+    "pyg_peft.checkpoint.remove_unused": "a reader: test_adapters.py",
+    "pyg_peft.backbones.Completion": "a record, made by PointMAECompletion alone",
+    "pyg_peft.backbones.Reconstruction": "a record, made by PointMAEPretraining alone",
+    "pyg_peft.datasets.Episode": "a record, made by few_shot_episode alone",
+    "pyg_peft.datasets.read_points": "a reader: test_readers.py",
+    "pyg_peft.datasets.ScanObjectNN": "a reader: test_readers.py",
+    "pyg_peft.trainable.Target": "a type alias",
+    "pyg_peft.errors.CheckpointError": "an exception",
+    "pyg_peft.errors.PlacementError": "an exception",
+    "pyg_peft.errors.MissingExtraError": "an exception",
+}
+
+
+def covered(name: str) -> bool:
+    """Whether a strategy of this name exists; a name that is public twice needs one."""
+    bare = name.rpartition(".")[2]
+    return any(key.rpartition(".")[2].partition(" ")[0] == bare for key in ENTRIES)
+
+
+__all__ = ["EXEMPT", "MODULES", "PUBLIC", "covered"]
