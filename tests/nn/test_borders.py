@@ -77,7 +77,8 @@ def test_sizes(name: str, size: str, value: Any):
 
 @pytest.mark.parametrize("value", ["0.5", True, [0.5], float("nan"), float("inf"), 1j])
 @pytest.mark.parametrize(
-    ("name", "number"), [(name, number) for name, numbers in NUMBERS.items() for number in numbers]
+    ("name", "number"),
+    [(name, number) for name, numbers in NUMBERS.items() for number in sorted(numbers)],
 )
 def test_numbers(name: str, number: str, value: Any):
     build, sizes = SIZES[name]
