@@ -308,11 +308,12 @@ def test_too_few_clouds(tmp_path):
 def test_a_malformed_checkpoint_is_refused_by_the_name_of_what_is_wrong(
     tmp_path, name, value, message
 ):
-    pretrain(network(), corpus(), tmp_path, PretrainOptions(**{**OPTIONS, "epochs": 1}))
+    options = PretrainOptions(**OPTIONS)
+    pretrain(network(), corpus(), tmp_path, options)
     state = torch.load(tmp_path / CHECKPOINT)
     torch.save({**state, name: value}, tmp_path / CHECKPOINT)
     with pytest.raises(CheckpointError, match=message):
-        pretrain(network(), corpus(), tmp_path, PretrainOptions(**{**OPTIONS, "epochs": 1}))
+        pretrain(network(), corpus(), tmp_path, options)
 
 
 def test_sizes_are_read_where_there_are_some(tmp_path):
