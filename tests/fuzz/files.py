@@ -9,7 +9,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from flat_backbones import CASES
 from flat_backbones import CHANNELS as FEATURES
-
 from fuzz import mutations
 from fuzz.dice import Draw
 from fuzz.sandbox import EITHER, RIGHT, Verdict, judge
@@ -622,9 +621,8 @@ def whole_weights(result: Any) -> str | None:
 
 
 def damage_safetensors(draw: Draw, content: bytes) -> tuple[bytes, str]:
-    from safetensors.torch import load, save
-
     from fuzz import dice
+    from safetensors.torch import load, save
 
     if draw(dice.booleans()):
         return mutations.damage_bytes(draw, content)
@@ -689,8 +687,8 @@ def run_folder() -> dict[str, bytes]:
 
 def result_file() -> bytes:
     run = {
-        **{"data": "DATA", "data_args": None, "batch_size": 2, "val_fraction": 0.25, "seed": 0},
-        **{"precision": "32-true", "method": "linear_probe", "task": "classification"},
+        "data": "DATA", "data_args": None, "batch_size": 2, "val_fraction": 0.25, "seed": 0,
+        "precision": "32-true", "method": "linear_probe", "task": "classification",
     }
     return json.dumps({"run": run, "test": {"accuracy": 0.5}}).encode()
 
@@ -719,7 +717,7 @@ def evaluate_run(path: str) -> Any:
         return run(str(folder)), witness.exists()
     finally:
         if witness.exists():
-            raise SystemError("a command out of result.json was run")  # noqa: B012
+            raise SystemError("a command out of result.json was run")
 
 
 def damage_result(draw: Draw, content: bytes) -> tuple[bytes, str]:
@@ -741,7 +739,7 @@ def crafted_results() -> dict[str, bytes]:
         return json.dumps({"run": {"data": "DATA", "batch_size": 2, "seed": 0, **run}}).encode()
 
     touch = {"command": "touch WITNESS"}
-    splits = {name: touch for name in ("train", "val", "test")}
+    splits = dict.fromkeys(("train", "val", "test"), touch)
     return {
         "os.system": result(data="os.system", data_args=splits),
         "subprocess": result(data="subprocess.getoutput", data_args={n: {"cmd": "touch WITNESS"} for n in splits}),

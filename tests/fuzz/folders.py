@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuzz import dice, mutations
+from fuzz.dice import Draw
+from fuzz.sandbox import EITHER, RIGHT, Verdict, judge
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 from tuned import CHANNELS, CLASSES, DEPTH, WAYS, logits, tiny_base
 
-from fuzz import dice, mutations
-from fuzz.dice import Draw
-from fuzz.sandbox import EITHER, RIGHT, Verdict, judge
 from pyg_peft import MemoryBank, PeftModel
-from pyg_peft.cli.weights import open_backbone
 from pyg_peft.checkpoint import WEIGHTS, bank_name, fingerprint, read_adapter, remove_unused
+from pyg_peft.cli.weights import open_backbone
 from pyg_peft.errors import CheckpointError
 
 _ENTRY, _HEX = "pyg_peft", 64
@@ -182,7 +182,7 @@ def open_on_base(folder: str) -> Any:
         after = own.state_dict()
         if list(after) != list(before) or not all(map(torch.equal, after.values(), before.values())):
             base.cache_clear()
-            raise SystemError("the base is not as it was")  # noqa: B012, worse than any other
+            raise SystemError("the base is not as it was")
 
 
 def open_bank(folder: str) -> Any:

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from fuzz import dice as st
 from fuzz.dice import Draw
+from torch import Tensor
 
 #: How much of the beginning counts as header, where most numbers are sizes.
 _HEADER = 400

@@ -6,14 +6,12 @@ import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import hypothesis
-from hypothesis import HealthCheck, Phase
-from hypothesis import strategies as st
-
 from fuzz.dice import Draw, draws
 from fuzz.sandbox import Case, Limits, Sandbox, Verdict
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
 
 #: Cases of each public name and reader: 200, or what the profile asks for beyond that; for a quick
 #: look FUZZ_CASES says how many.

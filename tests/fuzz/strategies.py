@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import dice as st
-from torch import Tensor
-
 from fuzz.sandbox import EITHER, ERROR, RIGHT, Expectation, Verdict, judge
+from torch import Tensor
 
 Draw = st.Draw
 
@@ -695,9 +694,7 @@ def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
             limit = 1e3 if value.dtype == torch.float16 else 1e17
             if not bool(torch.isfinite(value).all()) or float(value.abs().max()) > limit:
                 return False
-        elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            return False
-        elif isinstance(value, float) and not abs(value) < 1e17:
+        elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or (isinstance(value, float) and not abs(value) < 1e17):
             return False
     return True
 

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from backbone_recipes import CENTERS, CHANNELS, HEADS, MEMBERS, PRETRAINING, SIZES
 from flat_backbones import CASES
-from torch import Tensor
-
 from fuzz import dice as st
 from fuzz import oracles
 from fuzz.dice import Draw
@@ -32,6 +30,8 @@ from fuzz.strategies import (
     entry,
     floats,
 )
+from torch import Tensor
+
 from pyg_peft import backbones
 from pyg_peft.geometry import build_patches
 

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch_geometric.data import Data
-
 from fuzz import dice as st
 from fuzz import oracles
 from fuzz.dice import Draw
@@ -32,6 +29,9 @@ from fuzz.strategies import (
     entry,
     floats,
 )
+from torch import Tensor
+from torch_geometric.data import Data
+
 from pyg_peft import datasets
 from pyg_peft.datasets import transforms
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import dice as st
-from torch import Tensor
-
 from fuzz import oracles
 from fuzz.strategies import (
     Args,
@@ -28,6 +26,8 @@ from fuzz.strategies import (
     entry,
     floats,
 )
+from torch import Tensor
+
 from pyg_peft import geometry
 
 SIZE = st.integers(0, 12)

@@ -5,8 +5,6 @@ import json
 from typing import Any
 
 import torch
-from torch import nn
-
 from fuzz import dice as st
 from fuzz.dice import Draw
 from fuzz.sandbox import EITHER
@@ -23,6 +21,8 @@ from fuzz.strategies import (
     entry,
     floats,
 )
+from torch import nn
+
 from pyg_peft import checkpoint, errors, trainable
 
 

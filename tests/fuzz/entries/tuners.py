@@ -5,9 +5,6 @@ import tempfile
 from typing import Any
 
 import torch
-from torch import Tensor
-from tuned import CHANNELS, CLASSES, SIZES, WAYS, Way, logits, points, tiny_bank, tiny_base
-
 from fuzz import dice as st
 from fuzz.dice import Draw
 from fuzz.strategies import (
@@ -25,6 +22,9 @@ from fuzz.strategies import (
     entry,
     floats,
 )
+from torch import Tensor
+from tuned import CHANNELS, CLASSES, SIZES, WAYS, Way, logits, points, tiny_bank, tiny_base
+
 from pyg_peft import PeftModel, get_peft_model
 from pyg_peft.testing import randomize_
 from pyg_peft.tuners import METHODS
@@ -127,7 +127,7 @@ def attach(base: Any, **args: Any) -> Any:
             after = base.state_dict()
             same = list(before) == list(after) and all(map(torch.equal, before.values(), after.values()))
             if not same:
-                raise AssertionError("the base is not as it was")  # noqa: B012, worse than any other
+                raise AssertionError("the base is not as it was")
     return out
 
 
