@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fuzz import dice, mutations
+from fuzz.dice import Draw
+from fuzz.sandbox import EITHER, RIGHT, Verdict, judge
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 from tuned import CHANNELS, CLASSES, DEPTH, WAYS, logits, tiny_base
 
-from fuzz import dice, mutations
-from fuzz.dice import Draw
-from fuzz.sandbox import EITHER, RIGHT, Verdict, judge
 from pyg_peft import MemoryBank, PeftModel
-from pyg_peft.cli.weights import open_backbone
 from pyg_peft.checkpoint import WEIGHTS, bank_name, fingerprint, read_adapter, remove_unused
+from pyg_peft.cli.weights import open_backbone
 from pyg_peft.errors import CheckpointError
 
 _ENTRY, _HEX = "pyg_peft", 64
@@ -32,7 +32,13 @@ PREPROCESSING = {
     "weights": {"source": "random", "seed": 0},
     "read_args": {"num_points": 16},
 }
-RECORDED = {"embed_dim": CHANNELS, "depth": DEPTH, "num_heads": 3, "num_centers": 8, "patch_size": 4}
+RECORDED = {
+    "embed_dim": CHANNELS,
+    "depth": DEPTH,
+    "num_heads": 3,
+    "num_centers": 8,
+    "patch_size": 4,
+}
 #: Settings that say how large something is to be made.
 SIZES = (
     *("num_prompts", "rank", "bottleneck_channels", "prompt_depth", "attention_channels"),
@@ -52,9 +58,7 @@ def folder_of(way: int, recorded: bool = False) -> dict[str, bytes]:
     if recorded:
         model = WAYS[way].attach(open_backbone("random", CLASSES, RECORDED, 0))
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(
-            folder, class_names=list("abcd"), preprocessing=PREPROCESSING
-        )
+        model.save_pretrained(folder, class_names=list("abcd"), preprocessing=PREPROCESSING)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -111,7 +115,9 @@ def damage_fields(draw: Draw, files: dict[str, bytes]) -> str:
         sizes = [name for name in SIZES if name in settings]
         if sizes:
             name = draw(dice.sampled_from(sizes))
-            settings[name] = draw(dice.sampled_from((10**9, 10**30, -1, 0, 2.5, "3", None, True, [3])))
+            settings[name] = draw(
+                dice.sampled_from((10**9, 10**30, -1, 0, 2.5, "3", None, True, [3]))
+            )
             files[WEIGHTS] = pack(json.dumps(value, sort_keys=True), tensors)
             return f"settings.{name} = {settings[name]!r}"
     value, told = mutations.damage_json(draw, value)
@@ -180,9 +186,11 @@ def open_on_base(folder: str) -> Any:
             model.unload()
     finally:
         after = own.state_dict()
-        if list(after) != list(before) or not all(map(torch.equal, after.values(), before.values())):
+        if list(after) != list(before) or not all(
+            map(torch.equal, after.values(), before.values())
+        ):
             base.cache_clear()
-            raise SystemError("the base is not as it was")  # noqa: B012, worse than any other
+            raise SystemError("the base is not as it was")
 
 
 def open_bank(folder: str) -> Any:
@@ -255,11 +263,20 @@ class FolderCase:
         folder = tempfile.mkdtemp(prefix="adapter-")
         try:
             self.write(folder)
-            words = [word for word in self.damage.replace("=", " ").replace(".", " ").split() if len(word) > 3]
+            words = [
+                word
+                for word in self.damage.replace("=", " ").replace(".", " ").split()
+                if len(word) > 3
+            ]
             verdict = judge(
                 lambda: self.open(folder),
                 # The folder, or the field: "settings.rank" is named by "rank".
-                names=(folder, *(Path(folder, name).as_posix() for name, _ in self.files), *words, "memory_bank"),
+                names=(
+                    folder,
+                    *(Path(folder, name).as_posix() for name, _ in self.files),
+                    *words,
+                    "memory_bank",
+                ),
                 check=self._check,
                 expected=EITHER if self.damage else RIGHT,
                 from_file=True,

@@ -4,6 +4,7 @@ import importlib
 
 from fuzz.entries import backbones, datasets, geometry, nn, trainable, tuners  # noqa: F401, they register
 from fuzz.strategies import ENTRIES
+
 from pyg_peft.tuners import METHODS
 
 MODULES = (

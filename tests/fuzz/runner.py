@@ -6,14 +6,12 @@ import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import hypothesis
-from hypothesis import HealthCheck, Phase
-from hypothesis import strategies as st
-
 from fuzz.dice import Draw, draws
 from fuzz.sandbox import Case, Limits, Sandbox, Verdict
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
 
 #: Cases of each public name and reader: 200, or what the profile asks for beyond that; for a quick
 #: look FUZZ_CASES says how many.
@@ -75,7 +73,9 @@ def fuzz(
         record("fuzz", [(key, count[key]) for key in ("right", "refused", "found")])
         if collecting:
             seconds = _processor_time() - before
-            _append(os.environ["FUZZ_SURVEY"], name, survey, {**count, "seconds": round(seconds, 2)})
+            _append(
+                os.environ["FUZZ_SURVEY"], name, survey, {**count, "seconds": round(seconds, 2)}
+            )
 
 
 def _kind(verdict: Verdict) -> str:

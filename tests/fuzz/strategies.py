@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from fuzz import dice as st
-from torch import Tensor
-
 from fuzz.sandbox import EITHER, ERROR, RIGHT, Expectation, Verdict, judge
+from torch import Tensor
 
 Draw = st.Draw
 
@@ -296,7 +295,9 @@ def _numbers(values: str, shape: tuple[int, ...], seed: int) -> Tensor:
         case "far":
             return numbers + 1e6
         case "mixed":
-            return numbers * torch.logspace(-6, 6, max(1, numbers.numel()))[:numbers.numel()].reshape(shape)
+            return numbers * torch.logspace(-6, 6, max(1, numbers.numel()))[
+                : numbers.numel()
+            ].reshape(shape)
         case "nan":
             return torch.full_like(numbers, torch.nan)
         case "inf":
@@ -334,7 +335,9 @@ def lay(tensor: Tensor, layout: str) -> Tensor:
         case "numpy":
             if tensor.dim() != 2 or tensor.dtype == torch.bfloat16:
                 return tensor
-            return torch.from_numpy(np.vstack([*tensor.t().numpy()]).T) if tensor.numel() else tensor
+            return (
+                torch.from_numpy(np.vstack([*tensor.t().numpy()]).T) if tensor.numel() else tensor
+            )
         case _:
             raise ValueError(layout)
 
@@ -430,17 +433,20 @@ class Flag(Spec):
 
 @dataclass(frozen=True)
 class Name(Spec):
-    """One of some words."""
+    """One of some words, or any word if it is ``free``."""
 
     value: str | None
     optional: bool = False
+    free: bool = False
 
     def make(self) -> str | None:
         return self.value
 
     def odd(self) -> Sequence[tuple[Spec, Expectation]]:
-        junk = ["nonsense", "", 3, ["x"], b"x", 2.5, {}]
-        new: list[tuple[Spec, Expectation]] = [(Const(value), ERROR) for value in junk]
+        new: list[tuple[Spec, Expectation]] = [
+            (Const(junk), ERROR) for junk in ("", 3, ["x"], b"x", 2.5, {})
+        ]
+        new.append((Const("nonsense"), EITHER if self.free else ERROR))
         return [*new, (Const(None), EITHER if self.optional else ERROR)]
 
 
@@ -683,7 +689,11 @@ def _copy(value: Any) -> Any:
 def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or a.device.type == "meta" or a.layout != torch.strided:
         return True
-    return a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num()) if a.is_floating_point() else torch.equal(a, b)
+    return (
+        a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+        if a.is_floating_point()
+        else torch.equal(a, b)
+    )
 
 
 def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
@@ -695,9 +705,7 @@ def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
             limit = 1e3 if value.dtype == torch.float16 else 1e17
             if not bool(torch.isfinite(value).all()) or float(value.abs().max()) > limit:
                 return False
-        elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            return False
-        elif isinstance(value, float) and not abs(value) < 1e17:
+        elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or (isinstance(value, float) and not abs(value) < 1e17):
             return False
     return True
 

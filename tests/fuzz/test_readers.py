@@ -34,7 +34,9 @@ def test_reader(name: str, record_property):
     )
 
 
-@pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.crafted is not dict])
+@pytest.mark.parametrize(
+    "name", [name for name, reader in READERS.items() if reader.crafted is not dict]
+)
 def test_crafted_files(name: str, record_property):
     findings: list[str] = []
     count = {"right": 0, "refused": 0, "found": 0}

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from fuzz import dice as st
 from fuzz import oracles
 from fuzz.dice import Draw
@@ -23,6 +21,8 @@ from fuzz.strategies import (
     entry,
     floats,
 )
+from torch import Tensor
+
 from pyg_peft import nn
 from pyg_peft.testing import randomize_
 
