@@ -23,7 +23,7 @@ EXTRAS = {
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None)
-# Ten times the cases of tests/fuzz, new ones each time: HYPOTHESIS_PROFILE=nightly pytest tests/fuzz
+# Ten times the cases of tests/fuzz, and new ones: HYPOTHESIS_PROFILE=nightly pytest tests/fuzz
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

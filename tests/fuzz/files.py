@@ -150,7 +150,7 @@ def rows(separator: str = " ") -> str:
 
 
 def check_text(content: bytes, data: Any) -> str | None:
-    """Where lines are plain numbers between blanks, they are the points; else nothing is guessed."""
+    """Where lines are plain numbers between blanks, those are the points."""
     problem = check_cloud(content, data)
     if problem:
         return problem
@@ -239,7 +239,8 @@ def pcd(storage: str) -> bytes:
     table = POINTS.astype("<f4")
     head = (
         "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F U\nCOUNT 1 1 1 1\n"
-        f"WIDTH {len(table)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(table)}\nDATA {storage}\n"
+        f"WIDTH {len(table)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\n"
+        f"POINTS {len(table)}\nDATA {storage}\n"
     ).encode()
     color = np.arange(len(table), dtype="<u4")
     if storage == "ascii":
@@ -450,7 +451,7 @@ def open_set(path: str, **options: Any) -> Any:
     from pyg_peft.datasets import NpzShapes
 
     shapes = NpzShapes(path, **options)
-    return shapes, [data for data in shapes]
+    return shapes, list(shapes)
 
 
 def check_set(content: bytes, result: Any) -> str | None:
@@ -512,7 +513,7 @@ def cache_file() -> bytes:
 
 
 def check_cached(content: bytes, result: Any) -> str | None:
-    """What is in the files; only an intact cache with other arrays in it may give something else."""
+    """What is in the files; only an intact cache of other arrays may give something else."""
     plain, found, _ = result
     try:
         load_arrays(content)
@@ -721,8 +722,14 @@ def run_folder() -> dict[str, bytes]:
 
 def result_file() -> bytes:
     run = {
-        "data": "DATA", "data_args": None, "batch_size": 2, "val_fraction": 0.25, "seed": 0,
-        "precision": "32-true", "method": "linear_probe", "task": "classification",
+        "data": "DATA",
+        "data_args": None,
+        "batch_size": 2,
+        "val_fraction": 0.25,
+        "seed": 0,
+        "precision": "32-true",
+        "method": "linear_probe",
+        "task": "classification",
     }
     return json.dumps({"run": run, "test": {"accuracy": 0.5}}).encode()
 

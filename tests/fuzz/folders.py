@@ -298,10 +298,10 @@ class FolderCase:
         if self.opener == "remove_unused":
             return None
         problem = check_logits(self.way, result)
-        if problem is None and not self.damage and self.opener == "from_pretrained":
-            if not torch.equal(result, expected_logits(self.way)):
-                return "other logits than those of the model that was saved"
-        return problem
+        if problem or self.damage or self.opener != "from_pretrained":
+            return problem
+        same = torch.equal(result, expected_logits(self.way))
+        return None if same else "other logits than those of the model that was saved"
 
     def write(self, folder: str) -> None:
         for name, content in self.files:
@@ -310,7 +310,8 @@ class FolderCase:
     def __str__(self) -> str:
         folder = tempfile.mkdtemp(prefix="fuzz-adapter-")
         self.write(folder)
-        return f"{self.opener} of {WAYS[self.way]} ({self.damage or 'whole'}), kept in {os.fspath(folder)}"
+        what = f"{self.opener} of {WAYS[self.way]} ({self.damage or 'whole'})"
+        return f"{what}, kept in {os.fspath(folder)}"
 
 
 def draw_folder(draw: Draw, opener: str, damage: str) -> FolderCase:

@@ -156,9 +156,7 @@ def _one_word(draw: Draw, content: bytes) -> tuple[bytes, str]:
 
 # ---- JSON ----------------------------------------------------------------------------------------
 
-_DEEP: Any = []
-for _ in range(60):
-    _DEEP = [_DEEP]
+_DEEP: Any = json.loads("[" * 60 + "]" * 60)
 
 JUNK: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 7, 2.5, 10**9, 10**30, 1e308, -0.0, float("nan"), float("inf")),

@@ -145,7 +145,7 @@ def attention(args: Args) -> tuple[np.ndarray, list[list[int]]]:
     for row, question in enumerate(query):
         norm = max(np.linalg.norm(question), 1e-12)
         score = keys @ (question / norm)
-        allowed = [r for r in range(len(keys))]
+        allowed = list(range(len(keys)))
         if args.get("exclude") is not None:
             allowed = [r for r in allowed if r != int(args["exclude"][row])]
         chosen = sorted(allowed, key=lambda r: (-score[r], r))[: int(args["top_k"])]

@@ -550,14 +550,8 @@ def floats(draw: Draw, shape: tuple[int, ...], **options: Any) -> Floats:
 
 def same_dtype(args: dict[str, Any]) -> dict[str, Any]:
     """Give all floating-point tensors the dtype of the first: mixing them is an oddity."""
-    found = [
-        spec.spec if isinstance(spec, Maybe) else spec
-        for spec in args.values()
-        if isinstance(spec.spec if isinstance(spec, Maybe) else spec, Floats)
-    ]
-    if not found:
-        return args
-    dtype = found[0].dtype
+    bare = [spec.spec if isinstance(spec, Maybe) else spec for spec in args.values()]
+    dtype = next((spec.dtype for spec in bare if isinstance(spec, Floats)), "float32")
 
     def fixed(spec: Spec) -> Spec:
         if isinstance(spec, Floats):
@@ -705,7 +699,9 @@ def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
             limit = 1e3 if value.dtype == torch.float16 else 1e17
             if not bool(torch.isfinite(value).all()) or float(value.abs().max()) > limit:
                 return False
-        elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or (isinstance(value, float) and not abs(value) < 1e17):
+        elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or (
+            isinstance(value, float) and not abs(value) < 1e17
+        ):
             return False
     return True
 
@@ -724,11 +720,11 @@ def tensors_of(result: Any) -> list[Tensor]:
 
 
 def _finite(result: Any) -> bool:
-    for tensor in tensors_of(result):
-        if tensor.layout == torch.strided and tensor.is_floating_point():
-            if not bool(torch.isfinite(tensor).all()):
-                return False
-    return True
+    return all(
+        bool(torch.isfinite(tensor).all())
+        for tensor in tensors_of(result)
+        if tensor.layout == torch.strided and tensor.is_floating_point()
+    )
 
 
 def _close(a: Any, b: Any) -> bool:

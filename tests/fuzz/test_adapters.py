@@ -19,7 +19,9 @@ PAIRS = [
 
 #: Each opener gets its 200 in all; the one that everybody calls gets more.
 SHARES = {
-    ("from_pretrained", "header"): 4, ("predict", "fields"): 2, ("predict", "header"): 2,
+    ("from_pretrained", "header"): 4,
+    ("predict", "fields"): 2,
+    ("predict", "header"): 2,
     **{("remove_unused", damage): 3 for damage in DAMAGES},
     **{("from_pretrained", damage): 2 for damage in ("bytes", "tensors", "bank")},
 }

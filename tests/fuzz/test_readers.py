@@ -12,8 +12,8 @@ pytest.importorskip("laspy")
 pytest.importorskip("h5py")
 pytest.importorskip("lightning")
 
-#: Fewer cases, where each costs most: a model and a data set are opened for each ``result.json``, and
-#: the backbones below read their weights by the same code as the others.
+#: Fewer cases, where each costs most: a model and a data set are opened for each ``result.json``,
+#: and the backbones below read their weights by the same code as the others.
 SLOW = {
     "result.json": CASES // 4,
     "weights, PointTransformer": CASES // 8,

@@ -396,8 +396,8 @@ def augment(dataset: Any, transform: Any, seed: Any, num_views: Any, epoch: Any)
         datasets.SampleIds(dataset), transform, seed, num_views=num_views
     )
     augmented.set_epoch(epoch)
-    first = [data.pos for data in augmented]
-    return first, [augmented[place].pos for place in range(len(augmented))]
+    items: Any = augmented
+    return [data.pos for data in items], [items[place].pos for place in range(len(items))]
 
 
 def check_augmented(args: Args, result: Any) -> str | None:
@@ -517,7 +517,7 @@ def check_shape(number: int, pos: Any) -> str | None:
 
 def make_shape(index: Any, **args: Any) -> Any:
     shapes = datasets.ProceduralShapes(**args)
-    data = shapes[index]
+    data: Any = shapes[index]
     assert int(data.y) == index % shapes.num_classes == int(shapes.labels[index])
     return data.pos
 
@@ -593,15 +593,12 @@ def round_trip(num_points: Any, normalize: Any, min_count: Any, split: Any, **ar
 
 
 def check_round_trip(args: Args, result: Any) -> str | None:
-    chosen = [
-        place
-        for place, label in enumerate(args["labels"])
-        if label >= 0 and (args["split"] is None or args["clouds"] is None)
-    ]
+    chosen = [place for place, label in enumerate(args["labels"]) if label >= 0]
     if args["min_count"] <= 1 and len(result) != len(chosen):
         return f"{len(result)} clouds instead of {len(chosen)}"
+    clouds: Any = args["clouds"]
     for (pos, seg, _), place in zip(result, chosen, strict=False):
-        points = np.asarray(args["clouds"][place])
+        points = np.asarray(clouds[place])
         if args["num_points"] is None and not args["normalize"]:
             problem = oracles.near(pos, points)
             if problem:

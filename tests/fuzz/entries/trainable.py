@@ -233,7 +233,7 @@ def check_json(args: Args, result: Any) -> str | None:
     "checkpoint.to_json",
     call=checkpoint.to_json,
     check=check_json,
-    also=tuple("abc") + ("finite", "JSON"),
+    also=(*"abc", "finite", "JSON"),
 )
 def to_json(draw: Draw) -> dict[str, Spec]:
     return {"config": Perhaps({name: draw(st.sampled_from(VALUES)) for name in "abc"})}
@@ -258,9 +258,7 @@ def check_written(args: Args, result: Any) -> str | None:
     return None
 
 
-@entry(
-    "checkpoint.write_adapter", call=write, check=check_written, also=tuple("abc") + ("tensors",)
-)
+@entry("checkpoint.write_adapter", call=write, check=check_written, also=(*"abc", "tensors"))
 def write_adapter(draw: Draw) -> dict[str, Spec]:
     return {
         "folder": Const(draw(st.sampled_from(("a", "a/b", "ü")))),
