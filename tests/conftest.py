@@ -23,7 +23,7 @@ EXTRAS = {
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None)
-# Ten times the cases of tests/fuzz, new ones each time: HYPOTHESIS_PROFILE=nightly pytest tests/fuzz
+# Ten times the cases of tests/fuzz, and new ones: HYPOTHESIS_PROFILE=nightly pytest tests/fuzz
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
@@ -115,11 +115,3 @@ def golden() -> Callable[[str], GoldenCase]:
 def generator() -> torch.Generator:
     """A seeded source of random numbers."""
     return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
-def every_warning():
-    """Let torch warn each time, not once in a program, so that no test hides another's warning."""
-    torch.set_warn_always(True)
-    yield
-    torch.set_warn_always(False)

@@ -33,7 +33,9 @@ def counts() -> dict[str, int]:
         for name, reader in READERS.items()
         if reader.crafted is not dict
     }
-    found |= {f"adapters: {' '.join(pair)}": test_adapters.CASES_OF[pair] for pair in test_adapters.PAIRS}
+    found |= {
+        f"adapters: {' '.join(pair)}": test_adapters.CASES_OF[pair] for pair in test_adapters.PAIRS
+    }
     return found
 
 

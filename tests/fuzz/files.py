@@ -62,7 +62,9 @@ class FileCase:
     def trial(self) -> Verdict:
         reader = READERS[self.reader]
         with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, reader.ending if "." in reader.ending[1:] else f"a{reader.ending}")
+            path = os.path.join(
+                folder, reader.ending if "." in reader.ending[1:] else f"a{reader.ending}"
+            )
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(self.content)
             return judge(
@@ -78,7 +80,9 @@ class FileCase:
         return problem or (None if self.damage else reader.whole(result))
 
     def __str__(self) -> str:
-        handle, path = tempfile.mkstemp(prefix="fuzz-", suffix=READERS[self.reader].ending.replace("/", "-"))
+        handle, path = tempfile.mkstemp(
+            prefix="fuzz-", suffix=READERS[self.reader].ending.replace("/", "-")
+        )
         os.write(handle, self.content)
         os.close(handle)
         return f"{self.reader} ({self.damage or 'whole'}), {len(self.content)} bytes kept in {path}"
@@ -146,7 +150,7 @@ def rows(separator: str = " ") -> str:
 
 
 def check_text(content: bytes, data: Any) -> str | None:
-    """Where lines are plain numbers between blanks, they are the points; else nothing is guessed."""
+    """Where lines are plain numbers between blanks, those are the points."""
     problem = check_cloud(content, data)
     if problem:
         return problem
@@ -202,7 +206,15 @@ def stl_text() -> bytes:
 def ply(text: bool, faces: bool) -> bytes:
     from plyfile import PlyData, PlyElement
 
-    kinds = [("x", "f4"), ("y", "f4"), ("z", "f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1"), ("intensity", "f4")]
+    kinds = [
+        ("x", "f4"),
+        ("y", "f4"),
+        ("z", "f4"),
+        ("red", "u1"),
+        ("green", "u1"),
+        ("blue", "u1"),
+        ("intensity", "f4"),
+    ]
     table = np.zeros(len(POINTS), kinds)
     for axis, name in enumerate("xyz"):
         table[name] = POINTS[:, axis]
@@ -227,14 +239,17 @@ def pcd(storage: str) -> bytes:
     table = POINTS.astype("<f4")
     head = (
         "# .PCD v0.7\nVERSION 0.7\nFIELDS x y z rgb\nSIZE 4 4 4 4\nTYPE F F F U\nCOUNT 1 1 1 1\n"
-        f"WIDTH {len(table)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(table)}\nDATA {storage}\n"
+        f"WIDTH {len(table)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\n"
+        f"POINTS {len(table)}\nDATA {storage}\n"
     ).encode()
     color = np.arange(len(table), dtype="<u4")
     if storage == "ascii":
         lines = (f"{x:g} {y:g} {z:g} {c}" for (x, y, z), c in zip(table, color, strict=True))
         return head + "\n".join(lines).encode() + b"\n"
     if storage == "binary":
-        return head + b"".join(row.tobytes() + c.tobytes() for row, c in zip(table, color, strict=True))
+        return head + b"".join(
+            row.tobytes() + c.tobytes() for row, c in zip(table, color, strict=True)
+        )
     body = table.T.tobytes() + color.tobytes()
     packed = lzf(body)
     return head + struct.pack("<II", len(packed), len(body)) + packed
@@ -282,7 +297,9 @@ def archive(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def npz() -> bytes:
-    return archive({"pos": POINTS, "intensity": np.arange(len(POINTS)), "color": POINTS.astype("u1")})
+    return archive(
+        {"pos": POINTS, "intensity": np.arange(len(POINTS)), "color": POINTS.astype("u1")}
+    )
 
 
 def load_arrays(content: bytes) -> dict[str, np.ndarray]:
@@ -316,7 +333,13 @@ def bomb(member: str, size: int = 3 << 30) -> bytes:
     name = f"{member}.npy".encode()
     unpacked = len(head) + size
     sizes = struct.pack("<III", 0, len(body), min(unpacked, 0xFFFFFFFE))
-    local = b"PK\x03\x04" + struct.pack("<HHHHH", 20, 0, 8, 0, 0) + sizes + struct.pack("<HH", len(name), 0) + name
+    local = (
+        b"PK\x03\x04"
+        + struct.pack("<HHHHH", 20, 0, 8, 0, 0)
+        + sizes
+        + struct.pack("<HH", len(name), 0)
+        + name
+    )
     entry = b"PK\x01\x02" + struct.pack("<HHHHHH", 20, 20, 0, 8, 0, 0) + sizes
     entry += struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, 0) + name
     end = b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(entry), len(local) + len(body), 0)
@@ -385,7 +408,9 @@ def crafted_ply() -> dict[str, bytes]:
         "many vertices, text": text.replace(b"vertex 6", b"vertex 999999999999999"),
         "many vertices, binary": binary.replace(b"vertex 6", b"vertex 999999999999999"),
         "many faces": binary.replace(b"face 4", b"face 999999999999999"),
-        "a list of 2^32": ply(False, False).replace(b"float intensity", b"list uint uchar intensity"),
+        "a list of 2^32": ply(False, False).replace(
+            b"float intensity", b"list uint uchar intensity"
+        ),
         "other indices": texture,
         "no header": b"ply\nformat ascii 1.0\nend_header\n",
     }
@@ -426,7 +451,7 @@ def open_set(path: str, **options: Any) -> Any:
     from pyg_peft.datasets import NpzShapes
 
     shapes = NpzShapes(path, **options)
-    return shapes, [data for data in shapes]
+    return shapes, list(shapes)
 
 
 def check_set(content: bytes, result: Any) -> str | None:
@@ -449,7 +474,9 @@ def check_item(data: Any, num_classes: int) -> str | None:
         return f"label {data.y} of {num_classes} classes"
     for key in ("x", "seg"):
         value = data.get(key)
-        if value is not None and (len(value) != len(data.pos) or not bool(torch.isfinite(value).all())):
+        if value is not None and (
+            len(value) != len(data.pos) or not bool(torch.isfinite(value).all())
+        ):
             return f"{key} of shape {list(value.shape)}, or not finite"
     return None
 
@@ -486,7 +513,7 @@ def cache_file() -> bytes:
 
 
 def check_cached(content: bytes, result: Any) -> str | None:
-    """What is in the files; only an intact cache with other arrays in it may give something else."""
+    """What is in the files; only an intact cache of other arrays may give something else."""
     plain, found, _ = result
     try:
         load_arrays(content)
@@ -611,13 +638,19 @@ def small_reader(name: str, ending: str, damage: Damage) -> Reader:
 
 def check_weights(content: bytes, result: Any) -> str | None:
     _, state = result
-    strange = [key for key, value in state.items() if not bool(torch.isfinite(value.double()).all())]
+    strange = [
+        key for key, value in state.items() if not bool(torch.isfinite(value.double()).all())
+    ]
     return f"NaN or infinity in {strange[0]}" if strange else None
 
 
 def whole_weights(result: Any) -> str | None:
     own = tiny().state_dict()
-    return None if all(torch.equal(own[key], value) for key, value in result[1].items()) else "other weights"
+    return (
+        None
+        if all(torch.equal(own[key], value) for key, value in result[1].items())
+        else "other weights"
+    )
 
 
 def damage_safetensors(draw: Draw, content: bytes) -> tuple[bytes, str]:
@@ -640,7 +673,9 @@ def damage_pth(draw: Draw, content: bytes) -> tuple[bytes, str]:
     if draw(dice.booleans()):
         wrapped: Any = {"model": tensors}
     else:
-        wrapped, more = mutations.damage_json(draw, {"model": {"a": 1}, "state_dict": [], "x": {"y": 2}})
+        wrapped, more = mutations.damage_json(
+            draw, {"model": {"a": 1}, "state_dict": [], "x": {"y": 2}}
+        )
         told = f"{told}, {more}"
         if isinstance(wrapped, dict):
             wrapped["model"] = tensors
@@ -687,8 +722,14 @@ def run_folder() -> dict[str, bytes]:
 
 def result_file() -> bytes:
     run = {
-        "data": "DATA", "data_args": None, "batch_size": 2, "val_fraction": 0.25, "seed": 0,
-        "precision": "32-true", "method": "linear_probe", "task": "classification",
+        "data": "DATA",
+        "data_args": None,
+        "batch_size": 2,
+        "val_fraction": 0.25,
+        "seed": 0,
+        "precision": "32-true",
+        "method": "linear_probe",
+        "task": "classification",
     }
     return json.dumps({"run": run, "test": {"accuracy": 0.5}}).encode()
 
@@ -742,9 +783,15 @@ def crafted_results() -> dict[str, bytes]:
     splits = dict.fromkeys(("train", "val", "test"), touch)
     return {
         "os.system": result(data="os.system", data_args=splits),
-        "subprocess": result(data="subprocess.getoutput", data_args={n: {"cmd": "touch WITNESS"} for n in splits}),
-        "builtins.open": result(data="builtins.open", data_args={n: {"file": "WITNESS", "mode": "w"} for n in splits}),
-        "pathlib.Path.touch": result(data="pathlib.Path.touch", data_args={n: {"self": "WITNESS"} for n in splits}),
+        "subprocess": result(
+            data="subprocess.getoutput", data_args={n: {"cmd": "touch WITNESS"} for n in splits}
+        ),
+        "builtins.open": result(
+            data="builtins.open", data_args={n: {"file": "WITNESS", "mode": "w"} for n in splits}
+        ),
+        "pathlib.Path.touch": result(
+            data="pathlib.Path.touch", data_args={n: {"self": "WITNESS"} for n in splits}
+        ),
         "os.mkdir": result(data="os.mkdir", data_args={n: {"path": "WITNESS"} for n in splits}),
         "a huge batch": result(batch_size=10**12),
         "a text batch": result(batch_size="2"),
@@ -789,15 +836,23 @@ def options_of(**options: Any) -> Callable[[str], Any]:
     return lambda path: open_set(path, **options)
 
 
-def cloud_reader(ending: str, write: Callable[[], bytes], *, mesh: bool = False, **more: Any) -> Reader:
+def cloud_reader(
+    ending: str, write: Callable[[], bytes], *, mesh: bool = False, **more: Any
+) -> Reader:
     return Reader(
-        ending, write, read, check=more.pop("check", check_cloud),
-        whole=check_mesh if mesh else check_points, **more,
+        ending,
+        write,
+        read,
+        check=more.pop("check", check_cloud),
+        whole=check_mesh if mesh else check_points,
+        **more,
     )
 
 
 def table_with_names() -> bytes:
-    return ("x y z red green blue\n" + "\n".join(f"{line} 1 2 3" for line in rows().split("\n")) + "\n").encode()
+    return (
+        "x y z red green blue\n" + "\n".join(f"{line} 1 2 3" for line in rows().split("\n")) + "\n"
+    ).encode()
 
 
 def plain_table() -> bytes:
@@ -810,7 +865,11 @@ READERS: dict[str, Reader] = {
     "stl, binary": cloud_reader(".stl", stl_binary, mesh=True),
     "stl, text": cloud_reader(".stl", stl_text, mesh=True, damage=mutations.damage_text),
     "ply, text": cloud_reader(
-        ".ply", functools.partial(ply, True, True), mesh=True, damage=mutations.damage_text, crafted=crafted_ply
+        ".ply",
+        functools.partial(ply, True, True),
+        mesh=True,
+        damage=mutations.damage_text,
+        crafted=crafted_ply,
     ),
     "ply, binary": cloud_reader(".ply", functools.partial(ply, False, True), mesh=True),
     "ply, cloud": cloud_reader(".ply", functools.partial(ply, False, False)),
@@ -829,14 +888,27 @@ READERS: dict[str, Reader] = {
         ".npz", ragged, open_set, check_set, damage=damage_archive, crafted=crafted_npz("xyz")
     ),
     "NpzShapes, fixed": Reader(
-        ".npz", fixed, options_of(channels=("intensity",), num_points=3), check_set, damage=damage_archive
+        ".npz",
+        fixed,
+        options_of(channels=("intensity",), num_points=3),
+        check_set,
+        damage=damage_archive,
     ),
     "NpzShapes, folds": Reader(
-        ".npz", ragged, options_of(fold=1, split="test"), check_set, damage=damage_archive,
+        ".npz",
+        ragged,
+        options_of(fold=1, split="test"),
+        check_set,
+        damage=damage_archive,
         names=("fold", "split"),
     ),
     "ShapeFolder, cache": Reader(
-        CACHE, cache_file, open_cached, check_cached, damage=damage_archive, crafted=crafted_npz("xyz"),
+        CACHE,
+        cache_file,
+        open_cached,
+        check_cached,
+        damage=damage_archive,
+        crafted=crafted_npz("xyz"),
         names=("processed",),
     ),
     "ScanObjectNN": Reader(
@@ -845,15 +917,30 @@ READERS: dict[str, Reader] = {
     **{f"weights, {name}": small_reader(name, ".pth", damage_pth) for name in SMALL},
     "weights, npz": small_reader("DGCNN", ".npz", damage_archive),
     "weights, safetensors": Reader(
-        ".safetensors", weights_file, read_weights, check_weights,
-        whole_weights, damage=damage_safetensors, crafted=crafted_weights, names=("source", *UNTOLD),
+        ".safetensors",
+        weights_file,
+        read_weights,
+        check_weights,
+        whole_weights,
+        damage=damage_safetensors,
+        crafted=crafted_weights,
+        names=("source", *UNTOLD),
     ),
     "result.json": Reader(
-        RESULT, result_file, evaluate_run, lambda content, result: None, damage=damage_result,
-        crafted=crafted_results, names=("data", "batch_size", "val_fraction", "seed", "precision", "data_args"),
+        RESULT,
+        result_file,
+        evaluate_run,
+        lambda content, result: None,
+        damage=damage_result,
+        crafted=crafted_results,
+        names=("data", "batch_size", "val_fraction", "seed", "precision", "data_args"),
     ),
     "preprocessing": Reader(
-        ".json", preprocessing_file, apply_preprocessing, check_prepared, damage=damage_values,
+        ".json",
+        preprocessing_file,
+        apply_preprocessing,
+        check_prepared,
+        damage=damage_values,
         names=("num_points", "normalize", "up_axis", "values"),
     ),
 }

@@ -32,7 +32,13 @@ PREPROCESSING = {
     "weights": {"source": "random", "seed": 0},
     "read_args": {"num_points": 16},
 }
-RECORDED = {"embed_dim": CHANNELS, "depth": DEPTH, "num_heads": 3, "num_centers": 8, "patch_size": 4}
+RECORDED = {
+    "embed_dim": CHANNELS,
+    "depth": DEPTH,
+    "num_heads": 3,
+    "num_centers": 8,
+    "patch_size": 4,
+}
 #: Settings that say how large something is to be made.
 SIZES = (
     *("num_prompts", "rank", "bottleneck_channels", "prompt_depth", "attention_channels"),
@@ -52,9 +58,7 @@ def folder_of(way: int, recorded: bool = False) -> dict[str, bytes]:
     if recorded:
         model = WAYS[way].attach(open_backbone("random", CLASSES, RECORDED, 0))
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(
-            folder, class_names=list("abcd"), preprocessing=PREPROCESSING
-        )
+        model.save_pretrained(folder, class_names=list("abcd"), preprocessing=PREPROCESSING)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -111,7 +115,9 @@ def damage_fields(draw: Draw, files: dict[str, bytes]) -> str:
         sizes = [name for name in SIZES if name in settings]
         if sizes:
             name = draw(dice.sampled_from(sizes))
-            settings[name] = draw(dice.sampled_from((10**9, 10**30, -1, 0, 2.5, "3", None, True, [3])))
+            settings[name] = draw(
+                dice.sampled_from((10**9, 10**30, -1, 0, 2.5, "3", None, True, [3]))
+            )
             files[WEIGHTS] = pack(json.dumps(value, sort_keys=True), tensors)
             return f"settings.{name} = {settings[name]!r}"
     value, told = mutations.damage_json(draw, value)
@@ -180,7 +186,9 @@ def open_on_base(folder: str) -> Any:
             model.unload()
     finally:
         after = own.state_dict()
-        if list(after) != list(before) or not all(map(torch.equal, after.values(), before.values())):
+        if list(after) != list(before) or not all(
+            map(torch.equal, after.values(), before.values())
+        ):
             base.cache_clear()
             raise SystemError("the base is not as it was")
 
@@ -255,11 +263,20 @@ class FolderCase:
         folder = tempfile.mkdtemp(prefix="adapter-")
         try:
             self.write(folder)
-            words = [word for word in self.damage.replace("=", " ").replace(".", " ").split() if len(word) > 3]
+            words = [
+                word
+                for word in self.damage.replace("=", " ").replace(".", " ").split()
+                if len(word) > 3
+            ]
             verdict = judge(
                 lambda: self.open(folder),
                 # The folder, or the field: "settings.rank" is named by "rank".
-                names=(folder, *(Path(folder, name).as_posix() for name, _ in self.files), *words, "memory_bank"),
+                names=(
+                    folder,
+                    *(Path(folder, name).as_posix() for name, _ in self.files),
+                    *words,
+                    "memory_bank",
+                ),
                 check=self._check,
                 expected=EITHER if self.damage else RIGHT,
                 from_file=True,
@@ -281,10 +298,10 @@ class FolderCase:
         if self.opener == "remove_unused":
             return None
         problem = check_logits(self.way, result)
-        if problem is None and not self.damage and self.opener == "from_pretrained":
-            if not torch.equal(result, expected_logits(self.way)):
-                return "other logits than those of the model that was saved"
-        return problem
+        if problem or self.damage or self.opener != "from_pretrained":
+            return problem
+        same = torch.equal(result, expected_logits(self.way))
+        return None if same else "other logits than those of the model that was saved"
 
     def write(self, folder: str) -> None:
         for name, content in self.files:
@@ -293,7 +310,8 @@ class FolderCase:
     def __str__(self) -> str:
         folder = tempfile.mkdtemp(prefix="fuzz-adapter-")
         self.write(folder)
-        return f"{self.opener} of {WAYS[self.way]} ({self.damage or 'whole'}), kept in {os.fspath(folder)}"
+        what = f"{self.opener} of {WAYS[self.way]} ({self.damage or 'whole'})"
+        return f"{what}, kept in {os.fspath(folder)}"
 
 
 def draw_folder(draw: Draw, opener: str, damage: str) -> FolderCase:

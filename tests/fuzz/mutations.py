@@ -51,7 +51,18 @@ def _place(draw: Draw, size: int) -> int:
 
 
 def _one_damage(draw: Draw, content: bytes) -> tuple[bytes, str]:
-    kinds = ("flip", "byte", "extreme", "truncate", "drop", "repeat", "splice", "insert", "zero", "append")
+    kinds = (
+        "flip",
+        "byte",
+        "extreme",
+        "truncate",
+        "drop",
+        "repeat",
+        "splice",
+        "insert",
+        "zero",
+        "append",
+    )
     kind = draw(st.sampled_from((*kinds, "extreme", "extreme")))
     at, size = _place(draw, len(content)), draw(st.integers(1, 64))
     block = content[at : at + size]
@@ -59,7 +70,9 @@ def _one_damage(draw: Draw, content: bytes) -> tuple[bytes, str]:
     match kind:
         case "flip":
             bit = 1 << draw(st.integers(0, 7))
-            return content[:at] + bytes(b ^ bit for b in content[at : at + 1]) + content[at + 1 :], told
+            return content[:at] + bytes(b ^ bit for b in content[at : at + 1]) + content[
+                at + 1 :
+            ], told
         case "byte":
             value = draw(st.sampled_from((0, 1, 127, 128, 255)))
             return content[:at] + bytes([value]) + content[at + 1 :], f"{told} = {value}"
@@ -74,7 +87,9 @@ def _one_damage(draw: Draw, content: bytes) -> tuple[bytes, str]:
             return content[:at] + block * draw(st.integers(2, 9)) + content[at + size :], told
         case "splice":
             other = _place(draw, len(content))
-            return content[:at] + content[other : other + size] + content[at + size :], f"{told} from {other}"
+            return content[:at] + content[other : other + size] + content[
+                at + size :
+            ], f"{told} from {other}"
         case "insert":
             return content[:at] + draw(st.binary(16)) + content[at:], told
         case "zero":
@@ -98,7 +113,9 @@ def _one_word(draw: Draw, content: bytes) -> tuple[bytes, str]:
     words = list(re.finditer(rb"\S+", content))
     lines = content.split(b"\n")
     kind = draw(
-        st.sampled_from(("word", "word", "word", "swap", "line", "repeat", "drop", "separator", "mark"))
+        st.sampled_from(
+            ("word", "word", "word", "swap", "line", "repeat", "drop", "separator", "mark")
+        )
     )
     if not words:
         return content, "nothing"
@@ -131,15 +148,15 @@ def _one_word(draw: Draw, content: bytes) -> tuple[bytes, str]:
             mark = draw(st.sampled_from((b",", b";", b"\t", b", ", b"\r\n", b"  ")))
             return content.replace(b" ", mark), f"{mark!r} for blanks"
         case _:
-            mark = draw(st.sampled_from((b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\n\n", b"# x\n", b"//")))
+            mark = draw(
+                st.sampled_from((b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\n\n", b"# x\n", b"//"))
+            )
             return mark + content, f"{mark!r} in front"
 
 
 # ---- JSON ----------------------------------------------------------------------------------------
 
-_DEEP: Any = []
-for _ in range(60):
-    _DEEP = [_DEEP]
+_DEEP: Any = json.loads("[" * 60 + "]" * 60)
 
 JUNK: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 7, 2.5, 10**9, 10**30, 1e308, -0.0, float("nan"), float("inf")),
@@ -155,7 +172,9 @@ def damage_json(draw: Draw, value: Any) -> tuple[Any, str]:
     owner: Any = None
     here = value
     while isinstance(here, dict | list) and here and (owner is None or draw(st.integers(0, 2))):
-        key = draw(st.sampled_from(list(here) if isinstance(here, dict) else list(range(len(here)))))
+        key = draw(
+            st.sampled_from(list(here) if isinstance(here, dict) else list(range(len(here))))
+        )
         owner, here = here, here[key]
         path.append(key)
     name = ".".join(str(key) for key in path)
@@ -178,7 +197,9 @@ def damage_json(draw: Draw, value: Any) -> tuple[Any, str]:
 
 def damage_json_text(draw: Draw, text: str) -> tuple[str, str]:
     """Text that is no JSON, or JSON that no writer would write."""
-    kind = draw(st.sampled_from(("deep", "deep object", "bytes", "cut", "empty", "number", "twice", "long")))
+    kind = draw(
+        st.sampled_from(("deep", "deep object", "bytes", "cut", "empty", "number", "twice", "long"))
+    )
     match kind:
         case "deep":
             return "[" * 100_000 + "]" * 100_000, kind
@@ -191,7 +212,9 @@ def damage_json_text(draw: Draw, text: str) -> tuple[str, str]:
         case "empty":
             return "", kind
         case "number":
-            return draw(st.sampled_from(("1" * 5000, "NaN", "null", '"x"', "[]", "{}", "1e999"))), kind
+            return draw(
+                st.sampled_from(("1" * 5000, "NaN", "null", '"x"', "[]", "{}", "1e999"))
+            ), kind
         case "twice":
             return text[:-1] + ', "content": 3}', kind
         case _:
@@ -217,17 +240,40 @@ def damage_tensors(draw: Draw, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
                 tensor.view(-1)[draw(st.integers(0, tensor.numel() - 1))] = value
             changed[name] = tensor
         case "dtype":
-            kind = draw(st.sampled_from(("complex64", "int64", "bool", "float16", "float64", "uint8", "float8_e4m3fn", "bfloat16")))
+            kind = draw(
+                st.sampled_from(
+                    (
+                        "complex64",
+                        "int64",
+                        "bool",
+                        "float16",
+                        "float64",
+                        "uint8",
+                        "float8_e4m3fn",
+                        "bfloat16",
+                    )
+                )
+            )
             changed[name] = tensor.to(getattr(torch, kind))
         case "shape":
-            changed[name] = draw(st.sampled_from((tensor.flatten(), tensor.unsqueeze(0), torch.cat([tensor.reshape(-1)] * 2))))
+            changed[name] = draw(
+                st.sampled_from(
+                    (tensor.flatten(), tensor.unsqueeze(0), torch.cat([tensor.reshape(-1)] * 2))
+                )
+            )
         case "drop":
             del changed[name]
         case "rename":
-            new = draw(st.sampled_from(("x", f"{name}x", f"{name}.999999999.x", re.sub(r"\d+", "999999999", name), "")))
+            new = draw(
+                st.sampled_from(
+                    ("x", f"{name}x", f"{name}.999999999.x", re.sub(r"\d+", "999999999", name), "")
+                )
+            )
             changed[new] = changed.pop(name)
         case "add":
-            changed[draw(st.sampled_from(("blocks.999999999.norm1.weight", "new", "a.b.c")))] = tensor
+            changed[draw(st.sampled_from(("blocks.999999999.norm1.weight", "new", "a.b.c")))] = (
+                tensor
+            )
         case "empty":
             changed[name] = tensor.new_zeros(0, *tensor.shape[1:])
         case _:
@@ -238,7 +284,9 @@ def damage_tensors(draw: Draw, tensors: Mapping[str, Tensor]) -> tuple[dict[str,
 # ---- arrays --------------------------------------------------------------------------------------
 
 
-def damage_arrays(draw: Draw, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+def damage_arrays(
+    draw: Draw, arrays: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], str]:
     """Well-formed arrays with other numbers, types, shapes or names."""
     changed = dict(arrays)
     name = draw(st.sampled_from(sorted(changed)))
@@ -249,12 +297,18 @@ def damage_arrays(draw: Draw, arrays: Mapping[str, np.ndarray]) -> tuple[dict[st
         case "drop":
             del changed[name]
         case "rename":
-            changed[draw(st.sampled_from(("other", "xyz", "offsets", "scale", "seg", "split")))] = changed.pop(name)
+            changed[draw(st.sampled_from(("other", "xyz", "offsets", "scale", "seg", "split")))] = (
+                changed.pop(name)
+            )
         case "dtype":
             if array.dtype.kind in "USO":
                 changed[name] = np.arange(array.size).reshape(array.shape)
             else:
-                kind = draw(st.sampled_from(("f2", "f8", "i1", "u2", "i8", "?", "c8", ">f4", ">i4", "U5", "S3")))
+                kind = draw(
+                    st.sampled_from(
+                        ("f2", "f8", "i1", "u2", "i8", "?", "c8", ">f4", ">i4", "U5", "S3")
+                    )
+                )
                 with np.errstate(all="ignore"):
                     changed[name] = array.astype(kind)
         case "shape":
@@ -262,13 +316,19 @@ def damage_arrays(draw: Draw, arrays: Mapping[str, np.ndarray]) -> tuple[dict[st
             changed[name] = draw(st.sampled_from(options))
         case "value":
             if array.dtype.kind in "fiu" and array.size:
-                values: Sequence[Any] = (np.nan, np.inf, 1e38, -1e38) if array.dtype.kind == "f" else (-1, 99, 255, 127, -128)
+                values: Sequence[Any] = (
+                    (np.nan, np.inf, 1e38, -1e38)
+                    if array.dtype.kind == "f"
+                    else (-1, 99, 255, 127, -128)
+                )
                 value = draw(st.sampled_from(values))
                 kind = f"{kind} {value}"
                 wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64).reshape(-1)
                 wide[draw(st.integers(0, wide.size - 1))] = value
                 with np.errstate(all="ignore"):
-                    changed[name] = wide.reshape(array.shape).astype(array.dtype if array.dtype.kind == "f" else np.int64)
+                    changed[name] = wide.reshape(array.shape).astype(
+                        array.dtype if array.dtype.kind == "f" else np.int64
+                    )
         case "cut":
             changed[name] = array[:-1] if array.ndim else array
         case "scalar":

@@ -18,7 +18,11 @@ def array(points: Any) -> np.ndarray:
     """Positions as a NumPy array, of single precision at least."""
     points = torch.as_tensor(points)
     points = points.to_dense() if points.layout != torch.strided else points
-    return points.detach().to(torch.float64 if points.dtype == torch.float64 else torch.float32).numpy()
+    return (
+        points.detach()
+        .to(torch.float64 if points.dtype == torch.float64 else torch.float32)
+        .numpy()
+    )
 
 
 def ids(batch: Any, number: int) -> list[int]:
@@ -47,7 +51,9 @@ def squared(points: np.ndarray, query: np.ndarray) -> np.ndarray:
         return (delta[..., 0] + delta[..., 1]) + delta[..., 2]
 
 
-def neighbors(args: Args, k: int, radius: float | None = None, loop: bool = True) -> list[list[int]]:
+def neighbors(
+    args: Args, k: int, radius: float | None = None, loop: bool = True
+) -> list[list[int]]:
     """The nearest points of each query's own cloud: by distance, then by row."""
     pos = array(args["pos"])
     query = pos if args.get("query") is None else array(args["query"])
@@ -132,12 +138,14 @@ def chamfer(pos: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def attention(args: Args) -> tuple[np.ndarray, list[list[int]]]:
     """The softmax over the best rows of a table, question by question."""
-    query, keys, values = (torch.as_tensor(args[n]).double().numpy() for n in ("query", "keys", "values"))
+    query, keys, values = (
+        torch.as_tensor(args[n]).double().numpy() for n in ("query", "keys", "values")
+    )
     out, best = [], []
     for row, question in enumerate(query):
         norm = max(np.linalg.norm(question), 1e-12)
         score = keys @ (question / norm)
-        allowed = [r for r in range(len(keys))]
+        allowed = list(range(len(keys)))
         if args.get("exclude") is not None:
             allowed = [r for r in allowed if r != int(args["exclude"][row])]
         chosen = sorted(allowed, key=lambda r: (-score[r], r))[: int(args["top_k"])]
@@ -147,7 +155,9 @@ def attention(args: Args) -> tuple[np.ndarray, list[list[int]]]:
     return np.array(out).reshape(len(query), values.shape[1]), best
 
 
-def near(result: Any, expected: Any, what: str = "values", scale: float | None = None) -> str | None:
+def near(
+    result: Any, expected: Any, what: str = "values", scale: float | None = None
+) -> str | None:
     """Compare numbers; the tolerance follows the type of the result."""
     dtype = result.dtype
     found = result.detach().double().numpy()

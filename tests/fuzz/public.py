@@ -2,7 +2,7 @@
 
 import importlib
 
-from fuzz.entries import backbones, datasets, geometry, nn, trainable, tuners  # noqa: F401, they register
+import fuzz.entries
 from fuzz.strategies import ENTRIES
 
 from pyg_peft.tuners import METHODS
@@ -18,6 +18,10 @@ MODULES = (
     "pyg_peft.checkpoint",
     "pyg_peft.errors",
 )
+
+# Each registers its strategies.
+for _room in ("backbones", "datasets", "geometry", "nn", "trainable", "tuners"):
+    importlib.import_module(f"{fuzz.entries.__name__}.{_room}")
 
 #: Full name of every public function, class and config.
 PUBLIC = {

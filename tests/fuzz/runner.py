@@ -51,7 +51,7 @@ def fuzz(
     @hypothesis.settings(
         max_examples=cases,
         phases=(Phase.explicit, Phase.reuse, Phase.generate),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         report_multiple_bugs=False,
     )
     @hypothesis.given(st.integers(0, 2**63 - 1))
@@ -73,7 +73,9 @@ def fuzz(
         record("fuzz", [(key, count[key]) for key in ("right", "refused", "found")])
         if collecting:
             seconds = _processor_time() - before
-            _append(os.environ["FUZZ_SURVEY"], name, survey, {**count, "seconds": round(seconds, 2)})
+            _append(
+                os.environ["FUZZ_SURVEY"], name, survey, {**count, "seconds": round(seconds, 2)}
+            )
 
 
 def _kind(verdict: Verdict) -> str:

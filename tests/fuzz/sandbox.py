@@ -43,7 +43,9 @@ DOCUMENTED = (ValueError, TypeError, MissingExtraError, FileNotFoundError, NotIm
 _MEMORY = re.compile(r"alloc|[Oo]ut of memory|[Nn]ot enough memory|MemoryError")
 
 #: Warnings of PyG and torch at import, which the whole suite allows.
-_ALLOWED_WARNINGS = re.compile(r"`torch\.jit|'torch-(cluster|scatter)'|torch_geometric\.distributed")
+_ALLOWED_WARNINGS = re.compile(
+    r"`torch\.jit|'torch-(cluster|scatter)'|torch_geometric\.distributed"
+)
 
 
 @dataclass(frozen=True)

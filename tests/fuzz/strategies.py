@@ -295,7 +295,9 @@ def _numbers(values: str, shape: tuple[int, ...], seed: int) -> Tensor:
         case "far":
             return numbers + 1e6
         case "mixed":
-            return numbers * torch.logspace(-6, 6, max(1, numbers.numel()))[:numbers.numel()].reshape(shape)
+            return numbers * torch.logspace(-6, 6, max(1, numbers.numel()))[
+                : numbers.numel()
+            ].reshape(shape)
         case "nan":
             return torch.full_like(numbers, torch.nan)
         case "inf":
@@ -333,7 +335,9 @@ def lay(tensor: Tensor, layout: str) -> Tensor:
         case "numpy":
             if tensor.dim() != 2 or tensor.dtype == torch.bfloat16:
                 return tensor
-            return torch.from_numpy(np.vstack([*tensor.t().numpy()]).T) if tensor.numel() else tensor
+            return (
+                torch.from_numpy(np.vstack([*tensor.t().numpy()]).T) if tensor.numel() else tensor
+            )
         case _:
             raise ValueError(layout)
 
@@ -429,17 +433,20 @@ class Flag(Spec):
 
 @dataclass(frozen=True)
 class Name(Spec):
-    """One of some words."""
+    """One of some words, or any word if it is ``free``."""
 
     value: str | None
     optional: bool = False
+    free: bool = False
 
     def make(self) -> str | None:
         return self.value
 
     def odd(self) -> Sequence[tuple[Spec, Expectation]]:
-        junk = ["nonsense", "", 3, ["x"], b"x", 2.5, {}]
-        new: list[tuple[Spec, Expectation]] = [(Const(value), ERROR) for value in junk]
+        new: list[tuple[Spec, Expectation]] = [
+            (Const(junk), ERROR) for junk in ("", 3, ["x"], b"x", 2.5, {})
+        ]
+        new.append((Const("nonsense"), EITHER if self.free else ERROR))
         return [*new, (Const(None), EITHER if self.optional else ERROR)]
 
 
@@ -543,14 +550,8 @@ def floats(draw: Draw, shape: tuple[int, ...], **options: Any) -> Floats:
 
 def same_dtype(args: dict[str, Any]) -> dict[str, Any]:
     """Give all floating-point tensors the dtype of the first: mixing them is an oddity."""
-    found = [
-        spec.spec if isinstance(spec, Maybe) else spec
-        for spec in args.values()
-        if isinstance(spec.spec if isinstance(spec, Maybe) else spec, Floats)
-    ]
-    if not found:
-        return args
-    dtype = found[0].dtype
+    bare = [spec.spec if isinstance(spec, Maybe) else spec for spec in args.values()]
+    dtype = next((spec.dtype for spec in bare if isinstance(spec, Floats)), "float32")
 
     def fixed(spec: Spec) -> Spec:
         if isinstance(spec, Floats):
@@ -682,7 +683,11 @@ def _copy(value: Any) -> Any:
 def _equal(a: Any, b: Any) -> bool:
     if not isinstance(a, Tensor) or a.device.type == "meta" or a.layout != torch.strided:
         return True
-    return a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num()) if a.is_floating_point() else torch.equal(a, b)
+    return (
+        a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+        if a.is_floating_point()
+        else torch.equal(a, b)
+    )
 
 
 def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
@@ -694,8 +699,10 @@ def _moderate(specs: Mapping[str, Spec], made: Args) -> bool:
             limit = 1e3 if value.dtype == torch.float16 else 1e17
             if not bool(torch.isfinite(value).all()) or float(value.abs().max()) > limit:
                 return False
-        elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or (isinstance(value, float) and not abs(value) < 1e17):
+        elif isinstance(value, float) and not abs(value) < 1e17:
             return False
+        elif isinstance(value, np.ndarray):
+            return False  # tensors tell enough
     return True
 
 
@@ -713,11 +720,11 @@ def tensors_of(result: Any) -> list[Tensor]:
 
 
 def _finite(result: Any) -> bool:
-    for tensor in tensors_of(result):
-        if tensor.layout == torch.strided and tensor.is_floating_point():
-            if not bool(torch.isfinite(tensor).all()):
-                return False
-    return True
+    return all(
+        bool(torch.isfinite(tensor).all())
+        for tensor in tensors_of(result)
+        if tensor.layout == torch.strided and tensor.is_floating_point()
+    )
 
 
 def _close(a: Any, b: Any) -> bool:

@@ -19,7 +19,9 @@ PAIRS = [
 
 #: Each opener gets its 200 in all; the one that everybody calls gets more.
 SHARES = {
-    ("from_pretrained", "header"): 4, ("predict", "fields"): 2, ("predict", "header"): 2,
+    ("from_pretrained", "header"): 4,
+    ("predict", "fields"): 2,
+    ("predict", "header"): 2,
     **{("remove_unused", damage): 3 for damage in DAMAGES},
     **{("from_pretrained", damage): 2 for damage in ("bytes", "tensors", "bank")},
 }
@@ -29,4 +31,10 @@ CASES_OF = {pair: CASES // SHARES.get(pair, 1) + 1 for pair in PAIRS}
 @pytest.mark.parametrize(("opener", "damage"), PAIRS)
 def test_adapter(opener: str, damage: str, record_property):
     name = f"{opener}, {damage}"
-    fuzz(lambda draw: draw_folder(draw, opener, damage), record_property, name=name, cases=CASES_OF[opener, damage], warm=warm)
+    fuzz(
+        lambda draw: draw_folder(draw, opener, damage),
+        record_property,
+        name=name,
+        cases=CASES_OF[opener, damage],
+        warm=warm,
+    )

@@ -12,8 +12,8 @@ pytest.importorskip("laspy")
 pytest.importorskip("h5py")
 pytest.importorskip("lightning")
 
-#: Fewer cases, where each costs most: a model and a data set are opened for each ``result.json``, and
-#: the backbones below read their weights by the same code as the others.
+#: Fewer cases, where each costs most: a model and a data set are opened for each ``result.json``,
+#: and the backbones below read their weights by the same code as the others.
 SLOW = {
     "result.json": CASES // 4,
     "weights, PointTransformer": CASES // 8,
@@ -34,7 +34,9 @@ def test_reader(name: str, record_property):
     )
 
 
-@pytest.mark.parametrize("name", [name for name, reader in READERS.items() if reader.crafted is not dict])
+@pytest.mark.parametrize(
+    "name", [name for name, reader in READERS.items() if reader.crafted is not dict]
+)
 def test_crafted_files(name: str, record_property):
     findings: list[str] = []
     count = {"right": 0, "refused": 0, "found": 0}

@@ -1,0 +1,1 @@
+"""Strategies of the public names, a module for each room."""

@@ -74,7 +74,9 @@ def check_alone(kind: type[Any], args: Args, result: Any, per_point: bool) -> st
             alone["category"] = args["category"][own : own + 1]
         expected = run_model(kind, alone).detach().double().numpy()
         found = result[chosen] if per_point else result[own : own + 1]
-        problem = oracles.near(found, expected, f"cloud {own} alone", scale=1.0 + abs(expected).max(initial=0))
+        problem = oracles.near(
+            found, expected, f"cloud {own} alone", scale=1.0 + abs(expected).max(initial=0)
+        )
         if problem:
             return problem
     return None
@@ -192,8 +194,13 @@ def completion(draw: Draw) -> dict[str, Spec]:
     }
 
 
-entry("backbones.PointMAEPretraining", call=lambda **args: pretrain(backbones.PointMAEPretraining, args))(pretraining)
-entry("backbones.PointMAECompletion", call=lambda **args: pretrain(backbones.PointMAECompletion, args))(completion)
+entry(
+    "backbones.PointMAEPretraining",
+    call=lambda **args: pretrain(backbones.PointMAEPretraining, args),
+)(pretraining)
+entry(
+    "backbones.PointMAECompletion", call=lambda **args: pretrain(backbones.PointMAECompletion, args)
+)(completion)
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -274,7 +281,14 @@ def head(draw: Draw) -> dict[str, Spec]:
     }
 
 
-@part("SegmentationHead", "x", "summary", "batch", "category", shape=lambda a: (len(a["x"]), int(a["num_classes"])))
+@part(
+    "SegmentationHead",
+    "x",
+    "summary",
+    "batch",
+    "category",
+    shape=lambda a: (len(a["x"]), int(a["num_classes"])),
+)
 def segmentation_head(draw: Draw) -> dict[str, Spec]:
     cloud = clouds(draw)
     categories = draw(st.sampled_from((0, 2)))
@@ -301,7 +315,14 @@ def of_level(draw: Draw, channels: int) -> tuple[Cloud, dict[str, Spec]]:
     return cloud, {**args, "batch": cloud.batch().spec}
 
 
-@part("EdgeConvBlock", "x", "pos", "batch", "batch_size", shape=lambda a: (len(a["x"]), a["channels"][-1]))
+@part(
+    "EdgeConvBlock",
+    "x",
+    "pos",
+    "batch",
+    "batch_size",
+    shape=lambda a: (len(a["x"]), a["channels"][-1]),
+)
 def edge_conv(draw: Draw) -> dict[str, Spec]:
     _, args = of_level(draw, 4)
     return {
@@ -369,7 +390,12 @@ def transformer_block(draw: Draw) -> dict[str, Spec]:
 @part("TNet", "x", "batch", "batch_size", shape=lambda a: shape_of(a["x"]))
 def t_net(draw: Draw) -> dict[str, Spec]:
     cloud, args = of_level(draw, 3)
-    return {"x": args["x"], "batch": args["batch"], "batch_size": Count(cloud.size, low=0), "channels": Count(3)}
+    return {
+        "x": args["x"],
+        "batch": args["batch"],
+        "batch_size": Count(cloud.size, low=0),
+        "channels": Count(3),
+    }
 
 
 def check_penalty(args: Args, result: Any) -> str | None:
@@ -386,7 +412,9 @@ def penalty(draw: Draw) -> dict[str, Spec]:
 
 def embed(embed_dim: Any, in_channels: Any, pos: Any, x: Any) -> Any:
     patches = build_patches(pos + 20, num_centers=CENTERS, patch_size=MEMBERS, x=x)
-    return build(backbones.PatchEmbed, {"embed_dim": embed_dim, "in_channels": in_channels}, pos)(patches)
+    return build(backbones.PatchEmbed, {"embed_dim": embed_dim, "in_channels": in_channels}, pos)(
+        patches
+    )
 
 
 @entry("backbones.PatchEmbed", call=embed)

@@ -38,9 +38,7 @@ def edges(draw: Draw, sources: int, receivers: int) -> Whole:
     if min(sources, receivers) == 0:
         return Whole((), (2, 0))
     pairs = draw(
-        st.lists(
-            st.tuples(st.integers(0, sources - 1), st.integers(0, receivers - 1)), max_size=12
-        )
+        st.lists(st.tuples(st.integers(0, sources - 1), st.integers(0, receivers - 1)), max_size=12)
     )
     flat = tuple(j for j, _ in pairs) + tuple(i for _, i in pairs)
     return Whole(flat, (2, len(pairs)), high=max(sources, receivers))
@@ -153,7 +151,9 @@ def _check_candidates(args: Args, result: Tensor, start: list[int]) -> str | Non
 def farthest_point_sample(draw: Draw) -> dict[str, Spec]:
     cloud = clouds(draw)
     first = list(itertools.accumulate((0, *cloud.counts)))[:-1]
-    start = [f + draw(st.integers(0, max(0, c - 1))) for f, c in zip(first, cloud.counts, strict=True)]
+    start = [
+        f + draw(st.integers(0, max(0, c - 1))) for f, c in zip(first, cloud.counts, strict=True)
+    ]
     allowed = tuple(draw(st.booleans()) for _ in range(cloud.num_points))
     return {
         "pos": cloud.pos(draw),
@@ -261,7 +261,11 @@ def check_l1(args: Args, result: Any) -> str | None:
     return oracles.near(result, (np.sqrt(forth).mean() + np.sqrt(back).mean()) / 2)
 
 
-entry("geometry.nearest_squared_distances", call=geometry.nearest_squared_distances, check=check_nearest)(sets)
+entry(
+    "geometry.nearest_squared_distances",
+    call=geometry.nearest_squared_distances,
+    check=check_nearest,
+)(sets)
 entry("geometry.chamfer_distance", call=geometry.chamfer_distance, check=check_chamfer)(sets)
 entry("geometry.chamfer_distance_l1", call=geometry.chamfer_distance_l1, check=check_l1)(sets)
 
@@ -398,7 +402,9 @@ def check_structure(args: Args, result: Any) -> str | None:
     for number in range(oracles.number_of_clouds(args)):
         size = cloud.count(number)
         asked = args["num_centers"]
-        wanted = int(np.ceil(float(args["ratio"]) * size)) if asked is None else min(int(asked), size)
+        wanted = (
+            int(np.ceil(float(args["ratio"]) * size)) if asked is None else min(int(asked), size)
+        )
         found = sum(cloud[c] == number for c in centers)
         if found != wanted:
             return f"{found} centers instead of {wanted} in cloud {number} of {size}"
@@ -438,7 +444,9 @@ def build_structure(draw: Draw) -> dict[str, Spec]:
         "pos": cloud.pos(draw),
         "batch": cloud.batch(),
         "k": Count(draw(st.integers(1, 6)), capped=True),
-        "ratio": Real(draw(st.sampled_from((0.25, 0.5, 1.0))), 0.0, 1.0) if by_ratio else Const(0.5),
+        "ratio": Real(draw(st.sampled_from((0.25, 0.5, 1.0))), 0.0, 1.0)
+        if by_ratio
+        else Const(0.5),
         "num_centers": Const(None) if by_ratio else Count(draw(st.integers(1, 6)), optional=True),
         "num_interp": Count(draw(st.sampled_from((None, 1, 3))), capped=True, optional=True),
         "receivers": Maybe(Mask(receivers, (len(receivers),)), draw(st.booleans())),
@@ -450,9 +458,7 @@ def check_edge_structure(args: Args, result: Any) -> str | None:
     number = len(args["pos"])
     pairs = torch.as_tensor(args["edge_index"]).t().tolist()
     expected = [[i, *(j for j, to in pairs if to == i and j != i)] for i in range(number)]
-    found = [
-        [int(j) for j, to in result.edge_index.t().tolist() if to == i] for i in range(number)
-    ]
+    found = [[int(j) for j, to in result.edge_index.t().tolist() if to == i] for i in range(number)]
     if [sorted(row) for row in found] != [sorted(row) for row in expected]:
         return f"members {found} instead of {expected}"
     total = np.zeros(number)
@@ -492,7 +498,9 @@ def of_layer(draw: Draw) -> dict[str, Spec]:
     }
 
 
-entry("geometry.bipartite_structure", call=geometry.bipartite_structure, check=check_bipartite)(of_layer)
+entry("geometry.bipartite_structure", call=geometry.bipartite_structure, check=check_bipartite)(
+    of_layer
+)
 
 
 def build_by_hand(**args: Any) -> geometry.Structure:
@@ -641,7 +649,9 @@ def pyg_ops(draw: Draw) -> dict[str, Spec]:
 
 
 PYG_NAMES = ("src", "y", "ratio", "pos")
-entry("geometry.enable_pyg_ops", call=call_pyg, check=check_pyg, also=PYG_NAMES, fixed=("k", "r"))(pyg_ops)
+entry("geometry.enable_pyg_ops", call=call_pyg, check=check_pyg, also=PYG_NAMES, fixed=("k", "r"))(
+    pyg_ops
+)
 
 
 def switch(order: tuple[int, ...]) -> Any:
@@ -663,5 +673,3 @@ def switch(order: tuple[int, ...]) -> Any:
 @entry("geometry.PygOps", call=switch, check=lambda args, result: result)
 def pyg_switch(draw: Draw) -> dict[str, Spec]:
     return {"order": Const(tuple(draw(st.permutations(range(draw(st.integers(1, 4)))))))}
-
-

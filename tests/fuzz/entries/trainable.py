@@ -104,7 +104,12 @@ def check_matched(args: Args, result: Any) -> str | None:
     return None if result or not args["targets"] else "nothing, and no error"
 
 
-@entry("trainable.match_modules", call=trainable.match_modules, check=check_matched, also=("target_modules",))
+@entry(
+    "trainable.match_modules",
+    call=trainable.match_modules,
+    check=check_matched,
+    also=("target_modules",),
+)
 def match_modules(draw: Draw) -> dict[str, Spec]:
     return {
         "root": some_network(draw),
@@ -116,7 +121,12 @@ def check_targets_alone(targets: Any) -> None:
     trainable.check_targets(targets)
 
 
-@entry("trainable.check_targets", call=check_targets_alone, also=("target_modules",), fixed=("targets",))
+@entry(
+    "trainable.check_targets",
+    call=check_targets_alone,
+    also=("target_modules",),
+    fixed=("targets",),
+)
 def check_targets(draw: Draw) -> dict[str, Spec]:
     junk = ("re:(", "re:*", "", 3, None, b"x", ["x"])
     some = draw(st.lists(st.sampled_from((*TARGETS, *junk)), max_size=3))
@@ -199,14 +209,32 @@ def check_tensors(draw: Draw) -> dict[str, Spec]:
     return {"found": Tensors(draw), "expected": Tensors(draw), "source": Const("source")}
 
 
-VALUES = (None, 1, 2.5, "a", True, [1, [2]], {"b": {}}, float("nan"), 1j, {3: 4}, {"x": {1, 2}}, b"")
+VALUES = (
+    None,
+    1,
+    2.5,
+    "a",
+    True,
+    [1, [2]],
+    {"b": {}},
+    float("nan"),
+    1j,
+    {3: 4},
+    {"x": {1, 2}},
+    b"",
+)
 
 
 def check_json(args: Args, result: Any) -> str | None:
     return None if json.loads(result) == args["config"] else f"{result} of {args['config']}"
 
 
-@entry("checkpoint.to_json", call=checkpoint.to_json, check=check_json, also=tuple("abc") + ("finite", "JSON"))
+@entry(
+    "checkpoint.to_json",
+    call=checkpoint.to_json,
+    check=check_json,
+    also=(*"abc", "finite", "JSON"),
+)
 def to_json(draw: Draw) -> dict[str, Spec]:
     return {"config": Perhaps({name: draw(st.sampled_from(VALUES)) for name in "abc"})}
 
@@ -221,13 +249,16 @@ def write(folder: str, tensors: Any, config: Any) -> Any:
 
 def check_written(args: Args, result: Any) -> str | None:
     for name, tensor in args["tensors"].items():
-        same = torch.equal(result[name].reshape(-1).view(torch.uint8), tensor.contiguous().reshape(-1).view(torch.uint8))
+        same = torch.equal(
+            result[name].reshape(-1).view(torch.uint8),
+            tensor.contiguous().reshape(-1).view(torch.uint8),
+        )
         if result[name].dtype != tensor.dtype or result[name].shape != tensor.shape or not same:
             return f"'{name}' came back as {result[name]}"
     return None
 
 
-@entry("checkpoint.write_adapter", call=write, check=check_written, also=tuple("abc") + ("tensors",))
+@entry("checkpoint.write_adapter", call=write, check=check_written, also=(*"abc", "tensors"))
 def write_adapter(draw: Draw) -> dict[str, Spec]:
     return {
         "folder": Const(draw(st.sampled_from(("a", "a/b", "ü")))),

@@ -1,7 +1,10 @@
 """Strategies for the methods' configurations, and for attaching them: ``get_peft_model``."""
 
 import dataclasses
+import functools
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +26,7 @@ from fuzz.strategies import (
     floats,
 )
 from torch import Tensor
-from tuned import CHANNELS, CLASSES, SIZES, WAYS, Way, logits, points, tiny_bank, tiny_base
+from tuned import CHANNELS, CLASSES, SIZES, WAYS, logits, points, tiny_bank, tiny_base
 
 from pyg_peft import PeftModel, get_peft_model
 from pyg_peft.testing import randomize_
@@ -35,11 +38,11 @@ COUNTS: dict[str, dict[str, int | None]] = {
     "bitfit": {},
     "full_fine_tuning": {},
     "linear_probe": {},
-    "lora": {"rank": CHANNELS},
+    "lora": {"rank": None},
     "point_peft": {
         "bottleneck_channels": CHANNELS,
-        "prompt_depth": 2,
-        "prompt_bottleneck_channels": CHANNELS,
+        "prompt_depth": None,
+        "prompt_bottleneck_channels": None,
         "k": None,
     },
     "vpt": {"num_prompts": None},
@@ -53,14 +56,43 @@ FLAGS = {"vpt": ("deep",), "point_peft": ("train_biases",)}
 TARGETS: dict[str, tuple[str, ...]] = {"adapter": ("blocks.*.attn",), "lora": ("blocks.*.attn.*",)}
 
 
+@functools.cache
+def the_base() -> Any:
+    return tiny_base()
+
+
+@functools.cache
+def alone() -> Tensor:
+    return logits(the_base())
+
+
+@contextmanager
+def lent_base() -> Generator[Any]:
+    """The same base for every case, to be given back as it was; a new one if it was not."""
+    base = the_base()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    try:
+        yield base
+    finally:
+        after = base.state_dict()
+        same = list(before) == list(after)
+        if not same or not all(map(torch.equal, before.values(), after.values())):
+            the_base.cache_clear()
+            raise SystemError("the base is not as it was")
+
+
 def run_method(**settings: Any) -> Tensor:
     """Attach a method with these settings to the tiny backbone, wake it, run it, and round-trip."""
     method = settings.pop("method")
     config = METHODS[method](**settings)
     assert type(config).from_dict(config.to_dict()) == config, "another configuration came back"
-    model = get_peft_model(tiny_base(), config)
-    randomize_(model, torch.Generator().manual_seed(0))
-    return logits(model.eval())
+    with lent_base() as base:
+        model = get_peft_model(base, config)
+        try:
+            randomize_(model, torch.Generator().manual_seed(0))
+            return logits(model.eval()).detach()
+        finally:
+            model.unload()
 
 
 def check_method(args: Args, result: Any) -> str | None:
@@ -78,13 +110,14 @@ def settings_of(method: str) -> Any:
         elif method != "full_fine_tuning":
             args["modules_to_save"] = Words(("head",))
         for name, high in COUNTS[method].items():
-            args[name] = Count(draw(st.integers(1, min(high or 6, 6))), high=high)
+            capped = name in ("rank", "prompt_depth", "k")
+            args[name] = Count(draw(st.integers(1, min(high or 6, 6))), high=high, capped=capped)
         for name, (value, low, high) in REALS.get(method, {}).items():
             args[name] = Real(value, low, high)
         for name in FLAGS.get(method, ()):
             args[name] = Flag(draw(st.booleans()))
         if method in TARGETS:
-            args["target_modules"] = Words(TARGETS[method])
+            args["target_modules"] = Words(TARGETS[method], optional=method == "lora")
         if method == "point_peft":
             args["attention_channels"], args["attention_heads"] = Const(6), Const(3)
             args["num_prompts"] = Count(draw(st.sampled_from((None, 0, 3))), low=0, optional=True)
@@ -106,38 +139,27 @@ for _method, _config in METHODS.items():
 # ---- get_peft_model ------------------------------------------------------------------------------
 
 
-def some_base() -> Any:
-    return tiny_base()
-
-
 def some_config(place: int) -> Any:
     return WAYS[place].config()
 
 
 def attach(base: Any, **args: Any) -> Any:
     """Attach, run, take off: whatever happens, the base is as it was."""
-    known = isinstance(base, torch.nn.Module)
-    before = {name: value.clone() for name, value in base.state_dict().items()} if known else {}
-    try:
+    with lent_base():
         model = get_peft_model(base, **args)
-        out = logits(model.eval())
-        model.unload()
-    finally:
-        if known:
-            after = base.state_dict()
-            same = list(before) == list(after) and all(map(torch.equal, before.values(), after.values()))
-            if not same:
-                raise AssertionError("the base is not as it was")
-    return out
+        try:
+            return logits(model.eval()).detach()
+        finally:
+            model.unload()
 
 
 @entry("model.get_peft_model", call=attach, fixed=("memory_bank",))
 def get_model(draw: Draw) -> dict[str, Spec]:
     place = draw(st.integers(0, len(WAYS) - 1))
     return {
-        "base": Made(some_base),
+        "base": Made(the_base),
         "config": Made(some_config, (place,)),
-        "adapter_name": Name(draw(st.sampled_from(("default", "a-b_3")))),
+        "adapter_name": Name(draw(st.sampled_from(("default", "a-b_3"))), free=True),
         "memory_bank": Made(tiny_bank) if WAYS[place].has_bank else Const(None),
         "example": Const(None),
     }
@@ -150,24 +172,21 @@ STEPS = ("add", "set", "disable", "delete", "train", "save", "forward", "merge",
 
 def walk(way: int, steps: tuple[tuple[str, str], ...]) -> Any:
     """Any order of switches leaves the base's weights alone, and its answer when all is off."""
-    base = tiny_base()
-    alone = logits(base)
-    before = {name: value.clone() for name, value in base.state_dict().items()}
-    model = WAYS[way].attach(base)
-    with tempfile.TemporaryDirectory() as folder:
-        saved = False
-        for step, name in steps:
-            try:
-                saved = take(model, step, name, way, folder, saved)
-            except (ValueError, NotImplementedError) as error:
-                if "Expected" not in str(error):
-                    return f"{step} {name}: {error}"
-        if not torch.equal(logits_of_base(model), alone):
-            return "with adapters disabled another answer than the base alone"
-        model.unload()
-    after = base.state_dict()
-    if list(after) != list(before) or not all(map(torch.equal, after.values(), before.values())):
-        return "another base after unloading"
+    with lent_base() as base, tempfile.TemporaryDirectory() as folder:
+        expected = alone()
+        model = WAYS[way].attach(base)
+        try:
+            saved = False
+            for step, name in steps:
+                try:
+                    saved = take(model, step, name, way, folder, saved)
+                except (ValueError, NotImplementedError) as error:
+                    if "Expected" not in str(error):
+                        return f"{step} {name}: {error}"
+            if not torch.equal(logits_of_base(model), expected):
+                return "with adapters disabled another answer than the base alone"
+        finally:
+            model.unload()
     return None
 
 
@@ -213,8 +232,13 @@ def peft_model(draw: Draw) -> dict[str, Spec]:
     }
 
 
+@functools.cache
+def awake(way: int) -> PeftModel:
+    return WAYS[way].awake()
+
+
 def forward(way: int, **call: Any) -> Any:
-    return Way(WAYS[way].method, WAYS[way].has_bank).awake()(**call)
+    return awake(way)(**call)
 
 
 @entry("model.PeftModel forward", call=forward, also=("top_k",))
@@ -223,11 +247,13 @@ def peft_forward(draw: Draw) -> dict[str, Spec]:
     has_bank = WAYS[way].has_bank
     batch = tuple(points()["batch"].tolist())
     number, size = len(batch), len(SIZES)
-    return {
+    args: dict[str, Spec] = {
         "way": Const(way),
         "pos": floats(draw, (number, 3), finite=True, coordinates=True),
         "batch": Whole(batch, sorted=True),
-        "batch_size": Count(size, low=size),
+        "batch_size": Count(size, low=size, optional=True),
         "query": Maybe(floats(draw, (size, CHANNELS)), has_bank and draw(st.booleans())),
-        "sample_id": Maybe(Whole(tuple(range(size))), has_bank and draw(st.booleans())),
     }
+    if has_bank:
+        args["sample_id"] = Maybe(Whole(tuple(range(size))), draw(st.booleans()))
+    return args
