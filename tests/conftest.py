@@ -115,3 +115,11 @@ def golden() -> Callable[[str], GoldenCase]:
 def generator() -> torch.Generator:
     """A seeded source of random numbers."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def every_warning():
+    """Let torch warn each time, not once in a program, so that no test hides another's warning."""
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)

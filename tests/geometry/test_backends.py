@@ -1,7 +1,11 @@
 """Choosing a search library by hand."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from commands import environment
 from geometry_cases import KNN_BACKENDS
 
 from pyg_peft.geometry import available_backends, knn, use_backend
@@ -97,3 +101,32 @@ def test_threads_change_nothing(backend: str, threads: int):
             assert torch.equal(knn(pos, pos, 5), alone)
     finally:
         torch.set_num_threads(before)
+
+
+EQUAL = """
+import torch
+from pyg_peft.geometry import knn, use_backend
+
+torch.set_num_threads(1)
+generator = torch.Generator().manual_seed(0)
+for number in (25, 100, 1000):
+    for _ in range(150):
+        # The memory that the library takes next is full of other numbers.
+        noise = torch.randn(4096, generator=generator, dtype=torch.float64)
+        one = torch.randn(1, 3, generator=generator, dtype=torch.float64)
+        del noise
+        pos = torch.cat([torch.randn(20, 3, dtype=one.dtype), one.expand(number, 3)])
+        for cloud in (pos, pos[20:]):
+            with use_backend("nanoflann"):
+                found = knn(cloud, cloud[:9], 5)
+            with use_backend("scipy"):
+                assert torch.equal(found, knn(cloud, cloud[:9], 5))
+print("whole")
+"""
+
+
+def test_many_equal_points_do_not_end_the_process():
+    pytest.importorskip("pynanoflann", reason="pynanoflann is not installed")
+    command = [sys.executable, "-W", "ignore", "-c", EQUAL]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0 and done.stdout.strip() == "whole", done.stderr[-2000:]
