@@ -279,7 +279,7 @@ def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     assert "2 rows are there" in listed and path.name not in listed
     # The second row read the features of the first, and alone it finds the same numbers.
     record = json.loads(second.read_text())
-    assert record["features_found"] == {"train": 16, "val": 10, "test": 100}
+    assert record["features_found"] == {"train": 30, "val": 10, "test": 100}
     val, test = (f"{100 * record[split]['accuracy']:.2f} %" for split in ("val", "test"))
     again = run("--again", str(second.relative_to(tmp_path / "results")))
     assert f"val   {val} and now {val}" in again and f"test  {test} and now {test}" in again
