@@ -83,24 +83,26 @@ def same_edges(result: Tensor, expected: list[list[int]]) -> str | None:
     return None
 
 
-def farthest(args: Args, start: list[int], candidates: list[bool] | None) -> list[list[int]]:
-    """Greedy farthest points of each cloud from a given start; the lowest row among equals."""
+def farthest(args: Args, picks: list[list[int]]) -> str | None:
+    """Each pick is as far as any from those before it; which of several equals is left open."""
     pos = array(args["pos"])
     cloud = ids(args.get("batch"), len(pos))
-    picks: list[list[int]] = []
-    for number in range(number_of_clouds(args)):
+    for number, found in enumerate(picks):
         rows = [j for j in range(len(pos)) if cloud[j] == number]
-        found: list[int] = []
-        if rows:
-            found = [start[number]]
-            nearest = squared(pos, pos[found[0]])
-            allowed = [j for j in rows if candidates is None or candidates[j]]
-            while len(found) < min(len(rows), int(args["num_samples"])) and allowed:
-                best = max(allowed, key=lambda j: (nearest[j], -j))
-                found.append(best)
-                nearest = np.minimum(nearest, squared(pos, pos[best]))
-        picks.append(found)
-    return picks
+        size = min(len(rows), int(args["num_samples"]))
+        if found[size:] != [-1] * (len(found) - size) or not set(found[:size]) <= set(rows):
+            return f"{found} of the rows {rows}"
+        if not rows:
+            continue
+        nearest = squared(pos, pos[found[0]])
+        for place in range(1, size):
+            pick = found[place]
+            # Where all points coincide with those picked, one is picked again.
+            again = pick in found[:place] and max(nearest[rows]) > 0
+            if again or nearest[pick] != max(nearest[rows]):
+                return f"pick {place} of {found} is at {nearest[pick]} of {max(nearest[rows])}"
+            nearest = np.minimum(nearest, squared(pos, pos[pick]))
+    return None
 
 
 def interpolated(args: Args) -> np.ndarray:
@@ -160,6 +162,8 @@ def near(
 ) -> str | None:
     """Compare numbers; the tolerance follows the type of the result."""
     dtype = result.dtype
+    if not dtype.is_floating_point:
+        return f"{what} of type {dtype}"
     found = result.detach().double().numpy()
     expected = np.asarray(expected, np.float64)
     if found.shape != expected.shape:

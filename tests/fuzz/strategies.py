@@ -563,6 +563,15 @@ def same_dtype(args: dict[str, Any]) -> dict[str, Any]:
     return {name: fixed(spec) for name, spec in args.items()}
 
 
+def in_memory(draw: Draw, spec: Spec) -> Spec:
+    """Now and then another place in memory, which must not matter."""
+    if isinstance(spec, Maybe):
+        return dataclasses.replace(spec, spec=in_memory(draw, spec.spec))
+    if isinstance(spec, Floats | Whole | Mask) and draw(st.integers(0, 3)) == 1:
+        return dataclasses.replace(spec, layout=draw(st.sampled_from(LAYOUTS)))
+    return spec
+
+
 # ---- entries and cases ---------------------------------------------------------------------------
 
 Args = Mapping[str, Any]
@@ -659,6 +668,7 @@ def draw_case(draw: Draw, name: str) -> FunctionCase:
     """Draw valid arguments, and make none, one or two of them odd."""
     entry = ENTRIES[name]
     args = same_dtype(entry.draw(draw))
+    args = {name: in_memory(draw, spec) for name, spec in args.items()}
     able = [name for name in args if name not in entry.fixed]
     number = draw(st.sampled_from((0, 1, 1, 1, 1, 1, 2))) if able else 0
     changed: list[str] = []

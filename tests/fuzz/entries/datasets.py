@@ -203,7 +203,7 @@ def select(index: Any, **args: Any) -> Any:
 
 
 def check_selected(args: Args, result: Any) -> str | None:
-    pos, index = torch.as_tensor(args["pos"]), torch.as_tensor(args["index"])
+    pos, index = torch.as_tensor(args["pos"]), torch.as_tensor(args["index"]).long()
     if not torch.equal(result["pos"].nan_to_num(), pos[index].nan_to_num()):
         return "other points"
     return None if result["y"].tolist() == [1] else "the label of the cloud changed"
@@ -224,6 +224,7 @@ def keys_of(**args: Any) -> list[str]:
 def check_keys(args: Args, result: Any) -> str | None:
     number = len(args["pos"])
     given = {n: args[n] for n in ("pos", "normal", "seg") if args.get(n) is not None}
+    given = {n: value for n, value in given.items() if isinstance(value, Tensor)}
     due = {n for n, value in given.items() if value.dim() > 0 and len(value) == number}
     return None if set(result) == due else f"{result} instead of {sorted(due)}"
 
