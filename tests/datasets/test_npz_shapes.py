@@ -142,7 +142,7 @@ def test_no_labels_are_one_class(tmp_path):
         ({"split": "val"}, r"of \['test', 'train'\] \(got 'val'\)"),
         ({"split": "dev"}, "'split' to be one of"),
         ({"label_field": "coarse_label"}, "to have the field 'coarse_label'"),
-        ({"num_points": 0}, "'num_points' to be at least 1"),
+        ({"num_points": 0}, "'num_points' to be >= 1"),
     ],
 )
 def test_bad_selections_are_named(ragged, arguments, match):

@@ -146,7 +146,7 @@ def test_unreadable_files_are_listed_together(tmp_path):
         (("cup/train/a.off", "cup/b.off"), {}, r"to be in a split \(got 'cup/b.off'\)"),
         (FLAT, {"split": "train"}, r"'split' to be one that .* of \[\] \(got 'train'\)"),
         (FLAT, {"extensions": [".glb"]}, r"'extensions' to be of .* \(got \['.glb'\]\)"),
-        (FLAT, {"num_points": 0}, "'num_points' to be at least 1"),
+        (FLAT, {"num_points": 0}, "'num_points' to be >= 1"),
     ],
 )
 def test_mistakes_are_named(tmp_path, names, arguments, match):
