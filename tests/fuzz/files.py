@@ -593,8 +593,13 @@ def read_weights(path: str) -> Any:
     return model(pos=pos), model.state_dict()
 
 
-#: Backbones whose small versions are small files, too: those without a T-Net of 1,024 channels.
-SMALL = [name for name in CASES if name not in ("PointNet", "PointNetSegmentation")]
+#: Backbones whose small versions are small files, too: those without a T-Net of 1,024 channels. The
+#: segmenting Point Transformer has hundreds of tensors, and its loader is that of the classifier.
+SMALL = [
+    name
+    for name in CASES
+    if name not in ("PointNet", "PointNetSegmentation", "PointTransformerSegmentation")
+]
 
 
 @functools.cache

@@ -21,7 +21,8 @@ SHARES = {
     ("predict", "fields"): 2,
     ("predict", "header"): 2,
     **{("remove_unused", damage): 3 for damage in DAMAGES},
-    **{("from_pretrained", damage): 2 for damage in ("bytes", "tensors", "bank")},
+    **{("from_pretrained", damage): 2 for damage in ("tensors", "bank")},
+    ("from_pretrained", "bytes"): 4,
 }
 CASES_OF = {pair: CASES // SHARES.get(pair, 1) + 1 for pair in PAIRS}
 

@@ -14,7 +14,7 @@ EXTRAS["result.json"] = "lightning"
 #: Fewer cases, where each costs most: a model and a data set are opened for each ``result.json``,
 #: files of a Point-MAE are large, and most backbones read their weights by the same code.
 SLOW = {
-    name: CASES // (8 if name.startswith("weights, PointTransformer") else 4)
+    name: CASES // (8 if name in ("weights, PointTransformer", "weights, safetensors") else 4)
     for name in READERS
     if name == "result.json" or (name.startswith("weights, ") and "DGCNN" not in name)
 }
