@@ -91,14 +91,14 @@ def test_errors(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "'task' to be one of completion, masked (got 'guess')" in error
     assert "'look_every' to be given with 'probe'" in error
-    assert "'look_every' to be positive (got 0)" in error
+    assert "'look_every' to be >= 1 (got 0)" in error
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--threads=0", "'threads' to be positive (got 0)"),
+        ("--threads=0", "'threads' to be >= 1 (got 0)"),
         ("--options.clip_norm=0", "'clip_norm' to be positive"),
         ("--data=[]", "'data' to name what to learn from (got nothing)"),
         (f"--data=procedural:{10**20}/epoch", "Expected COUNT to be at most 100,000,000"),

@@ -19,6 +19,7 @@ from pyg_peft.cli.method import fill_bank, make_config, make_model
 from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import ProceduralShapes, ScaleTranslate
+from pyg_peft.errors import check_number
 from pyg_peft.model import PeftModel
 from pyg_peft.training.data import ShapeDataModule
 from pyg_peft.training.fitting import FitOptions, FitReport, fit
@@ -72,8 +73,8 @@ def run(
     least = len(ProceduralShapes.class_names)
     if num_shapes < least:
         raise ValueError(f"Expected 'num_shapes' to be at least {least} (got {num_shapes})")
-    if lr is not None and not lr > 0:
-        raise ValueError(f"Expected 'lr' to be positive (got {lr})")
+    if lr is not None:
+        check_number(lr, "lr", above=0)
     style()  # raises where matplotlib is missing: now, and not after the first method
     started, folder = time.monotonic(), Path(output)
     say(f"The backbone is '{WEIGHTS}', which ships with the package.")

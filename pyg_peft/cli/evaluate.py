@@ -9,6 +9,7 @@ from pyg_peft.cli.fit import RESULT, TASKS
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
+from pyg_peft.errors import check_count
 from pyg_peft.training.evaluation import Evaluation
 from pyg_peft.training.sources import check_recorded, names_class
 from pyg_peft.training.tasks import task_of
@@ -59,8 +60,8 @@ def run(
     """
     if split not in SPLITS:
         raise ValueError(f"Expected 'split' to be one of {SPLITS} (got {split!r})")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"Expected 'batch_size' to be positive (got {batch_size})")
+    if batch_size is not None:
+        check_count(batch_size, "batch_size")
     saved = open_adapter(adapter, backbone, backbone_args or {})
     recorded = Path(adapter) / RESULT
     past = _past(recorded)

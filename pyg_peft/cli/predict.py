@@ -13,6 +13,7 @@ from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folder_index import files_below
+from pyg_peft.errors import check_count
 from pyg_peft.training.evaluation import predict_probabilities
 from pyg_peft.training.preprocessing import Preprocessing
 
@@ -51,8 +52,7 @@ def run(
             {"num_points": null}; what is not given is as the files of training were read.
     """
     for name, number in (("top", top), ("batch_size", batch_size)):
-        if number < 1:
-            raise ValueError(f"Expected '{name}' to be positive (got {number})")
+        check_count(number, name)
     paths = find_files(files)
     saved = open_adapter(adapter, backbone, backbone_args or {})
     if isinstance(saved.model.base, PointMAESegmentation):

@@ -12,6 +12,7 @@ import torch
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
 from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
 from pyg_peft.cli.say import say
+from pyg_peft.errors import check_count
 from pyg_peft.training.corpus_sources import WhichSplits, open_corpus
 from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
 
@@ -69,8 +70,8 @@ def run(
     sizes = dict(vars(model))
     if task == "masked":
         sizes = {k: v for k, v in sizes.items() if k in signature(PointMAEPretraining).parameters}
-    if threads is not None and threads < 1:
-        raise ValueError(f"Expected 'threads' to be positive (got {threads})")
+    if threads is not None:
+        check_count(threads, "threads")
     if Path(output).is_file():
         raise ValueError(f"Expected 'output' to be a folder (got the file '{output}')")
     if threads is not None:
