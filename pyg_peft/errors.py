@@ -117,6 +117,8 @@ def check_number(
         number = value.item()
     if not _is_number(number):
         raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
+    if not isinstance(number, int | float | torch.SymInt | torch.SymFloat):
+        number = float(number)  # NumPy's would warn where a bound is beyond their precision
     low = (least is None or number >= least) and (above is None or number > above)
     high = most is None or number <= most
     if not (low and high and number == number and (infinite or abs(number) != math.inf)):

@@ -480,7 +480,7 @@ def edge_structure(draw: Draw) -> dict[str, Spec]:
     return {
         "pos": floats(draw, (number, 3), finite=True, coordinates=True),
         "edge_index": edges(draw, number, number),
-        "eps": Real(draw(st.sampled_from((1e-8, 1e-3))), low=0.0, open=True),
+        "eps": Real(draw(st.sampled_from((0.0, 1e-8, 1e-3))), low=0.0),
         "max_degree": Const(None),
     }
 
