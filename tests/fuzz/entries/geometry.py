@@ -590,8 +590,9 @@ def available_backends(draw: Draw) -> dict[str, Spec]:
 
 def search_by(name: str, k: int, pos: Tensor, number: int) -> Any:
     """The backend that is asked for, on layouts of any kind, with some of the points as queries."""
+    some = number > 0 and isinstance(pos, Tensor) and pos.layout == torch.strided and pos.dim() > 0
     with geometry.use_backend(name):
-        return geometry.knn(pos, pos[:number] if number else pos, k)
+        return geometry.knn(pos, pos[:number] if some else pos, k)
 
 
 def check_backend(args: Args, result: Any) -> str | None:
