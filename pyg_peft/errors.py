@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 #: Clouds of one batch at most: a table with an entry for each is made.
 MOST_CLOUDS = 2**24
@@ -117,6 +117,8 @@ def check_number(
         number = value.item()
     if not _is_number(number):
         raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
+    if not isinstance(number, int | float | torch.SymInt | torch.SymFloat):
+        number = float(number)  # NumPy's would warn where a bound is beyond their precision
     low = (least is None or number >= least) and (above is None or number > above)
     high = most is None or number <= most
     if not (low and high and number == number and (infinite or abs(number) != math.inf)):
@@ -136,6 +138,20 @@ def check_flag(value: Any, name: str) -> bool:
     if not isinstance(value, bool | torch.SymBool):
         raise TypeError(f"Expected '{name}' to be True or False (got {described(value)})")
     return bool(value)
+
+
+def check_module(value: Any, name: str = "module") -> nn.Module:
+    """Return ``value``; raise unless it is a module of torch's.
+
+    Example:
+        >>> check_module([1], "root")
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected 'root' to be a torch.nn.Module (got list)
+    """
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"Expected '{name}' to be a torch.nn.Module (got {described(value)})")
+    return value
 
 
 def check_tensor(
@@ -377,7 +393,7 @@ def check_channels(x: Tensor, channels: int, name: str = "x") -> None:
 
 
 def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
-    """Raise unless ``x`` has the precision of a module's weight, ``like``.
+    """Raise unless ``x`` has the precision of a module's weight, ``like``, and values if it has.
 
     Under autocast, which brings the two together, any floating-point tensor will do.
 
@@ -387,6 +403,8 @@ def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
         ...
         TypeError: Expected 'x' to be of dtype torch.float64, as the module's weights are ...
     """
+    if x.is_meta and not like.is_meta:
+        check_tensor(x, name)  # of shapes alone torch would make an answer, or fail midway
     if x.dtype == like.dtype:
         return
     device = x.device.type
@@ -428,6 +446,7 @@ __all__ = [
     "check_flag",
     "check_index",
     "check_mask",
+    "check_module",
     "check_number",
     "check_pos",
     "check_reach",

@@ -135,7 +135,8 @@ def read_tensors(
     header = _read_json(entry[_HEX:], path)
     found, content = header.get("kind"), header.get("content")
     if found != kind:
-        shown = found[:80] if isinstance(found, str) else short(found)
+        plain = isinstance(found, str) and found.isprintable()
+        shown = found[:80] if plain else short(found)
         raise CheckpointError(f"Expected '{path}' to hold {kind} (got {shown})")
     if not isinstance(content, dict):
         raise CheckpointError(

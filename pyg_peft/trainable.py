@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from .errors import PlacementError, nearest_paths
+from .errors import PlacementError, check_module, nearest_paths
 
 Target: TypeAlias = str | type[nn.Module]
 
@@ -33,6 +33,7 @@ def freeze(module: nn.Module) -> nn.Module:
         >>> any(p.requires_grad for p in layer.parameters()), layer.training
         (False, False)
     """
+    check_module(module)
     module.requires_grad_(False)
     return module.eval()
 
@@ -46,6 +47,7 @@ def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
         >>> [name for name, _ in trainable_parameters(net)]
         ['1.weight', '1.bias']
     """
+    check_module(module)
     return [(name, p) for name, p in module.named_parameters() if p.requires_grad]
 
 
@@ -62,6 +64,7 @@ def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
         >>> [tuple(p.shape) for p in shared_parameters(net)]
         [(2, 2), (2,)]
     """
+    check_module(module)
     count: dict[int, int] = {}
     for _, parameter in module.named_parameters(remove_duplicate=False):
         count[id(parameter)] = count.get(id(parameter), 0) + 1
@@ -110,6 +113,9 @@ def count_parameters(module: nn.Module, head: Sequence[str] = ("head",)) -> Para
         >>> count_parameters(net)
         ParameterCount(trainable=3, head=3, frozen=6)
     """
+    check_module(module)
+    if isinstance(head, str):
+        raise TypeError(f"Expected 'head' to be a sequence of paths (got {head!r})")
     trainable = of_head = frozen = 0
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
@@ -179,6 +185,9 @@ def match_modules(
         >>> list(match_modules(net, ["d*"])), list(match_modules(net, [nn.Linear]))
         (['down'], ['down', 'up'])
     """
+    check_module(root, "root")
+    if not isinstance(targets, Iterable):
+        raise TypeError(f"Expected '{argument}' to be a sequence of targets (got {targets!r})")
     targets = tuple(targets)
     check_targets(targets, argument=argument)
     # A module that two parents share has a path from each.

@@ -52,7 +52,8 @@ def edge_structure(
             matter: each point gets one.
         max_degree: a number of members, the point itself among them, that no point exceeds; needed
             while a graph is compiled, and counted otherwise.
-        eps: keeps weights finite where all points coincide, in squared units of ``pos``.
+        eps: keeps weights finite where all points coincide, in squared units of ``pos``; with 0
+            all weights of such a point are equal.
 
     Shapes: pos ``(N, 3)``, edge_index ``(2, E)``; output as in :class:`Structure` with N centres.
 
@@ -74,7 +75,8 @@ def edge_structure(
     """
     _check_points(pos, "pos")
     max_degree = None if max_degree is None else check_count(max_degree, "max_degree")
-    if check_number(eps, "eps", least=0) > 0:
+    eps = check_number(eps, "eps", least=0)
+    if eps > 0:
         check_eps(eps, pos)
     num_points = pos.size(0)
     edge_index = check_edges(edge_index, pos, num_points)

@@ -58,7 +58,7 @@ def interpolation_weights(
     if query.dtype != pos.dtype:
         raise TypeError(f"Expected 'query' to be of dtype {pos.dtype} (got {query.dtype})")
     edge_index = check_edges(edge_index, pos, query.size(0))
-    check_eps(eps, pos)
+    eps = check_eps(eps, pos)
     return inverse_distance_weights(pos, query, edge_index, eps)
 
 
@@ -151,15 +151,16 @@ def least_eps(pos: Tensor) -> float:
     return torch.finfo(wide).tiny * 2**40
 
 
-def check_eps(eps: float, pos: Tensor) -> None:
-    """Raise unless an inverse of ``eps``, and of sums with it, stays finite and above zero."""
-    check_number(eps, "eps", above=0)
+def check_eps(eps: float, pos: Tensor) -> float:
+    """Return ``eps``; raise unless an inverse of it, and of sums with it, is finite and not 0."""
+    eps = check_number(eps, "eps", above=0)
     least = least_eps(pos)
     if not least <= eps <= 1 / least:
         raise ValueError(
             f"Expected 'eps' to lie in [{least:.1e}, {1 / least:.1e}] for positions of {pos.dtype} "
             f"(got {eps})"
         )
+    return eps
 
 
 def check_edges(edge_index: Tensor, x: Tensor, num_receivers: int) -> Tensor:

@@ -136,7 +136,7 @@ def to_dense(
         >>> dense.squeeze(-1).tolist(), mask.tolist()
         ([[1.0, 2.0], [3.0, 0.0]], [[True, True], [True, False]])
     """
-    check_tensor(x, "x", values=False)
+    check_tensor(x, "x")
     if x.dim() == 0:
         raise ValueError("Expected 'x' to be of shape [N, ...] (got [])")
     if max_num is not None:

@@ -9,7 +9,7 @@ import torch_geometric.typing
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from pyg_peft.errors import check_batch
+from pyg_peft.errors import check_batch, check_tensor
 from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 
 #: PyG's flag to the operator's schema and implementation, in PyG 2.8 and later.
@@ -169,12 +169,20 @@ def _enable_operators() -> None:
         _set(torch_geometric.typing, flag, True)
     for module in _BORDER_MODULES:
         _set(importlib.import_module(module), "index2ptr", _borders_of_sorted)
+    _set(importlib.import_module("torch_geometric.nn.pool"), "_batch_to_ptr", _borders_if_any)
 
 
 def _borders_of_sorted(batch: Tensor, size: int | None = None) -> Tensor:
     """Return PyG's borders of a ``batch`` that is sorted."""
+    check_tensor(batch, "batch", shape=("N",), kind="int")
     check_batch(batch, batch.numel(), size)
-    return index2ptr(batch, size)
+    # PyG's conversion reads the memory of the ids without a look at their strides.
+    return index2ptr(batch.long().contiguous(), size)
+
+
+def _borders_if_any(batch: Tensor | None, batch_size: int | None = None) -> Tensor | None:
+    """Do as PyG's ``_batch_to_ptr``, which looks for the largest id before it is known to be one."""
+    return None if batch is None else _borders_of_sorted(batch, batch_size)
 
 
 def _enable_stand_in() -> None:
@@ -202,14 +210,18 @@ def _restore() -> None:
 
 def _fake_edges(x: Tensor, y: Tensor, *args: object) -> Tensor:
     """Shape of a search's result for the compiler: as many edges as there turn out to be."""
+    check_tensor(x, "x")  # one on the device "meta" comes here too, and has no neighbours
+    check_tensor(y, "y")
     return y.new_empty(2, torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
 
 
 def _fake_nearest(x: Tensor, *args: object) -> Tensor:
+    check_tensor(x, "x")
     return x.new_empty(x.size(0), dtype=torch.long)
 
 
 def _fake_fps(src: Tensor, *args: object) -> Tensor:
+    check_tensor(src, "src")
     return src.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
 
 

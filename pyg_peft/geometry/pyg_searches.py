@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyg_peft.errors import check_tensor
 from pyg_peft.geometry.layout import offsets
 from pyg_peft.geometry.ordering import table_distance
 from pyg_peft.geometry.samplers import Sampling
@@ -80,7 +81,7 @@ def pyg_nearest(
     x: Tensor, y: Tensor, ptr_x: Tensor | None = None, ptr_y: Tensor | None = None
 ) -> Tensor:
     """Return the row of ``y`` nearest to each row of ``x``."""
-    x, y, ptr_x, ptr_y = _prepared(x.flatten(1), y.flatten(1), ptr_x, ptr_y)
+    x, y, ptr_x, ptr_y = _prepared(_rows(x, "x"), _rows(y, "y"), ptr_x, ptr_y)
     first = ptr_y[:-1].repeat_interleave(ptr_x.diff(), output_size=x.size(0))
     table = search_table(y, x, 1, ptr_y, ptr_x)
     if table.size(1) == 0:
@@ -95,8 +96,8 @@ def pyg_fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = T
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {ratio})")
-    src = _searchable(src.flatten(1), "src")
-    ptr = _borders(ptr, src, "ptr")
+    src = _searchable(_rows(src, "src"), "src")
+    ptr = _borders(ptr, src, "batch")
     count = ptr.diff()
     # In float32, as PyG rounds it.
     wanted = (count.float() * ratio).ceil().long()
@@ -115,18 +116,15 @@ def pyg_fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = T
 def _prepared(
     x: Tensor, y: Tensor, ptr_x: Tensor | None, ptr_y: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if x.dim() != 2 or y.dim() != 2 or x.size(1) != y.size(1):
-        raise ValueError(
-            f"Expected 'x' and 'y' to be of shapes [N, F] and [M, F] "
-            f"(got {list(x.shape)} and {list(y.shape)})"
-        )
+    check_tensor(x, "x", shape=("N", "F"))
+    check_tensor(y, "y", shape=("M", x.size(1)))
     if (ptr_x is None) != (ptr_y is None):
         raise ValueError("Expected the batches of 'x' and 'y' to be given together (got one)")
     # The dispatcher may hand one tensor over as two objects.
     same = y.data_ptr() == x.data_ptr() and y.shape == x.shape and y.stride() == x.stride()
     x = _searchable(x, "x")
     y = x if same else _searchable(y, "y").to(x.dtype)
-    ptr_x, ptr_y = _borders(ptr_x, x, "batch of x"), _borders(ptr_y, y, "batch of y")
+    ptr_x, ptr_y = _borders(ptr_x, x, "batch_x"), _borders(ptr_y, y, "batch_y")
     # Without a batch size each batch counts its own clouds: the shorter one's last are empty.
     size = max(ptr_x.numel(), ptr_y.numel())
     return x, y, _padded(ptr_x, size), _padded(ptr_y, size)
@@ -135,10 +133,21 @@ def _prepared(
 def _borders(ptr: Tensor | None, x: Tensor, name: str) -> Tensor:
     if ptr is None:
         return offsets(None, x.size(0), device=x.device)
-    ptr = ptr.to(x.device, torch.long)
-    if ptr.numel() == 0 or int(ptr[-1]) != x.size(0) or bool((ptr.diff() < 0).any()):
-        raise ValueError(f"Expected the {name} to be sorted and to cover {x.size(0)} rows")
+    # As a tensor its borders arrive, which tell no more than how many rows they cover.
+    ptr = check_tensor(ptr, name, shape=("B + 1",), kind="int").to(x.device, torch.long)
+    covered = int(ptr[-1]) if ptr.numel() > 0 else 0
+    if ptr.numel() == 0 or covered != x.size(0) or bool((ptr.diff() < 0).any()):
+        raise ValueError(
+            f"Expected '{name}' to be sorted and to cover {x.size(0)} rows (got {covered})"
+        )
     return ptr
+
+
+def _rows(x: Tensor, name: str) -> Tensor:
+    check_tensor(x, name)
+    if x.dim() == 0:
+        raise ValueError(f"Expected '{name}' to be of shape [N, ...] (got [])")
+    return x.unsqueeze(1) if x.dim() == 1 else x.flatten(1)
 
 
 def _padded(ptr: Tensor, size: int) -> Tensor:
@@ -157,6 +166,10 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _searchable(x: Tensor, name: str) -> Tensor:
+    if x.is_complex():
+        raise TypeError(f"Expected '{name}' to be of real numbers (got {x.dtype})")
+    if x.size(1) == 0:
+        return x.new_zeros(x.size(0), 1, dtype=torch.float32)  # all rows are equal
     if not x.is_floating_point():
         return x.double()
     if not bool(torch.isfinite(x).all()):

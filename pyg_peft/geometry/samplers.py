@@ -45,10 +45,12 @@ def sample_dense(sampling: Sampling) -> Tensor:
         rows, real = rows.gather(1, order), real.gather(1, order)
     allowed = real if sampling.candidates is None else real & sampling.candidates[rows]
     points = pos[rows]  # [B, n, 3]
+    is_start = (rows == sampling.start.unsqueeze(1)) & real
     # A point that is no candidate stays at -1 and is never the maximum; if none is a candidate, the
-    # first maximum is the cloud's first point.
+    # start is picked again.
+    allowed = allowed | (is_start & ~allowed.any(dim=1, keepdim=True))
     distance = points.new_full(rows.shape, torch.inf).masked_fill(~allowed, -1)
-    pick = ((rows == sampling.start.unsqueeze(1)) & real).long().argmax(dim=1, keepdim=True)
+    pick = is_start.long().argmax(dim=1, keepdim=True)
     picks = [pick]
     # Behind the last point of the largest cloud there is nothing to pick.
     width = min(sampling.num_samples, max(largest, 1))
@@ -120,8 +122,8 @@ def sample_fpsample(sampling: Sampling) -> Tensor:
         if ptr[cloud] == ptr[cloud + 1]:
             continue
         rows, is_start = _ranked(sampling, cloud)
-        # Without a candidate the rest of the picks is the first point.
-        repeated = rows[0] if len(rows) > 0 else ptr[cloud]
+        # Without a candidate the rest of the picks is the start.
+        repeated = rows[0] if len(rows) > 0 else int(sampling.start[cloud])
         rows, is_start = rows[::-1], is_start[::-1]
         if not is_start.any():
             # A start that is no candidate is preferred to nobody.

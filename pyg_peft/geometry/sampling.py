@@ -46,7 +46,8 @@ def farthest_point_sample(
             from the cloud's centroid (the lowest row among equals), which no order of the points
             changes.
         candidates: Boolean ``[N]``; a point where it is false is never picked, except as ``start``.
-            Where no candidate is left at a distance, a point is picked again.
+            Where no candidate is left at a distance, a candidate is picked again; ``start`` where
+            a cloud has none.
         batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
 
     Shapes:
@@ -79,12 +80,12 @@ def farthest_point_sample(
     ptr = offsets(batch, pos.size(0), size, device=pos.device)
     pos = pos.detach()
     pos = pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
+    if start is not None:
+        _check_start(start, ptr)
     if size == 0 or pos.size(0) == 0:
         return ptr.new_full((size, num_samples), -1)
     if start is None:
         start = canonical_start(pos, ptr)
-    else:
-        _check_start(start, ptr)
     return sample(Sampling(pos, num_samples, ptr, start.long(), candidates))
 
 

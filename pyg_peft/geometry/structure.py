@@ -67,7 +67,11 @@ class Structure:
     interp_ptr: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        num_rows, interp_index = self._check_indices()
+        num_rows = self._check_indices()
+        # Of another type than int64 an index may be taken for a mask.
+        for name in ("center_index", "edge_index", "interp_index"):
+            object.__setattr__(self, name, getattr(self, name).long())
+        interp_index = self.interp_index
         if interp_index.size(1) != self.interp_weight.numel():
             raise ValueError(
                 f"Expected 'interp_weight' to have {interp_index.size(1)} elements, one for each "
@@ -91,8 +95,8 @@ class Structure:
         object.__setattr__(self, "max_degree", max_degree)
         object.__setattr__(self, "num_rows", num_rows)
 
-    def _check_indices(self) -> tuple[int | None, Tensor]:
-        """Check what is known without the rows; return ``num_rows`` and ``interp_index``."""
+    def _check_indices(self) -> int | None:
+        """Check what is known without the rows; return ``num_rows``."""
         device = check_tensor(self.center_index, "center_index").device
         center = check_index(self.center_index, "center_index", None, shape=("S",))
         for name in ("edge_index", "interp_index"):
@@ -100,11 +104,12 @@ class Structure:
         check_index(self.edge_index[0], "edge_index[0]", None)
         check_index(self.interp_index[0], "interp_index[0]", center.numel(), of="centers")
         check_index(self.interp_index[1], "interp_index[1]", None)
-        check_tensor(self.interp_weight, "interp_weight", kind="float", device=device)
+        weight = self.interp_weight
+        check_tensor(weight, "interp_weight", shape=("E",), kind="float", device=device)
         for name in ("degree", "interp_degree", "max_degree", "num_rows"):
             if getattr(self, name) is not None:
                 check_count(getattr(self, name), name, least=0)
-        return self.num_rows, self.interp_index
+        return self.num_rows
 
     @cached_property
     def last_row(self) -> int:

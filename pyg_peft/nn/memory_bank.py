@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pyg_peft.errors import CheckpointError, check_count, check_tensor
+from pyg_peft.errors import CheckpointError, check_count, check_tensor, described
 from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bank_features import Adapted, collect_features
 from pyg_peft.nn.bank_file import read_bank, write_bank
@@ -144,12 +144,16 @@ class MemoryBank(nn.Module):
 
         ``generator`` draws the rows; without one the first rows of each class are kept.
         """
-        per_class = check_count(per_class, "per_class")
+        per_class = min(check_count(per_class, "per_class"), len(self))
         if self.labels is None:
             raise ValueError("Expected 'labels' to balance classes by (got None)")
         labels = self.labels
         order = torch.arange(len(self), device=labels.device)
         if generator is not None:
+            if not isinstance(generator, torch.Generator):
+                raise TypeError(
+                    f"Expected 'generator' to be a torch.Generator (got {described(generator)})"
+                )
             order = torch.randperm(len(self), generator=generator, device=generator.device)
             order = order.to(labels.device)
         order = order[labels[order].argsort(stable=True)]  # grouped by class
@@ -240,6 +244,10 @@ class MemoryBank(nn.Module):
 def _check(
     keys: Tensor, values: Tensor | None, labels: Tensor | None, sample_id: Tensor | None
 ) -> None:
+    for name, tensor in zip(_TENSORS, (keys, values, labels, sample_id), strict=True):
+        if name == "keys" or tensor is not None:
+            if not isinstance(tensor, Tensor):
+                check_tensor(tensor, name)
     if keys.dim() != 2 or keys.size(0) == 0 or not keys.is_floating_point():
         raise ValueError(
             "Expected 'keys' to be a floating-point [R, C] tensor with at least one row "

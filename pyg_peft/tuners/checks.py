@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, get_args
 
+from ..errors import described
+
 _PLAIN = {int, float, bool, str, NoneType}
+_LARGEST = 2**48
 
 
 def check_types(config: Any) -> None:
@@ -21,7 +24,7 @@ def check_types(config: Any) -> None:
 
     Raises:
         TypeError: Naming the setting, what was expected and what came.
-        ValueError: If a number is not finite.
+        ValueError: If a number is not finite, or an integer is larger than any size can be.
     """
     for field in dataclasses.fields(config):
         declared: Any = field.type
@@ -30,6 +33,10 @@ def check_types(config: Any) -> None:
         if _PLAIN.issuperset(kinds) and not _is_one_of(value, kinds):
             wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
             raise TypeError(f"Expected '{field.name}' to be {wanted} (got {value!r})")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(
+                f"Expected '{field.name}' to lie in [-2**48, 2**48] (got {described(value)})"
+            )
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"Expected '{field.name}' to be finite (got {value})")
 

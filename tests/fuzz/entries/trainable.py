@@ -258,7 +258,7 @@ def check_written(args: Args, result: Any) -> str | None:
     return None
 
 
-@entry("checkpoint.write_adapter", call=write, check=check_written, also=(*"abc", "tensors"))
+@entry("checkpoint.write_adapter", call=write, check=check_written, also=(*"abc", "t0", "t1", "t2"))
 def write_adapter(draw: Draw) -> dict[str, Spec]:
     return {
         "folder": Const(draw(st.sampled_from(("a", "a/b", "ü")))),
