@@ -15,8 +15,9 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.segment_max import segment_max
-from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.tokens import check_levels, check_sizes
 from pyg_peft.backbones.weights import build_checked
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 
@@ -75,23 +76,28 @@ class DGCNNSegmentation(FlatBackbone):
         head_channels: Sequence[int] = (256, 128),
         head_dropout: float = 0.5,
     ) -> None:
-        check_positive(num_classes=num_classes, mix_channels=mix_channels)
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        mix_channels = check_count(mix_channels, "mix_channels")
+        k = check_count(k, "k")
         super().__init__()
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.num_categories = num_categories
-        self.channels = tuple(tuple(level) for level in channels)
+        self.num_categories = check_count(num_categories, "num_categories", least=0)
+        self.channels = check_levels(channels, "channels")
         self.mix_channels = mix_channels
         self.k = k
-        self.decoder_channels = tuple(decoder_channels)
-        self.head_channels = tuple(head_channels)
+        self.decoder_channels = check_sizes(decoder_channels, "decoder_channels")
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.head_dropout = head_dropout
         self.embed_dim = self.decoder_channels[-1]
         self.levels = edge_conv_levels(in_channels, self.channels, k)
         together = sum(level[-1] for level in self.channels)
         self.mix = PointLevel(together, (mix_channels,), slope=0.2, bias=False)
         both = mix_channels + together
-        self.decoder = nn.ModuleList([CategoryLevel(both, self.decoder_channels, num_categories)])
+        self.decoder = nn.ModuleList(
+            [CategoryLevel(both, self.decoder_channels, self.num_categories)]
+        )
         self.reset_head(num_classes)
 
     @classmethod

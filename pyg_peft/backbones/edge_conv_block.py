@@ -10,8 +10,8 @@ from torch_geometric.nn import EdgeConv
 from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.segment_max import SegmentMax
 from pyg_peft.backbones.shared_mlp import shared_mlp
-from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.errors import check_count, check_finite
+from pyg_peft.backbones.tokens import check_sizes
+from pyg_peft.errors import check_count, check_finite, check_flag, check_number
 from pyg_peft.geometry import knn_graph
 from pyg_peft.geometry.layout import count_clouds, offsets
 from pyg_peft.geometry.tables import search_table, to_edges
@@ -86,12 +86,15 @@ class EdgeConvBlock(nn.Module):
         by_pos: bool = False,
         slope: float = 0.2,
     ) -> None:
-        check_positive(k=k)
+        in_channels = check_count(in_channels, "in_channels")
+        channels = check_sizes(channels, "channels")
+        largest = torch.finfo(torch.float32).max
+        check_number(slope, "slope", least=-largest, most=largest)
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = channels[-1]
-        self.k = k
-        self.by_pos = by_pos
+        self.k = check_count(k, "k")
+        self.by_pos = check_flag(by_pos, "by_pos")
         mlp = shared_mlp(2 * in_channels, *channels, slope=slope, bias=False)
         self.conv = EdgeConv(mlp, aggr=SegmentMax())  # pyright: ignore[reportArgumentType]
 
@@ -106,6 +109,7 @@ class EdgeConvBlock(nn.Module):
         if self.by_pos:
             edge_index = knn_graph(pos, self.k, batch, loop=True, batch_size=size)
         else:
+            check_finite(pos, "pos")
             edge_index = feature_graph(x, self.k, batch, size)
         return self.conv(x, edge_index)
 
@@ -115,7 +119,6 @@ class EdgeConvBlock(nn.Module):
 
 def edge_conv_levels(in_channels: int, channels: Sequence[Sequence[int]], k: int) -> nn.ModuleList:
     """The levels of DGCNN; the first finds its neighbours by position."""
-    check_count(in_channels, "in_channels", least=0)
     levels = nn.ModuleList()
     width = 3 + in_channels
     for widths in channels:

@@ -8,9 +8,17 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.shared_mlp import shared_mlp
-from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.errors import check_count, check_dtype, check_tensor
+from pyg_peft.backbones.tokens import check_sizes
+from pyg_peft.errors import (
+    check_batch,
+    check_count,
+    check_dtype,
+    check_finite,
+    check_reach,
+    check_tensor,
+)
 from pyg_peft.geometry import interpolate, interpolation_weights, knn
+from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.typing import Batch, Pos
 
 
@@ -62,13 +70,14 @@ class FeaturePropagation(nn.Module):
     def __init__(
         self, coarse_channels: int, in_channels: int, channels: Sequence[int], *, k: int = 3
     ) -> None:
-        check_positive(k=k, coarse_channels=coarse_channels)
-        check_count(in_channels, "in_channels", least=0)
+        coarse_channels = check_count(coarse_channels, "coarse_channels")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        channels = check_sizes(channels, "channels")
         super().__init__()
         self.coarse_channels = coarse_channels
         self.in_channels = in_channels
         self.out_channels = channels[-1]
-        self.k = k
+        self.k = check_count(k, "k")
         self.mlp = shared_mlp(coarse_channels + in_channels, *channels)
 
     def reset_parameters(self) -> None:
@@ -88,6 +97,16 @@ class FeaturePropagation(nn.Module):
         check_level(x, pos, batch, in_channels=self.in_channels, like=like)
         check_tensor(coarse_x, "coarse_x", shape=("M", self.coarse_channels), device=pos.device)
         check_dtype(coarse_x, like, "coarse_x")
+        num_coarse = coarse_x.size(0)
+        check_tensor(coarse_pos, "coarse_pos", shape=(num_coarse, 3), device=pos.device)
+        check_dtype(coarse_pos, like, "coarse_pos")
+        for points, name in ((pos, "pos"), (coarse_pos, "coarse_pos")):
+            check_finite(points, name)
+            check_reach(points, name)
+        if batch_size is not None:
+            batch_size = count_clouds(batch, batch_size)
+        check_batch(batch, pos.size(0), batch_size)
+        check_batch(coarse_batch, num_coarse, batch_size, device=pos.device, name="coarse_batch")
         coarse = (coarse_x, coarse_pos, coarse_batch)
         brought = bring_back(*coarse, pos, batch, k=self.k, batch_size=batch_size)
         return self.mlp(brought if x is None else torch.cat([brought, x], dim=1))

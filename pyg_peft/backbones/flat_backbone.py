@@ -10,7 +10,8 @@ from torch_geometric.nn.inits import reset
 
 from pyg_peft.backbones.flat_input import FlatClouds, flat_input
 from pyg_peft.backbones.shared_mlp import scoring_mlp
-from pyg_peft.backbones.tokens import check_positive, check_rates
+from pyg_peft.backbones.tokens import check_rates
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 
@@ -50,7 +51,7 @@ class FlatBackbone(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
         check_rates(head_dropout=self.head_dropout)
         widths = (self.embed_dim, *self.head_channels, num_classes)
         head = scoring_mlp(*widths, **self.head_options())

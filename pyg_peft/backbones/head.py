@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from pyg_peft.backbones.tokens import check_positive, check_rates
-from pyg_peft.errors import check_dtype, check_tensor
+from pyg_peft.backbones.tokens import check_rates
+from pyg_peft.errors import check_count, check_dtype, check_tensor
 
 
 class ClassificationHead(nn.Module):
@@ -19,7 +19,8 @@ class ClassificationHead(nn.Module):
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.5) -> None:
-        check_positive(in_channels=in_channels, num_classes=num_classes)
+        in_channels = check_count(in_channels, "in_channels")
+        num_classes = check_count(num_classes, "num_classes")
         check_rates(dropout=dropout)
         super().__init__()
         self.layers = nn.Sequential(

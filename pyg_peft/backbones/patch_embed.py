@@ -46,8 +46,8 @@ class PatchEmbed(nn.Module):
     """
 
     def __init__(self, embed_dim: int, *, in_channels: int = 0) -> None:
-        check_count(embed_dim, "embed_dim")
-        check_count(in_channels, "in_channels", least=0)
+        embed_dim = check_count(embed_dim, "embed_dim")
+        in_channels = check_count(in_channels, "in_channels", least=0)
         super().__init__()
         self.embed_dim = embed_dim
         self.in_channels = in_channels

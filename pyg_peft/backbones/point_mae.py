@@ -16,15 +16,15 @@ from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
 from pyg_peft.backbones.tokens import (
     PositionEmbedding,
     add_position,
-    check_positive,
     check_rates,
     draw_tokens_,
     max_valid,
     prepend,
     zero_masked,
 )
-from pyg_peft.backbones.transformer import init_transformer_, make_blocks
+from pyg_peft.backbones.transformer import check_heads, init_transformer_, make_blocks
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches, build_patches
 from pyg_peft.typing import Batch, Features, Mask, Pos, Tokens
 
@@ -87,9 +87,13 @@ class PointMAE(nn.Module):
         drop_path: float = 0.1,
         head_dropout: float = 0.5,
     ) -> None:
-        check_positive(
-            num_classes=num_classes, depth=depth, num_centers=num_centers, patch_size=patch_size
-        )
+        num_classes = check_count(num_classes, "num_classes")
+        embed_dim = check_count(embed_dim, "embed_dim")
+        depth = check_count(depth, "depth")
+        num_heads = check_heads(num_heads, embed_dim)
+        num_centers = check_count(num_centers, "num_centers")
+        patch_size = check_count(patch_size, "patch_size")
+        in_channels = check_count(in_channels, "in_channels", least=0)
         check_rates(head_dropout=head_dropout)
         super().__init__()
         self.num_classes = num_classes
@@ -170,7 +174,7 @@ class PointMAE(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
         head = ClassificationHead(2 * self.embed_dim, num_classes, dropout=self.head_dropout)
         head = head.to(self.norm.weight.device, self.norm.weight.dtype)
         self.head = head.train(self.head.training)

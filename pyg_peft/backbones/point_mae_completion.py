@@ -12,8 +12,9 @@ from pyg_peft.backbones.masking import split_patches
 from pyg_peft.backbones.point_mae_files import pretraining_weights
 from pyg_peft.backbones.point_mae_pretraining import PointMAEPretraining
 from pyg_peft.backbones.reconstruction import Reconstruction
-from pyg_peft.backbones.tokens import check_positive, max_valid, prepend
+from pyg_peft.backbones.tokens import max_valid, prepend
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import Patches, nearest_squared_distances
 from pyg_peft.typing import Mask, Tokens
 
@@ -88,11 +89,8 @@ class PointMAECompletion(PointMAEPretraining):
         num_cloud_points: int = 256,
         completion_weight: float = 0.1,
     ) -> None:
-        check_positive(num_cloud_points=num_cloud_points)
-        if not completion_weight > 0.0:
-            raise ValueError(
-                f"Expected 'completion_weight' to be positive (got {completion_weight})"
-            )
+        num_cloud_points = check_count(num_cloud_points, "num_cloud_points")
+        check_number(completion_weight, "completion_weight", above=0)
         super().__init__(
             embed_dim,
             depth,
@@ -106,10 +104,10 @@ class PointMAECompletion(PointMAEPretraining):
         )
         self.num_cloud_points = num_cloud_points
         self.completion_weight = completion_weight
-        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.cls_pos = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.cls_token = nn.Parameter(torch.empty(1, 1, self.embed_dim))
+        self.cls_pos = nn.Parameter(torch.empty(1, 1, self.embed_dim))
         self.completion = nn.Sequential(
-            nn.Linear(2 * embed_dim, 512),
+            nn.Linear(2 * self.embed_dim, 512),
             nn.GELU(),
             nn.Linear(512, 512),
             nn.GELU(),

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.tokens import PositionEmbedding
 from pyg_peft.backbones.transformer import init_transformer_, make_blocks
+from pyg_peft.errors import check_count, check_dtype, check_tensor, described
 from pyg_peft.geometry import Patches
 
 
@@ -39,6 +40,8 @@ class PointMAEDecoder(nn.Module):
         *,
         drop_path: float = 0.1,
     ) -> None:
+        embed_dim = check_count(embed_dim, "embed_dim")
+        patch_size = check_count(patch_size, "patch_size")
         super().__init__()
         self.patch_size = patch_size
         self.mask_token = nn.Parameter(torch.empty(1, 1, embed_dim))
@@ -53,8 +56,19 @@ class PointMAEDecoder(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02)
 
     def forward(self, x: Tensor, patches: Patches) -> Tensor:
+        if not isinstance(patches, Patches):
+            raise TypeError(f"Expected 'patches' to be Patches (got {described(patches)})")
+        check_tensor(x, "x", shape=("B", "V", self.norm.weight.numel()), values=False)
+        check_tensor(x, "x", kind="float", device=self.mask_token.device, values=False)
+        check_dtype(x, self.mask_token)
         num_clouds, num_visible, _ = x.shape
         num_hidden = patches.num_centers - num_visible
+        fits = torch.compiler.is_compiling() or num_clouds == patches.batch_size
+        if not fits or num_hidden < 0:
+            raise ValueError(
+                f"Expected 'x' to hold at most {patches.num_centers} visible patches for each of "
+                f"{patches.batch_size} clouds, as 'patches' have (got {list(x.shape)})"
+            )
         hidden = self.mask_token.to(x.dtype).expand(num_clouds, num_hidden, -1)
         x = torch.cat([x, hidden], dim=1)
         code = self.pos_embed(patches.center)

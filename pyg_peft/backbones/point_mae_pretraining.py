@@ -13,10 +13,10 @@ from pyg_peft.backbones.point_mae import PointMAE
 from pyg_peft.backbones.point_mae_decoder import PointMAEDecoder
 from pyg_peft.backbones.point_mae_files import pretraining_weights
 from pyg_peft.backbones.reconstruction import Reconstruction
-from pyg_peft.backbones.tokens import PositionEmbedding, check_positive
-from pyg_peft.backbones.transformer import init_transformer_, make_blocks
+from pyg_peft.backbones.tokens import PositionEmbedding
+from pyg_peft.backbones.transformer import check_heads, init_transformer_, make_blocks
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
-from pyg_peft.errors import check_number
+from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import Patches, build_patches, chamfer_distance
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
@@ -83,12 +83,13 @@ class PointMAEPretraining(nn.Module):
         mask_ratio: float = 0.6,
         drop_path: float = 0.1,
     ) -> None:
-        check_positive(
-            depth=depth,
-            num_centers=num_centers,
-            patch_size=patch_size,
-            decoder_depth=decoder_depth,
-        )
+        embed_dim = check_count(embed_dim, "embed_dim")
+        depth = check_count(depth, "depth")
+        num_heads = check_heads(num_heads, embed_dim)
+        num_centers = check_count(num_centers, "num_centers")
+        patch_size = check_count(patch_size, "patch_size")
+        decoder_depth = check_count(decoder_depth, "decoder_depth")
+        decoder_num_heads = check_heads(decoder_num_heads, embed_dim, "decoder_num_heads")
         if not 0.0 < check_number(mask_ratio, "mask_ratio") < 1.0:
             raise ValueError(f"Expected 'mask_ratio' to lie in (0, 1) (got {mask_ratio})")
         if int(num_centers * mask_ratio) < 1:

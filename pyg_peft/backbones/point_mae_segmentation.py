@@ -17,13 +17,13 @@ from pyg_peft.backbones.segmentation_head import SegmentationHead
 from pyg_peft.backbones.tokens import (
     PositionEmbedding,
     add_position,
-    check_positive,
     check_rates,
     max_valid,
     zero_masked,
 )
-from pyg_peft.backbones.transformer import init_transformer_, make_blocks
+from pyg_peft.backbones.transformer import check_heads, init_transformer_, make_blocks
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches, build_patches
 from pyg_peft.typing import Batch, Features, Pos, Tokens
 
@@ -91,8 +91,20 @@ class PointMAESegmentation(nn.Module):
         drop_path: float = 0.1,
         head_dropout: float = 0.5,
     ) -> None:
-        check_positive(num_classes=num_classes, num_centers=num_centers, patch_size=patch_size)
-        check_positive(depth=depth, num_levels=num_levels)
+        num_classes = check_count(num_classes, "num_classes")
+        embed_dim = check_count(embed_dim, "embed_dim")
+        depth = check_count(depth, "depth")
+        num_heads = check_heads(num_heads, embed_dim)
+        num_centers = check_count(num_centers, "num_centers")
+        patch_size = check_count(patch_size, "patch_size")
+        num_categories = check_count(num_categories, "num_categories", least=0)
+        num_levels = check_count(num_levels, "num_levels")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        head_channels = check_count(head_channels, "head_channels")
+        if head_channels % 4:
+            raise ValueError(
+                f"Expected 'head_channels' to be a multiple of 4 (got {head_channels})"
+            )
         check_rates(head_dropout=head_dropout)
         if num_levels > depth:
             raise ValueError(f"Expected 'num_levels' to lie in [1, {depth}] (got {num_levels})")
@@ -162,7 +174,7 @@ class PointMAESegmentation(nn.Module):
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
         head = self._new_head(num_classes).to(self.norm.weight)
         self.head = head.train(self.head.training)
         self.num_classes = num_classes

@@ -11,7 +11,7 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import OwnWeights, own_weights
 from pyg_peft.backbones.point_transformer_level import TransitionDown
 from pyg_peft.backbones.stages import Stage, encode, features, mean_of_clouds
-from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.tokens import check_sizes
 from pyg_peft.backbones.weights import build_checked, infer_depth
 from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
@@ -68,16 +68,19 @@ class PointTransformer(FlatBackbone):
         head_channels: Sequence[int] = (256, 128),
         head_dropout: float = 0.5,
     ) -> None:
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        stride = check_count(stride, "stride")
+        share = check_count(share, "share")
         super().__init__()
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.channels = tuple(channels)
-        self.depths = tuple(depths)
-        self.k = tuple(k)
+        self.channels = check_sizes(channels, "channels")
+        self.depths = check_sizes(depths, "depths", least=0)
+        self.k = check_sizes(k, "k")
         self.stride = stride
         self.share = share
-        self.head_channels = tuple(head_channels)
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.head_dropout = head_dropout
         self.embed_dim = self.channels[-1]
         self.levels = point_transformer_levels(
@@ -136,7 +139,6 @@ def point_transformer_levels(
     share: int,
 ) -> nn.ModuleList:
     """The encoder's levels; the first keeps all points."""
-    check_count(in_channels, "in_channels", least=0)
     for name, sizes in (("depths", depths), ("k", k)):
         if len(sizes) != len(channels):
             raise ValueError(

@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 from torch_geometric.nn import PointTransformerConv
 
-from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.errors import check_count, check_dtype, check_tensor
+from pyg_peft.errors import check_count, check_dtype, check_finite, check_index, check_tensor
 from pyg_peft.typing import EdgeIndex, Features, Pos
 
 
@@ -69,7 +68,8 @@ class PointTransformerBlock(nn.Module):
     """
 
     def __init__(self, channels: int, *, share: int = 8) -> None:
-        check_positive(channels=channels, share=share)
+        channels = check_count(channels, "channels")
+        share = check_count(share, "share")
         if channels % share:
             raise ValueError(f"Expected 'share' to divide {channels} (got {share})")
         super().__init__()
@@ -106,7 +106,11 @@ class PointTransformerBlock(nn.Module):
         check_dtype(x, self.lin_in.weight)
         check_tensor(pos, "pos", shape=(x.size(0), 3), device=x.device)
         check_dtype(pos, self.lin_in.weight, "pos")
-        check_tensor(edge_index, "edge_index", shape=(2, "E"), kind="int", device=x.device)
+        check_finite(pos, "pos")
+        number = x.size(0)
+        edge_index = check_index(
+            edge_index, "edge_index", number, shape=(2, "E"), of="points", device=x.device
+        )
         out = self.norm1(self.lin_in(x)).relu()
         out = self.norm2(self.conv(out, pos, edge_index)).relu()
         return (x + self.norm3(self.lin_out(out))).relu()

@@ -12,8 +12,9 @@ from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.point_transformer import level_sizes, point_transformer_levels
 from pyg_peft.backbones.point_transformer_level import Summit, TransitionUp
 from pyg_peft.backbones.stages import Stage, decode, encode
-from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.tokens import check_sizes
 from pyg_peft.backbones.weights import build_checked, infer_depth
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 
@@ -72,17 +73,21 @@ class PointTransformerSegmentation(FlatBackbone):
         head_channels: Sequence[int] = (32,),
         head_dropout: float = 0.0,
     ) -> None:
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        stride = check_count(stride, "stride")
+        share = check_count(share, "share")
+        decoder_depth = check_count(decoder_depth, "decoder_depth", least=0)
         super().__init__()
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.channels = tuple(channels)
-        self.depths = tuple(depths)
-        self.k = tuple(k)
+        self.channels = check_sizes(channels, "channels")
+        self.depths = check_sizes(depths, "depths", least=0)
+        self.k = check_sizes(k, "k")
         self.stride = stride
         self.share = share
         self.decoder_depth = decoder_depth
-        self.head_channels = tuple(head_channels)
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.head_dropout = head_dropout
         self.embed_dim = self.channels[0]
         self.levels = point_transformer_levels(

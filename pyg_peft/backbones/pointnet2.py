@@ -11,9 +11,9 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
 from pyg_peft.backbones.set_abstraction import GlobalSetAbstraction, SetAbstraction
 from pyg_peft.backbones.stages import Stage, encode, features
-from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.tokens import check_levels, check_sequence, check_sizes
 from pyg_peft.backbones.weights import build_checked
-from pyg_peft.errors import check_count
+from pyg_peft.errors import check_count, check_number
 from pyg_peft.typing import Batch, Pos
 
 LAYERS = r"conv\.local_nn|mlp"
@@ -73,15 +73,16 @@ class PointNetPlusPlus(FlatBackbone):
         head_channels: Sequence[int] = (512, 256),
         head_dropout: float = 0.5,
     ) -> None:
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
         super().__init__()
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.channels = tuple(tuple(level) for level in channels)
-        self.num_centers = tuple(num_centers)
-        self.radii = tuple(radii)
-        self.patch_sizes = tuple(patch_sizes)
-        self.head_channels = tuple(head_channels)
+        self.channels = check_levels(channels, "channels")
+        self.num_centers = check_sizes(num_centers, "num_centers")
+        self.radii = check_radii(radii)
+        self.patch_sizes = check_sizes(patch_sizes, "patch_sizes")
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.head_dropout = head_dropout
         self.embed_dim = self.channels[-1][-1]
         self.levels = pointnet2_levels(
@@ -137,6 +138,14 @@ class PointNetPlusPlus(FlatBackbone):
         return features(encode(self.levels, stage, clouds.batch_size)[-1])
 
 
+def check_radii(radii: Any) -> tuple[float, ...]:
+    """Return the radii of the levels; raise unless all are positive numbers."""
+    return tuple(
+        check_number(radius, f"radii[{place}]", above=0, infinite=True)
+        for place, radius in enumerate(check_sequence(radii, "radii"))
+    )
+
+
 def pointnet2_levels(
     in_channels: int,
     channels: Sequence[Sequence[int]],
@@ -145,7 +154,6 @@ def pointnet2_levels(
     patch_sizes: Sequence[int],
 ) -> nn.ModuleList:
     """The levels of PointNet++; one more of ``channels`` than of centres is for whole clouds."""
-    check_count(in_channels, "in_channels", least=0)
     for name, sizes in (("radii", radii), ("patch_sizes", patch_sizes)):
         if len(sizes) != len(num_centers):
             raise ValueError(

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from pyg_peft.backbones.feature_propagation import FeaturePropagation
 from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.own_files import own_weights
-from pyg_peft.backbones.pointnet2 import LAYERS, pointnet2_levels
+from pyg_peft.backbones.pointnet2 import LAYERS, check_radii, pointnet2_levels
 from pyg_peft.backbones.stages import Stage, decode, encode
-from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.tokens import check_levels, check_sizes
 from pyg_peft.backbones.weights import build_checked
+from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 
 
@@ -75,7 +76,10 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         head_channels: Sequence[int] = (128,),
         head_dropout: float = 0.5,
     ) -> None:
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        decoder_channels = check_levels(decoder_channels, "decoder_channels")
+        channels = check_levels(channels, "channels")
         if len(decoder_channels) != len(channels):
             raise ValueError(
                 f"Expected 'decoder_channels' to name {len(channels)} levels "
@@ -84,12 +88,12 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         super().__init__()
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.channels = tuple(tuple(level) for level in channels)
-        self.num_centers = tuple(num_centers)
-        self.radii = tuple(radii)
-        self.patch_sizes = tuple(patch_sizes)
-        self.decoder_channels = tuple(tuple(level) for level in decoder_channels)
-        self.head_channels = tuple(head_channels)
+        self.channels = channels
+        self.num_centers = check_sizes(num_centers, "num_centers")
+        self.radii = check_radii(radii)
+        self.patch_sizes = check_sizes(patch_sizes, "patch_sizes")
+        self.decoder_channels = decoder_channels
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.head_dropout = head_dropout
         self.embed_dim = self.decoder_channels[-1][-1]
         self.levels = pointnet2_levels(

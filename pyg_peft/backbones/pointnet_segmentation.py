@@ -14,8 +14,9 @@ from pyg_peft.backbones.point_level import PointLevel
 from pyg_peft.backbones.pointnet import pointnet_levels, run_levels
 from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
 from pyg_peft.backbones.segment_max import segment_max
-from pyg_peft.backbones.tokens import check_positive
+from pyg_peft.backbones.tokens import check_levels, check_sizes
 from pyg_peft.backbones.weights import build_checked
+from pyg_peft.errors import check_count, check_flag
 from pyg_peft.typing import Batch, Pos
 
 
@@ -68,14 +69,15 @@ class PointNetSegmentation(FlatBackbone):
         transforms: bool = True,
         head_dropout: float = 0.0,
     ) -> None:
-        check_positive(num_classes=num_classes)
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
         super().__init__()
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.channels = tuple(tuple(level) for level in channels)
-        self.decoder_channels = tuple(decoder_channels)
-        self.head_channels = tuple(head_channels)
-        self.transforms = transforms
+        self.channels = check_levels(channels, "channels")
+        self.decoder_channels = check_sizes(decoder_channels, "decoder_channels")
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.transforms = check_flag(transforms, "transforms")
         self.head_dropout = head_dropout
         self.embed_dim = self.decoder_channels[-1]
         self.levels = pointnet_levels(in_channels, self.channels, transforms)

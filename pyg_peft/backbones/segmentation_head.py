@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pyg_peft.backbones.tokens import check_positive, check_rates
-from pyg_peft.errors import check_count, check_tensor
+from pyg_peft.backbones.tokens import check_rates
+from pyg_peft.errors import check_batch, check_count, check_dtype, check_tensor
 from pyg_peft.typing import Batch
 
 
@@ -60,19 +60,18 @@ class SegmentationHead(nn.Module):
         channels: int = 1024,
         dropout: float = 0.5,
     ) -> None:
-        check_positive(
-            in_channels=in_channels,
-            summary_channels=summary_channels,
-            num_classes=num_classes,
-            lift_channels=lift_channels,
-            channels=channels,
-        )
+        in_channels = check_count(in_channels, "in_channels")
+        summary_channels = check_count(summary_channels, "summary_channels")
+        num_classes = check_count(num_classes, "num_classes")
+        lift_channels = check_count(lift_channels, "lift_channels")
+        channels = check_count(channels, "channels")
         check_rates(dropout=dropout)
         if channels < 4 or channels % 4:
             raise ValueError(f"Expected 'channels' to be a multiple of 4 (got {channels})")
-        check_count(num_categories, "num_categories", least=0)
+        num_categories = check_count(num_categories, "num_categories", least=0)
         super().__init__()
         self.num_categories = num_categories
+        self.summary_channels = summary_channels
         # A linear probe reads the width of a point's features off the first layer.
         self.lift = nn.Linear(in_channels, lift_channels)
         self.norm1 = nn.BatchNorm1d(lift_channels)
@@ -100,10 +99,21 @@ class SegmentationHead(nn.Module):
         batch: Batch | None = None,
         category: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "N num_classes"]:
-        check_tensor(x, "x", shape=("N", self.lift.in_features), kind="float", values=False)
-        check_tensor(summary, "summary", shape=("B", "summary_channels"), values=False)
+        device = self.lift.weight.device
+        width = self.lift.in_features
+        check_tensor(x, "x", shape=("N", width), kind="float", device=device, values=False)
+        shape = ("B", self.summary_channels)
+        check_tensor(summary, "summary", shape=shape, device=device, values=False)
+        check_dtype(summary, self.global_proj.weight, "summary")
         if category is not None:
-            check_tensor(category, "category", shape=summary.shape[:1], kind="int")
+            check_tensor(category, "category", shape=summary.shape[:1], kind="int", device=device)
+        if batch is not None:
+            check_batch(batch, x.size(0), summary.size(0), device=device)
+            batch = batch.long()
+        elif summary.size(0) != 1:
+            raise ValueError(
+                f"Expected 'summary' to have one row without a batch (got {summary.size(0)})"
+            )
         summary = self._tell(summary, category)
         # Half precision would round the coordinates among the features.
         with torch.autocast(x.device.type, enabled=False):

@@ -10,8 +10,8 @@ from pyg_peft.backbones.flat_input import check_level
 from pyg_peft.backbones.segment_max import SegmentMax, segment_max
 from pyg_peft.backbones.shared_mlp import shared_mlp
 from pyg_peft.backbones.stages import Stage, sample_centers
-from pyg_peft.backbones.tokens import check_positive
-from pyg_peft.errors import check_number
+from pyg_peft.backbones.tokens import check_sizes
+from pyg_peft.errors import check_batch, check_count, check_number, check_pos
 from pyg_peft.geometry import ball_query
 from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.typing import Batch, Pos
@@ -59,14 +59,15 @@ class SetAbstraction(nn.Module):
         radius: float,
         patch_size: int,
     ) -> None:
-        check_positive(num_centers=num_centers, patch_size=patch_size)
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        channels = check_sizes(channels, "channels")
         check_number(radius, "radius", above=0, infinite=True)
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = channels[-1]
-        self.num_centers = num_centers
+        self.num_centers = check_count(num_centers, "num_centers")
         self.radius = radius
-        self.patch_size = patch_size
+        self.patch_size = check_count(patch_size, "patch_size")
         mlp = shared_mlp(3 + in_channels, *channels)
         self.conv = PointNetConv(mlp, add_self_loops=False, aggr=SegmentMax())
 
@@ -112,6 +113,8 @@ class GlobalSetAbstraction(nn.Module):
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+        in_channels = check_count(in_channels, "in_channels")
+        channels = check_sizes(channels, "channels")
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = channels[-1]
@@ -123,6 +126,9 @@ class GlobalSetAbstraction(nn.Module):
     def forward(self, x: Tensor, pos: Pos, batch: Batch, batch_size: int | None = None) -> Stage:
         check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.mlp.parameters()))
         size = count_clouds(batch, batch_size)
+        check_pos(pos)
+        check_batch(batch, pos.size(0), size)
+        batch = batch.long()
         x = segment_max(self.mlp(torch.cat([x, pos], dim=1)), batch, size)
         return Stage(x, pos.new_zeros(size, 3), torch.arange(size, device=pos.device))
 

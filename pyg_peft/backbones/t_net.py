@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pyg_peft.backbones.segment_max import segment_max
 from pyg_peft.backbones.shared_mlp import shared_mlp
 from pyg_peft.errors import check_count, check_dtype, check_tensor
-from pyg_peft.geometry.layout import offsets, to_dense
+from pyg_peft.geometry.layout import count_clouds, offsets, to_dense
 
 
 class TNet(nn.Module):
@@ -57,13 +57,15 @@ class TNet(nn.Module):
         x = self.lin(self.cloud_mlp(x)).unflatten(1, (self.channels, self.channels))
         return x + torch.eye(self.channels, dtype=x.dtype, device=x.device)
 
-    def forward(self, x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+    def forward(self, x: Tensor, batch: Tensor, batch_size: int | None = None) -> Tensor:
         check_tensor(x, "x", shape=("N", self.channels))
         check_dtype(x, self.lin.weight)
         check_tensor(batch, "batch", shape=x.shape[:1], kind="int", device=x.device)
+        batch_size = count_clouds(batch, batch_size)
+        ptr = offsets(batch, x.size(0), batch_size)  # which checks them
+        batch = batch.long()
         matrices = self.matrices(x, batch, batch_size)
         aligned = to_dense(x, batch, batch_size)[0] @ matrices  # [B, n, C]
-        ptr = offsets(batch, x.size(0), batch_size)
         place = torch.arange(x.size(0), device=x.device) - ptr[batch]
         return aligned[batch, place]
 
@@ -84,6 +86,11 @@ def orthogonality_penalty(matrices: Float[Tensor, "B C C"]) -> Tensor:
         tensor(27.)
     """
     check_tensor(matrices, "matrices", shape=("B", "C", "C"), kind="float", values=False)
+    if matrices.size(0) == 0 or matrices.size(1) != matrices.size(2):
+        raise ValueError(
+            "Expected 'matrices' to hold at least one square matrix "
+            f"(got shape {list(matrices.shape)})"
+        )
     product = matrices @ matrices.transpose(1, 2)
     identity = torch.eye(product.size(1), dtype=product.dtype, device=product.device)
     return (identity - product).square().sum(dim=(1, 2)).mean()

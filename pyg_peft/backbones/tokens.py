@@ -1,11 +1,14 @@
 """Small functions on tokens that encoder and decoder share: position codes, pooling, sizes."""
 
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_peft.errors import check_count, check_number
+from pyg_peft.errors import check_count, check_number, described
 from pyg_peft.typing import Mask, Tokens
 
 
@@ -20,6 +23,47 @@ def check_rates(**rates: float) -> None:
     for name, rate in rates.items():
         if not 0.0 <= check_number(rate, name) < 1.0:
             raise ValueError(f"Expected '{name}' to lie in [0, 1) (got {rate})")
+
+
+def check_sequence(value: Any, name: str, *, fewest: int = 1) -> tuple[Any, ...]:
+    """Return what a sequence holds; raise unless it is one of at least ``fewest`` elements."""
+    fits = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
+    if not fits or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"Expected '{name}' to be a sequence (got {described(value)})")
+    items = tuple(value)
+    if len(items) < fewest:
+        elements = "element" if fewest == 1 else "elements"
+        raise ValueError(
+            f"Expected '{name}' to have at least {fewest} {elements} (got {len(items)})"
+        )
+    return items
+
+
+def check_sizes(value: Any, name: str, *, least: int = 1, fewest: int = 1) -> tuple[int, ...]:
+    """Return a sequence of integers; raise unless each is at least ``least``.
+
+    Args:
+        value: what the caller gave.
+        name: its name in the message.
+        least: the smallest integer allowed.
+        fewest: elements it must have.
+
+    Example:
+        >>> check_sizes([64, "128"], "channels")
+        Traceback (most recent call last):
+        ...
+        TypeError: Expected 'channels[1]' to be an integer (got '128')
+    """
+    items = check_sequence(value, name, fewest=fewest)
+    return tuple(
+        check_count(item, f"{name}[{place}]", least=least) for place, item in enumerate(items)
+    )
+
+
+def check_levels(value: Any, name: str) -> tuple[tuple[int, ...], ...]:
+    """Return the widths of the layers of each level; raise unless all are positive integers."""
+    items = check_sequence(value, name)
+    return tuple(check_sizes(item, f"{name}[{place}]") for place, item in enumerate(items))
 
 
 class PositionEmbedding(nn.Sequential):
@@ -92,8 +136,11 @@ def draw_tokens_(*tokens: nn.Parameter) -> None:
 __all__ = [
     "PositionEmbedding",
     "add_position",
+    "check_levels",
     "check_positive",
     "check_rates",
+    "check_sequence",
+    "check_sizes",
     "draw_tokens_",
     "max_valid",
     "prepend",

@@ -2,11 +2,19 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyg_peft.backbones.tokens import check_positive, check_rates
-from pyg_peft.errors import check_channels, check_dtype, check_tensor, described
+from pyg_peft.backbones.tokens import check_rates
+from pyg_peft.errors import (
+    check_channels,
+    check_count,
+    check_dtype,
+    check_number,
+    check_tensor,
+    described,
+)
 from pyg_peft.geometry import Patches
 from pyg_peft.typing import Mask, Tokens
 
@@ -45,6 +53,23 @@ def attention_mask(mask: Mask | None, num_tokens: int) -> Tensor | None:
     return keys[:, None, None, :]
 
 
+def check_heads(num_heads: Any, channels: int, name: str = "num_heads") -> int:
+    """Return a number of heads; raise unless it divides ``channels``."""
+    num_heads = check_count(num_heads, name)
+    if channels % num_heads:
+        raise ValueError(f"Expected '{name}' to divide {channels} (got {num_heads})")
+    return num_heads
+
+
+def _broadcasts(mask: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether a mask fits scores of this shape; the keys must be those of the scores."""
+    return (
+        mask.dim() == len(shape)
+        and mask.size(-1) == shape[-1]
+        and all(size in (1, full) for size, full in zip(mask.shape, shape, strict=True))
+    )
+
+
 class DropPath(nn.Module):
     """Drop the residual branch of whole samples while training (stochastic depth).
 
@@ -65,6 +90,9 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor:
+        check_tensor(x, "x", kind="float", values=False)
+        if x.dim() == 0:
+            raise ValueError("Expected 'x' to be of shape [B, ...] (got [])")
         if not self.training or self.drop_prob == 0.0:
             return x
         keep_prob = 1.0 - self.drop_prob
@@ -97,9 +125,8 @@ class Attention(nn.Module):
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
-        check_positive(channels=channels, num_heads=num_heads)
-        if channels % num_heads:
-            raise ValueError(f"Expected 'num_heads' to divide {channels} (got {num_heads})")
+        channels = check_count(channels, "channels")
+        num_heads = check_heads(num_heads, channels)
         super().__init__()
         self.channels = channels
         self.num_heads = num_heads
@@ -107,9 +134,18 @@ class Attention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tokens, mask: Tensor | None = None) -> Tokens:
-        check_tensor(x, "x", shape=("B", "L", self.channels), values=False)
-        check_dtype(x, self.proj.weight)
+        weight = self.proj.weight
+        check_tensor(x, "x", shape=("B", "L", self.channels), device=weight.device, values=False)
+        check_dtype(x, weight)
         num_clouds, num_tokens, channels = x.shape
+        if mask is not None:
+            check_tensor(mask, "mask", kind="bool", device=x.device, values=False)
+            shape = (num_clouds, self.num_heads, num_tokens, num_tokens)
+            if not torch.compiler.is_compiling() and not _broadcasts(mask, shape):
+                raise ValueError(
+                    f"Expected 'mask' to be of shape {[num_clouds, 1, 1, num_tokens]} "
+                    f"(got {list(mask.shape)})"
+                )
         qkv = self.qkv(x).unflatten(2, (3, self.num_heads, channels // self.num_heads))
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, L, C / H]
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -132,7 +168,8 @@ class Mlp(nn.Module):
     """
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
-        check_positive(channels=channels, hidden_channels=hidden_channels)
+        channels = check_count(channels, "channels")
+        hidden_channels = check_count(hidden_channels, "hidden_channels")
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden_channels)
         self.act = nn.GELU()
@@ -177,11 +214,19 @@ class Block(nn.Module):
     def __init__(
         self, channels: int, num_heads: int, *, mlp_ratio: float = 4.0, drop_path: float = 0.0
     ) -> None:
+        channels = check_count(channels, "channels")
+        hidden_channels = int(channels * check_number(mlp_ratio, "mlp_ratio", above=0))
+        if hidden_channels < 1:
+            raise ValueError(
+                f"Expected 'mlp_ratio' to be at least 1 / channels, {1 / channels:g} "
+                f"(got {mlp_ratio})"
+            )
+        check_rates(drop_path=drop_path)
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
         self.attn = Attention(channels, num_heads)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = Mlp(channels, int(channels * mlp_ratio))
+        self.mlp = Mlp(channels, hidden_channels)
         self.drop_path = DropPath(drop_path)
 
     def forward(
@@ -191,8 +236,10 @@ class Block(nn.Module):
         structure: Any = None,
         prior: Tensor | None = None,
     ) -> Tokens:
-        check_tensor(x, "x", shape=("B", "L", self.attn.channels), values=False)
-        check_dtype(x, self.norm1.weight)
+        weight = self.norm1.weight
+        shape = ("B", "L", weight.numel())
+        check_tensor(x, "x", shape=shape, device=weight.device, values=False)
+        check_dtype(x, weight)
         if patches is not None and not isinstance(patches, Patches):
             raise TypeError(f"Expected 'patches' to be Patches or None (got {described(patches)})")
         mask = None if patches is None else attention_mask(patches.mask, x.size(1))
@@ -221,7 +268,7 @@ def drop_path_rates(drop_path: float, depth: int) -> list[float]:
 
 def make_blocks(channels: int, depth: int, num_heads: int, drop_path: float) -> nn.ModuleList:
     """A stack of blocks whose drop-path grows with depth."""
-    check_positive(depth=depth)
+    depth = check_count(depth, "depth")
     check_rates(drop_path=drop_path)
     rates = drop_path_rates(drop_path, depth)
     return nn.ModuleList(Block(channels, num_heads, drop_path=rate) for rate in rates)

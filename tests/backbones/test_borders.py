@@ -110,8 +110,7 @@ def test_sizes_of_token_backbones(kind: Any, size: str, value: Any):
         if size == "num_classes":
             return
         del sizes["num_classes"]
-    # Of an attention the width is called ``channels``.
-    with pytest.raises((TypeError, ValueError), match=f"Expected '({size}|channels)' to "):
+    with pytest.raises((TypeError, ValueError), match=f"Expected '{size}' to "):
         kind(**sizes)
 
 
@@ -128,8 +127,37 @@ def test_sizes_of_flat_backbones(name: str, value: Any):
         given = value
         while isinstance(sizes[size], tuple) and not isinstance(given, tuple):
             given = nested(sizes[size], value)
-        with pytest.raises((TypeError, ValueError), match="Expected '"):
+        with pytest.raises((TypeError, ValueError), match=rf"Expected '{size}(\[\d\])*' to "):
             case.model(**{**sizes, size: given})
+
+
+@pytest.mark.parametrize("value", [3, "text", None, {}, (), ((), ()), (None,), (2.5,), ((0,),)])
+@pytest.mark.parametrize("name", CASES)
+def test_sequences_of_sizes(name: str, value: Any):
+    case = CASES[name]
+    sizes = {"num_classes": 4, "in_channels": 2, **case.told, **case.untold}
+    for size in sizes:
+        if not isinstance(sizes[size], tuple) or (size == "head_channels" and value == ()):
+            continue
+        if size == "radii" and value == (2.5,):
+            continue
+        with pytest.raises((TypeError, ValueError), match=rf"Expected '{size}(\[\d\])*' to "):
+            case.model(**{**sizes, size: value})
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sizes_of_other_kinds_become_integers(name: str):
+    """NumPy's integers and tensors of one integer are taken, as by the other constructors."""
+    case = CASES[name]
+    sizes = {"num_classes": 4, "in_channels": 2, **case.told, **case.untold}
+    other = {
+        "num_classes": torch.tensor(4),
+        "in_channels": np.int64(2),
+        "head_channels": np.array(case.told["head_channels"]),
+    }
+    config = case.model(**{**sizes, **other}).config
+    assert config == case.model(**sizes).config
+    assert all(type(size) is int for size in (*config["head_channels"], config["num_classes"]))
 
 
 def nested(like: Any, value: Any) -> Any:
@@ -230,6 +258,73 @@ def test_parts(name: str):
                 part(**{**given, argument: change})
 
 
+UNSORTED = torch.tensor([0, 0, 0, 0, 1, 1, 0, 1, 1])
+FINITE_NOT = LEVEL["pos"].clone().index_fill_(0, torch.tensor([2]), torch.nan)
+
+
+@pytest.mark.parametrize(
+    "name", ["EdgeConvBlock", "FeaturePropagation", "GlobalSetAbstraction", "SetAbstraction"]
+)
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("batch", UNSORTED), ("batch", UNSORTED - 1), ("pos", FINITE_NOT), ("batch_size", "1")],
+)
+def test_clouds_of_a_level(name: str, argument: str, value: Any):
+    """An unsorted batch and NaN used to pass through levels that ask for no neighbors."""
+    build, given = PARTS[name]
+    with pytest.raises((TypeError, ValueError), match=f"Expected '{argument}' to "):
+        build().eval()(**{**given, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("Attention", {"mask": torch.ones(2, 1, 1, 5)}),
+        ("Attention", {"mask": torch.ones(2, 1, 1, 4, dtype=torch.bool)}),
+        ("Attention", {"mask": torch.ones(2, 5, dtype=torch.bool)}),
+        ("PointTransformerBlock", {"edge_index": torch.tensor([[0, 2], [0, 1]])}),
+        ("PointTransformerBlock", {"edge_index": torch.tensor([[0, -1], [0, 1]])}),
+        ("PointTransformerBlock", {"pos": torch.full((2, 3), torch.inf)}),
+        ("FeaturePropagation", {"coarse_pos": torch.full((3, 3), torch.nan)}),
+        ("FeaturePropagation", {"coarse_batch": torch.tensor([1, 0, 0])}),
+        ("SegmentationHead", {"batch": UNSORTED}),
+        ("SegmentationHead", {"batch": torch.ones(9).long()}),
+        ("SegmentationHead", {"summary": torch.randn(2, 6)}),
+        ("TNet", {"batch": UNSORTED, "batch_size": 2}),
+        ("TNet", {"batch": UNSORTED.sort().values}),
+    ],
+)
+def test_arguments_that_do_not_fit(name: str, change: dict[str, Any]):
+    build, given = PARTS[name]
+    with pytest.raises((TypeError, ValueError), match=f"Expected '{next(iter(change))}' to "):
+        build().eval()(**{**given, **change})
+
+
+@pytest.mark.parametrize("value", ["2", None, 0.0, 0.01, -1.0, float("nan"), float("inf"), b"1"])
+def test_ratio_of_a_block(value: Any):
+    """A ratio of ``b"1"`` used to ask for memory for twelve digits of channels."""
+    with pytest.raises((TypeError, ValueError), match="Expected 'mlp_ratio' to "):
+        Block(12, 3, mlp_ratio=value)
+
+
+@pytest.mark.parametrize("x", [None, 3, {}, [[1.0]], torch.tensor(1.0), torch.ones(2).long()])
+@pytest.mark.parametrize("training", [False, True])
+def test_what_has_no_branch_to_drop(x: Any, training: bool):
+    with pytest.raises((TypeError, ValueError), match="Expected 'x' to "):
+        DropPath(0.5).train(training)(x)
+
+
+def test_decoder():
+    decoder = backbones.PointMAEDecoder(12, 1, 3, 4).eval()
+    patches = build_patches(torch.randn(9, 3), num_centers=4, patch_size=4)
+    assert decoder(torch.randn(1, 3, 12), patches).shape == (1, 1, 4, 3)
+    for x in (torch.randn(1, 5, 12), torch.randn(2, 3, 12), torch.randn(3, 12), [1.0]):
+        with pytest.raises((TypeError, ValueError), match="Expected 'x' to "):
+            decoder(x, patches)
+    with pytest.raises(TypeError, match="Expected 'patches' to be Patches"):
+        decoder(torch.randn(1, 3, 12), None)
+
+
 def test_patches_and_matrices():
     patches = build_patches(CLOUDS.pos, CLOUDS.batch, num_centers=4, patch_size=4)
     for model in (PatchEmbed(8), PointMAE(4, **TOKENS).eval()):
@@ -241,6 +336,9 @@ def test_patches_and_matrices():
         tiny_base()(patches=patches, tokens=[1])
     with pytest.raises(ValueError, match="Expected 'matrices' to be of shape"):
         orthogonality_penalty(torch.eye(3))
+    for shape in ((0, 3, 3), (2, 3, 4)):
+        with pytest.raises(ValueError, match="Expected 'matrices' to hold"):
+            orthogonality_penalty(torch.zeros(shape))
 
 
 # ---- precision and layout ------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from pyg_peft import backbones
 from pyg_peft.geometry import build_patches
 
 CLASSES = 3
+_NONE_ALLOWED = ("decoder_depth",)  # levels of Point Transformer may have no blocks
 _PASSED = ("x", "pos", "batch", "batch_size", "category")
 
 
@@ -98,12 +99,12 @@ def model(name: str, per_point: bool, draw_args: Any, **options: Any) -> None:
     )(draw_args)
 
 
-def as_spec(value: Any) -> Spec:
+def as_spec(name: str, value: Any) -> Spec:
     """A valid argument of a constructor, as a description that can be made odd."""
     if isinstance(value, bool):
         return Flag(value)
     if isinstance(value, int):
-        return Count(value)
+        return Count(value, low=0 if name in _NONE_ALLOWED else 1)
     if isinstance(value, float):
         return Real(value, 0.0, 1.0 - 1e-9)
     return Sizes(value) if isinstance(value[0], int | tuple) else Const(value)
@@ -121,7 +122,7 @@ def flat_model(name: str) -> Any:
             **cloud_args(draw, channels),
             "num_classes": Count(CLASSES),
             "in_channels": Count(channels, low=0),
-            **{name: as_spec(value) for name, value in sizes.items()},
+            **{size: as_spec(size, value) for size, value in sizes.items()},
         }
 
     return draw_args
@@ -220,7 +221,8 @@ def part(name: str, *passed: str, shape: Any = None, **options: Any) -> Any:
 
     def call(**args: Any) -> Any:
         given, built = split_args(args, *passed)
-        return run_part(kind, given[0], built, *given)
+        first = next((value for value in given if value is not None), None)  # x may be left out
+        return run_part(kind, first, built, *given)
 
     def check(args: Args, result: Any) -> str | None:
         if shape is None:
