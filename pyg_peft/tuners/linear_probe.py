@@ -45,9 +45,7 @@ class LinearProbeConfig(MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.head:
-            raise ValueError(
-                "Expected 'head' to be the path of a module within the model (got '')"
-            )
+            raise ValueError("Expected 'head' to be the path of a module within the model (got '')")
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         path = self._path(base)
