@@ -20,6 +20,7 @@ MOST_CLOUDS = 2**24
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 _INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+_COMPARABLE: Any = (int, float, torch.SymInt, torch.SymFloat)
 _KINDS = {
     "float": ("floating point", _FLOATS),
     "int": ("an integer tensor", _INTEGERS),
@@ -117,7 +118,7 @@ def check_number(
         number = value.item()
     if not _is_number(number):
         raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
-    if not isinstance(number, int | float | torch.SymInt | torch.SymFloat):
+    if not isinstance(number, _COMPARABLE):
         number = float(number)  # NumPy's would warn where a bound is beyond their precision
     low = (least is None or number >= least) and (above is None or number > above)
     high = most is None or number <= most

@@ -181,7 +181,7 @@ def _borders_of_sorted(batch: Tensor, size: int | None = None) -> Tensor:
 
 
 def _borders_if_any(batch: Tensor | None, batch_size: int | None = None) -> Tensor | None:
-    """Do as PyG's ``_batch_to_ptr``, which looks for the largest id before it is known to be one."""
+    """Do as PyG's ``_batch_to_ptr``, which looks for the largest id before anything is checked."""
     return None if batch is None else _borders_of_sorted(batch, batch_size)
 
 

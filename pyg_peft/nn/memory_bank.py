@@ -245,9 +245,8 @@ def _check(
     keys: Tensor, values: Tensor | None, labels: Tensor | None, sample_id: Tensor | None
 ) -> None:
     for name, tensor in zip(_TENSORS, (keys, values, labels, sample_id), strict=True):
-        if name == "keys" or tensor is not None:
-            if not isinstance(tensor, Tensor):
-                check_tensor(tensor, name)
+        if (name == "keys" or tensor is not None) and not isinstance(tensor, Tensor):
+            check_tensor(tensor, name)
     if keys.dim() != 2 or keys.size(0) == 0 or not keys.is_floating_point():
         raise ValueError(
             "Expected 'keys' to be a floating-point [R, C] tensor with at least one row "

@@ -118,6 +118,8 @@ class MethodConfig:
         """The adapter's own copies of what ``modules_to_save`` matches, and of feature stems."""
         owner = base if self.num_classes is None else _with_head(base, self.num_classes)
         saved = self.trained_modules(owner)
+        if owner is not base:
+            self._check_own_head(base, owner, saved)
         sites: list[Site] = []
         for path, module in saved.items():
             parameters = [name for name, p in module._parameters.items() if p is not None]
@@ -127,6 +129,20 @@ class MethodConfig:
                 inside = path.rpartition(".")[0] in saved
                 sites.append(trained_site(owner, path, parameters, buffers, at_parent=inside))
         return sites
+
+    def _check_own_head(
+        self, base: nn.Module, owner: nn.Module, saved: Mapping[str, nn.Module]
+    ) -> None:
+        """Raise unless all of a new head is the adapter's own: else the base's would answer."""
+        for name, head in owner._modules.items():
+            if head is None or head is base._modules.get(name):
+                continue
+            parts = head.named_modules(prefix=name)
+            if any(path not in saved for path, module in parts if module._parameters):
+                raise PlacementError(
+                    f"Expected 'modules_to_save' to hold '{name}', which is made anew for the "
+                    f"adapter's 'num_classes' (got {self.modules_to_save!r})"
+                )
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
         """Paths whose tensors in the base do not matter to the adapter, since it has its own.

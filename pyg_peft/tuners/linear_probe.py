@@ -42,6 +42,11 @@ class LinearProbeConfig(MethodConfig):
     modules_to_save: tuple[str, ...] = ()
     head: str = "head"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.head:
+            raise ValueError("Expected 'head' to be the path of a module within the model (got '')")
+
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
         path = self._path(base)
         head = base.get_submodule(path)

@@ -347,7 +347,7 @@ def adapter(draw: Draw) -> dict[str, Spec]:
         "channels": Count(wide),
         "bottleneck_channels": Count(draw(st.integers(1, wide)), high=wide),
         "k": Count(draw(st.integers(1, 6)), capped=True),
-        "ratio": Real(draw(st.sampled_from((0.3, 0.5, 1.0))), 1e-9, 1.0),
+        "ratio": Real(draw(st.sampled_from((0.3, 0.5, 1.0))), 0.0, 1.0, open=True),
         "num_interp": Count(draw(st.sampled_from((None, 1, 3))), capped=True, optional=True),
         "attention_channels": Count(2 * heads),
         "num_heads": Count(heads),

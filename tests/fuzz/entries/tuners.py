@@ -50,7 +50,7 @@ COUNTS: dict[str, dict[str, int | None]] = {
 REALS: dict[str, dict[str, tuple[float, float, float]]] = {
     "adapter": {"scale": (0.7, -torch.inf, torch.inf), "dropout": (0.0, 0.0, 1.0 - 1e-9)},
     "lora": {"dropout": (0.0, 0.0, 1.0 - 1e-9)},
-    "point_peft": {"ratio": (0.5, 1e-9, 1.0), "scale": (1.0, -torch.inf, torch.inf)},
+    "point_peft": {"ratio": (0.5, 0.0, 1.0), "scale": (1.0, -torch.inf, torch.inf)},
 }
 FLAGS = {"vpt": ("deep",), "point_peft": ("train_biases",)}
 TARGETS: dict[str, tuple[str, ...]] = {"adapter": ("blocks.*.attn",), "lora": ("blocks.*.attn.*",)}
@@ -111,9 +111,11 @@ def settings_of(method: str) -> Any:
             args["modules_to_save"] = Words(("head",))
         for name, high in COUNTS[method].items():
             capped = name in ("rank", "prompt_depth", "k")
-            args[name] = Count(draw(st.integers(1, min(high or 6, 6))), high=high, capped=capped)
+            low = 0 if name == "prompt_depth" else 1
+            value = draw(st.integers(low, min(high or 6, 6)))
+            args[name] = Count(value, low=low, high=high, capped=capped)
         for name, (value, low, high) in REALS.get(method, {}).items():
-            args[name] = Real(value, low, high)
+            args[name] = Real(value, low, high, open=name == "ratio")
         for name in FLAGS.get(method, ()):
             args[name] = Flag(draw(st.booleans()))
         if method in TARGETS:
