@@ -17,7 +17,7 @@ from pyg_peft.datasets.formats.scan import read_las, read_ply
 from pyg_peft.datasets.formats.table import read_npy, read_npz, read_text
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.mesh_sampling import sample_mesh, vertices_of
-from pyg_peft.errors import MissingExtraError, check_count, check_number
+from pyg_peft.errors import MissingExtraError, check_count, check_number, printable
 
 _READERS: dict[str, Callable[[Path], RawPoints]] = {
     ".las": read_las,
@@ -182,7 +182,7 @@ def _parse(path: Path, columns: Sequence[str] | None, decimal: str) -> RawPoints
     # Damaged bytes make the parsers, other people's too, fail in any way; all of them mean this. A
     # damaged count asks for more memory than there is.
     except Exception as error:
-        what = str(error) or type(error).__name__
+        what = printable(str(error)) or type(error).__name__
         raise ValueError(
             f"Expected '{path}' to be a readable {suffix} file (got: {what})"
         ) from error

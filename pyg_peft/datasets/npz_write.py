@@ -85,7 +85,12 @@ def write_shapes(
 
 
 def _cloud(cloud: Any, number: int) -> np.ndarray:
-    wide = np.asarray(cloud, np.float64)
+    try:
+        wide = np.asarray(cloud, np.float64)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"Expected 'clouds[{number}]' to be an array or tensor of numbers (got: {error})"
+        ) from error
     if wide.ndim != 2 or wide.shape[1] != 3:
         shape = list(wide.shape)
         raise ValueError(f"Expected 'clouds[{number}]' to be of shape [n, 3] (got {shape})")
