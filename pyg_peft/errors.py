@@ -265,7 +265,7 @@ def described(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text out of a file with its control characters escaped, so that a message that
+    r"""Return a text out of a file with its control characters escaped, so that a message that
     quotes it does nothing to a terminal.
 
     Example:

@@ -111,6 +111,8 @@ def _check_numbers(value: Tensor) -> None:
     if value.is_complex():
         raise TypeError(f"complex numbers, {value.dtype},")
     if value.is_floating_point():
+        # Of a tensor that repeats its values, each is looked at once.
+        value = value[tuple(slice(1 if step == 0 else None) for step in value.stride())]
         wide = value.dtype == torch.float64 or value.element_size() == 1
         if not bool(torch.isfinite(value.float() if wide else value).all()):
             raise ValueError("NaN or infinity")

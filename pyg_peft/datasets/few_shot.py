@@ -131,6 +131,11 @@ class FewShotSubset(Dataset):
             raise ValueError(f"Expected 'rows' to be of 'classes' {list(classes)} (got {strange})")
         self._labels = torch.tensor([number[label] for label in originals], dtype=torch.long)
         names = class_names_of(dataset)
+        unnamed = [label for label in classes if not 0 <= label < len(names)]
+        if unnamed:
+            raise ValueError(
+                f"Expected 'classes' to be of the {len(names)} classes of 'dataset' (got {unnamed})"
+            )
         self.class_names = tuple(names[label] for label in classes)
 
     @property

@@ -13,6 +13,7 @@ from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.formats import RawPoints
 from pyg_peft.datasets.formats.mesh import read_obj, read_off, read_stl
 from pyg_peft.datasets.formats.pcd import read_pcd
+from pyg_peft.datasets.formats.raw_points import single
 from pyg_peft.datasets.formats.scan import read_las, read_ply
 from pyg_peft.datasets.formats.table import read_npy, read_npz, read_text
 from pyg_peft.datasets.keyed import keyed_generator
@@ -199,7 +200,10 @@ def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Pa
     for name in channels:
         shape = (len(raw.pos), _WIDTHS.get(name, 1))
         blocks.append(raw.channels[name] if name in raw.channels else np.full(shape, fill))
-    return np.concatenate(blocks, axis=1).astype(np.float32)
+    try:
+        return single(np.concatenate(blocks, axis=1))
+    except ValueError as error:
+        raise ValueError(f"Expected '{path}' to have channels in range (got: {error})") from error
 
 
 __all__ = ["FILE_TYPES", "columns_of", "may_be_cloud", "read_points"]

@@ -120,7 +120,8 @@ def read_npz(path: str | os.PathLike[str]) -> NpzFile:
         ptr = check_labels(arrays["offsets"], f"'offsets' of '{path}'")
         if ptr.ndim != 1 or len(ptr) == 0 or ptr[0] != 0 or ptr[-1] != len(xyz):
             raise ValueError(
-                f"Expected 'offsets' of '{path}' to run from 0 to {len(xyz)} (got {ptr.flat[:3]} ...)"
+                f"Expected 'offsets' of '{path}' to run from 0 to {len(xyz)} "
+                f"(got {ptr.flat[:3]} ...)"
             )
         if (np.diff(ptr) < 0).any():
             raise ValueError(f"Expected 'offsets' of '{path}' not to decrease (got a step back)")

@@ -62,6 +62,8 @@ class PartLabels(Dataset):
         self.ignore_index = check_count(ignore_index, "ignore_index", least=None)
         if part_names is not None:
             part_names = check_names(part_names, "part_names")
+            if not part_names:
+                raise ValueError("Expected 'part_names' to name a part at least (got none)")
         if len(dataset) == 0:
             raise ValueError("Expected 'dataset' to have items (got none)")
         first = check_item(dataset[0], 0)

@@ -77,7 +77,7 @@ class SampleIds(Dataset):
         # Labels of points stay as they are; those of a cloud of one point look like the cloud's.
         if label is not None and (not isinstance(label, Tensor) or label.numel() == 1):
             most = None if data.get("category") is not None else len(self.class_names) - 1
-            data.y = single_label(label, f"'y' of item {idx} of 'dataset'", most)
+            data.y = single_label(label, f"'y' of item {idx}", most)
         return data
 
 
@@ -128,7 +128,7 @@ def labels_of(dataset: Any) -> Tensor:
                 "Expected 'dataset' to give one label per item in 'y' or 'category' "
                 f"(got {shape} for item {number})"
             )
-        labels.append(single_label(label, f"the label of item {number} of 'dataset'"))
+        labels.append(single_label(label, f"the label of item {number}"))
     return torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long)
 
 
