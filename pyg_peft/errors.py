@@ -281,6 +281,19 @@ def described(value: Any) -> str:
     return f"{module}{kind.__qualname__}"
 
 
+def printable(text: str) -> str:
+    r"""Return a text out of a file with its control characters escaped, so that a message that
+    quotes it does nothing to a terminal.
+
+    Example:
+        >>> printable("a\x1b[31m")
+        'a\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def _is_number(value: Any) -> bool:
     kinds = int | float | numbers.Real | torch.SymInt | torch.SymFloat
     return isinstance(value, kinds) and not isinstance(value, bool)

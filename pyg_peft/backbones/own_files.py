@@ -131,7 +131,8 @@ def _rows(key: str, weight: Tensor) -> int:
     """Output width of a layer."""
     if weight.dim() != 2:
         raise CheckpointError(
-            f"Expected '{key}' to be a matrix (got a tensor of shape {list(weight.shape)})"
+            f"Expected 'source' to have a matrix in '{key}' (got a tensor of shape "
+            f"{list(weight.shape)})"
         )
     return weight.size(0)
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pyg_peft.backbones.stand_ins import ArrayStandIn, harmless_types_allowed
-from pyg_peft.errors import CheckpointError
+from pyg_peft.errors import CheckpointError, printable
 from pyg_peft.tensor_file import check_plain
 
 State = dict[str, Tensor]
@@ -98,11 +98,24 @@ def _tensor(key: Any, value: Any, label: str) -> Tensor:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise TypeError(type(value).__name__)
         check_plain(key, value)
+        _check_numbers(value)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"Expected 'source' to hold named tensors (got {error} under {key!r} in {label})"
         ) from error
     return value
+
+
+def _check_numbers(value: Tensor) -> None:
+    """Raise unless a model can compute with these numbers: real ones, finite in float32."""
+    if value.is_complex():
+        raise TypeError(f"complex numbers, {value.dtype},")
+    if value.is_floating_point():
+        # Of a tensor that repeats its values, each is looked at once.
+        value = value[tuple(slice(1 if step == 0 else None) for step in value.stride())]
+        wide = value.dtype == torch.float64 or value.element_size() == 1
+        if not bool(torch.isfinite(value.float() if wide else value).all()):
+            raise ValueError("NaN or infinity")
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
@@ -125,7 +138,7 @@ def join_names(keys: Iterable[str], limit: int = 8) -> str:
     """Quote the first ``limit`` names and count the rest, for a message."""
     keys = list(keys)
     more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return ", ".join(f"'{key}'" for key in keys[:limit]) + more
+    return ", ".join(f"'{printable(key)}'" for key in keys[:limit]) + more
 
 
 def _read_file(path: Path) -> Any:
@@ -149,7 +162,7 @@ def _read_file(path: Path) -> Any:
     except CheckpointError:
         raise
     except _DAMAGE as error:
-        reason = " ".join(_COLOR.sub("", str(error)).split())
+        reason = printable(" ".join(_COLOR.sub("", str(error)).split()))
         if refused := _REFUSED.search(reason):
             raise CheckpointError(
                 f"Expected 'source' to hold tensors and plain values (got an object of "
@@ -215,6 +228,7 @@ _REFUSED = re.compile(
 _DAMAGE = (
     AttributeError,
     EOFError,
+    IndexError,
     KeyError,
     LZMAError,
     OSError,

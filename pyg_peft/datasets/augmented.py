@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch_geometric.data import Data, Dataset
 from torch_geometric.transforms import Compose
 
+from pyg_peft.datasets.checks import check_dataset, check_item
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.errors import check_count
@@ -69,7 +70,7 @@ class Augmented(Dataset):
         if not callable(transform):
             raise TypeError(f"Expected 'transform' to be a callable (got {transform!r})")
         super().__init__(None)
-        self.dataset = dataset
+        self.dataset = check_dataset(dataset)
         self.augmentation = transform
         self.seed = seed
         self.num_views = num_views
@@ -103,7 +104,7 @@ class Augmented(Dataset):
         return len(self.dataset)
 
     def get(self, idx: int) -> Data:
-        data = copy.copy(self.dataset[idx])
+        data = copy.copy(check_item(self.dataset[idx], idx))
         sample_id = data.get("sample_id")
         if sample_id is None:
             raise ValueError(

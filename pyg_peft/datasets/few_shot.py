@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
+from pyg_peft.datasets.checks import check_dataset, check_item
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.datasets.labels import check_labels
+from pyg_peft.datasets.labels import check_labels, numeric_array
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
-from pyg_peft.errors import check_count
+from pyg_peft.errors import check_count, check_index
 
 
 @dataclass(frozen=True)
@@ -118,18 +119,11 @@ class FewShotSubset(Dataset):
 
     def __init__(self, dataset: Any, rows: Tensor, classes: Sequence[int]) -> None:
         super().__init__(None)
-        self.dataset = dataset
-        rows = torch.as_tensor(rows)
-        if rows.dim() != 1 or rows.dtype.is_floating_point or rows.dtype == torch.bool:
-            raise TypeError(
-                f"Expected 'rows' to be integers [N] (got {rows.dtype} {list(rows.shape)})"
-            )
-        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < len(dataset):
-            raise ValueError(
-                f"Expected 'rows' to lie in [0, {len(dataset) - 1}] "
-                f"(got {int(rows.min())} to {int(rows.max())})"
-            )
-        self.rows = rows.long()
+        self.dataset = check_dataset(dataset)
+        if not isinstance(rows, Tensor):
+            rows = torch.from_numpy(numeric_array(rows, "'rows'"))
+        rows = check_index(rows, "rows", len(dataset), shape=("N",), of="items")
+        self.rows = rows
         number = {label: place for place, label in enumerate(classes)}
         originals = labels_of(dataset)[rows].tolist()
         strange = sorted({label for label in originals if label not in number})
@@ -137,6 +131,11 @@ class FewShotSubset(Dataset):
             raise ValueError(f"Expected 'rows' to be of 'classes' {list(classes)} (got {strange})")
         self._labels = torch.tensor([number[label] for label in originals], dtype=torch.long)
         names = class_names_of(dataset)
+        unnamed = [label for label in classes if not 0 <= label < len(names)]
+        if unnamed:
+            raise ValueError(
+                f"Expected 'classes' to be of the {len(names)} classes of 'dataset' (got {unnamed})"
+            )
         self.class_names = tuple(names[label] for label in classes)
 
     @property
@@ -152,7 +151,8 @@ class FewShotSubset(Dataset):
         return len(self.rows)
 
     def get(self, idx: int) -> Data:
-        data = copy.copy(self.dataset[int(self.rows[idx])])
+        row = int(self.rows[idx])
+        data = copy.copy(check_item(self.dataset[row], row))
         data.y = self._labels[idx].reshape(1)
         return data
 

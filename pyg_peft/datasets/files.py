@@ -13,11 +13,12 @@ from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.formats import RawPoints
 from pyg_peft.datasets.formats.mesh import read_obj, read_off, read_stl
 from pyg_peft.datasets.formats.pcd import read_pcd
+from pyg_peft.datasets.formats.raw_points import single
 from pyg_peft.datasets.formats.scan import read_las, read_ply
 from pyg_peft.datasets.formats.table import read_npy, read_npz, read_text
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.mesh_sampling import sample_mesh, vertices_of
-from pyg_peft.errors import MissingExtraError, check_count, check_number
+from pyg_peft.errors import MissingExtraError, check_count, check_number, printable
 
 _READERS: dict[str, Callable[[Path], RawPoints]] = {
     ".las": read_las,
@@ -182,7 +183,7 @@ def _parse(path: Path, columns: Sequence[str] | None, decimal: str) -> RawPoints
     # Damaged bytes make the parsers, other people's too, fail in any way; all of them mean this. A
     # damaged count asks for more memory than there is.
     except Exception as error:
-        what = str(error) or type(error).__name__
+        what = printable(str(error)) or type(error).__name__
         raise ValueError(
             f"Expected '{path}' to be a readable {suffix} file (got: {what})"
         ) from error
@@ -199,7 +200,10 @@ def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Pa
     for name in channels:
         shape = (len(raw.pos), _WIDTHS.get(name, 1))
         blocks.append(raw.channels[name] if name in raw.channels else np.full(shape, fill))
-    return np.concatenate(blocks, axis=1).astype(np.float32)
+    try:
+        return single(np.concatenate(blocks, axis=1))
+    except ValueError as error:
+        raise ValueError(f"Expected '{path}' to have channels in range (got: {error})") from error
 
 
 __all__ = ["FILE_TYPES", "columns_of", "may_be_cloud", "read_points"]

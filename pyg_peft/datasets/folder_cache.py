@@ -75,6 +75,7 @@ def _is_of(file: NpzFile, index: FolderIndex, fingerprint: str) -> bool:
     return (
         str(file.arrays.get("fingerprint")) == fingerprint
         and names is not None
+        and names.ndim == 1
         and tuple(names.tolist()) == index.files
         and labels is not None
         and labels.tolist() == index.labels

@@ -3,7 +3,10 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+from pyg_peft.errors import described
 
 #: A point with this label counts nowhere: not in the loss, not in a metric, not among the parts.
 IGNORE_INDEX = -1
@@ -26,11 +29,9 @@ def check_labels(
     Raises: ``TypeError`` for what is no number; ``ValueError`` for fractions, NaN, and labels out
         of range.
     """
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if array.size == 0 and array.dtype.kind in "fiub":
+    array = numeric_array(values, what)
+    if array.size == 0:
         return array.astype(np.int64)
-    if array.dtype.kind not in "iufb":
-        raise TypeError(f"Expected {what} to be labels (got the type {array.dtype})")
     if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
         wrong = array[~whole].flat[0]
         raise ValueError(f"Expected {what} to be whole numbers (got {wrong})")
@@ -40,6 +41,35 @@ def check_labels(
         span = f"in [{least}, {most}]" if most is not None else f"at {least} or above"
         raise ValueError(f"Expected {what} to lie {span} (got {low} to {high}){remedy}")
     return array.astype(np.int64)
+
+
+def numeric_array(values: Any, what: str) -> np.ndarray:
+    """Return real numbers of any form as an array.
+
+    Args:
+        values: an array, a dense tensor, a list or a number.
+        what: is checked, for the message; a name is to come in its quotation marks.
+
+    Raises: ``TypeError`` for what is no number; ``ValueError`` for a tensor that is sparse, nested,
+        or without values.
+    """
+    if isinstance(values, Tensor):
+        if values.layout != torch.strided or values.is_nested or values.device.type == "meta":
+            raise ValueError(
+                f"Expected {what} to be a dense tensor that holds values (got {described(values)} "
+                f"of the layout {values.layout} on {values.device})"
+            )
+        if values.is_complex():
+            raise TypeError(f"Expected {what} to be labels (got the type {values.dtype})")
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        array = np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as error:  # rows of different lengths
+        raise TypeError(f"Expected {what} to be labels (got {described(values)})") from error
+    if array.dtype.kind not in "iufb":
+        raise TypeError(f"Expected {what} to be labels (got the type {array.dtype})")
+    return array
 
 
 def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
@@ -58,4 +88,4 @@ def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
         )
 
 
-__all__ = ["IGNORE_INDEX", "check_labels", "check_unnamed"]
+__all__ = ["IGNORE_INDEX", "check_labels", "check_unnamed", "numeric_array"]

@@ -76,6 +76,20 @@ class NpzFile:
         return array
 
 
+def names_in(arrays: Mapping[str, np.ndarray], key: str, path: str | os.PathLike[str]) -> list[str]:
+    """The names under ``key``, as text.
+
+    Raises: ``ValueError`` naming the file if they are no vector.
+    """
+    names = arrays[key]
+    if names.ndim != 1:
+        raise ValueError(
+            f"Expected '{key}' of '{path}' to be a list of names (got the shape "
+            f"{list(names.shape)})"
+        )
+    return [str(name) for name in names]
+
+
 def read_npz(path: str | os.PathLike[str]) -> NpzFile:
     """Read and check a file of the layout above; nothing in it is ever unpickled.
 
@@ -106,11 +120,19 @@ def read_npz(path: str | os.PathLike[str]) -> NpzFile:
         ptr = check_labels(arrays["offsets"], f"'offsets' of '{path}'")
         if ptr.ndim != 1 or len(ptr) == 0 or ptr[0] != 0 or ptr[-1] != len(xyz):
             raise ValueError(
-                f"Expected 'offsets' of '{path}' to run from 0 to {len(xyz)} (got {ptr[:3]} ...)"
+                f"Expected 'offsets' of '{path}' to run from 0 to {len(xyz)} "
+                f"(got {ptr.flat[:3]} ...)"
             )
         if (np.diff(ptr) < 0).any():
             raise ValueError(f"Expected 'offsets' of '{path}' not to decrease (got a step back)")
-    return NpzFile(path, arrays, ptr, _scale(arrays, path))
+    scale = _scale(arrays, path)
+    largest = float(np.abs(xyz.astype(np.float64)).max(initial=0)) * abs(scale)
+    if largest > np.finfo(np.float32).max:
+        raise ValueError(
+            f"Expected 'xyz' of '{path}' times its 'scale' to be finite in float32 "
+            f"(got up to {largest:g})"
+        )
+    return NpzFile(path, arrays, ptr, scale)
 
 
 def _scale(arrays: Mapping[str, np.ndarray], path: Path) -> float:
@@ -120,4 +142,4 @@ def _scale(arrays: Mapping[str, np.ndarray], path: Path) -> float:
     return float(scale.item())
 
 
-__all__ = ["NpzFile", "read_npz"]
+__all__ = ["NpzFile", "names_in", "read_npz"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
-from pyg_peft.datasets.npz_file import NpzFile
+from pyg_peft.datasets.npz_file import NpzFile, names_in
 from pyg_peft.errors import check_count
 
 SPLITS = {"train": 0, "test": 1, "val": 2}
@@ -35,7 +35,7 @@ def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
     if key not in file.arrays:
         check_unnamed(labels, what, f"write -1 in its place, or names into '{key}'")
         return labels, [str(number) for number in range(count)]
-    names = [str(name) for name in file.arrays[key]]
+    names = names_in(file.arrays, key, file.path)
     if count > len(names):
         raise ValueError(
             f"Expected '{field}' of '{file.path}' to index '{key}', 0 to {len(names) - 1} "

@@ -12,7 +12,7 @@ from torch_geometric.data import Data, Dataset
 from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
-from pyg_peft.datasets.npz_file import NpzFile, read_npz
+from pyg_peft.datasets.npz_file import NpzFile, names_in, read_npz
 from pyg_peft.datasets.npz_select import read_labels, read_split, select_classes, select_rows
 from pyg_peft.datasets.npz_write import write_shapes
 from pyg_peft.datasets.transforms import Normalize, select_points
@@ -92,6 +92,8 @@ class NpzShapes(Dataset):
                 f"Expected 'channels' to be per-point fields of '{path}', of "
                 f"{self._file.point_fields}, or 'fill' to be given (got {missing})"
             )
+        for name in channels:
+            _check_channel(self._file, name)
         self._seg = _read_seg(self._file, ignore_index)
         labels, names = read_labels(self._file, label_field)
         codes = read_split(self._file, fold)
@@ -164,6 +166,19 @@ class NpzShapes(Dataset):
         return np.concatenate(columns, axis=1)
 
 
+def _check_channel(file: NpzFile, name: str) -> None:
+    """Raise unless a channel, where the file has it, is real numbers that float32 holds."""
+    if name not in file.point_fields:
+        return
+    array, what = file.arrays[name], f"'{name}' of '{file.path}'"
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"Expected {what} to be real numbers (got {array.dtype})")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(array.astype(np.float32)).all()
+    if not finite:
+        raise ValueError(f"Expected {what} to be finite in float32 (got NaN or infinity)")
+
+
 def _read_seg(file: NpzFile, ignore_index: int) -> NpzFile | None:
     """The file with its labels of points alone, as int64; ``None`` where it has none."""
     if "seg" not in file.arrays:
@@ -174,8 +189,9 @@ def _read_seg(file: NpzFile, ignore_index: int) -> NpzFile | None:
         raise ValueError(f"Expected {what} to be of shape {list(shape)} (got {list(seg.shape)})")
     if ignore_index != IGNORE_INDEX and seg.dtype.kind in "iuf":
         seg = np.where(seg == ignore_index, np.float64(IGNORE_INDEX), seg)
-    names = file.arrays.get("part_names")
-    most = None if names is None else len(names) - 1
+    most = None
+    if "part_names" in file.arrays:
+        most = len(names_in(file.arrays, "part_names", file.path)) - 1
     remedy = "; 'ignore_index' names a label that means none"
     labels = check_labels(seg, what, least=IGNORE_INDEX, most=most, remedy=remedy)
     return NpzFile(file.path, {"xyz": file.arrays["xyz"], "seg": labels}, file.ptr, 1.0)

@@ -1,7 +1,7 @@
 """Write a user's clouds as one ``.npz`` set."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from pyg_peft.datasets.atomic import write_npz
 from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
 from pyg_peft.datasets.npz_select import SPLITS
+from pyg_peft.errors import described
 
 # A cast that moves a point by more than this share of its cloud's size is refused.
 _CAST_TOLERANCE = 1e-4
@@ -47,6 +48,9 @@ def write_shapes(
     Raises: ``ValueError`` naming the cloud and field that does not fit. Coordinates so far from
         the origin that float32 would blur them are refused: subtract the mean first, in float64.
     """
+    for name, given in (("clouds", clouds), ("seg", () if seg is None else seg)):
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"Expected '{name}' to be a list of arrays (got {described(given)})")
     points = [_cloud(cloud, number) for number, cloud in enumerate(clouds)]
     sizes = [len(cloud) for cloud in points]
     count = len(points)
@@ -85,7 +89,12 @@ def write_shapes(
 
 
 def _cloud(cloud: Any, number: int) -> np.ndarray:
-    wide = np.asarray(cloud, np.float64)
+    try:
+        wide = np.asarray(cloud, np.float64)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"Expected 'clouds[{number}]' to be an array or tensor of numbers (got: {error})"
+        ) from error
     if wide.ndim != 2 or wide.shape[1] != 3:
         shape = list(wide.shape)
         raise ValueError(f"Expected 'clouds[{number}]' to be of shape [n, 3] (got {shape})")

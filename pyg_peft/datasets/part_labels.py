@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import check_names
-from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
+from pyg_peft.datasets.checks import check_dataset, check_item, check_names
+from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed, numeric_array
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of, single_label
 from pyg_peft.errors import check_count
 
@@ -58,13 +58,15 @@ class PartLabels(Dataset):
         ignore_index: int = IGNORE_INDEX,
     ) -> None:
         super().__init__(None)
-        self.dataset = dataset
+        self.dataset = check_dataset(dataset)
         self.ignore_index = check_count(ignore_index, "ignore_index", least=None)
         if part_names is not None:
             part_names = check_names(part_names, "part_names")
+            if not part_names:
+                raise ValueError("Expected 'part_names' to name a part at least (got none)")
         if len(dataset) == 0:
             raise ValueError("Expected 'dataset' to have items (got none)")
-        first = dataset[0]
+        first = check_item(dataset[0], 0)
         if not _has_point_labels(first):
             raise ValueError(
                 "Expected 'dataset' to give a label per point in 'seg' or 'y' "
@@ -111,7 +113,7 @@ class PartLabels(Dataset):
         return len(self.dataset)
 
     def get(self, idx: int) -> Data:
-        data = copy.copy(self.dataset[idx])
+        data = copy.copy(check_item(self.dataset[idx], idx))
         category, seg = data.get("category"), data.get("seg")
         if seg is not None:
             if category is None and isinstance(data.get("y"), Tensor) and data.y.numel() == 1:
@@ -128,7 +130,7 @@ class PartLabels(Dataset):
         ).to(data.y.device)
         data.category = single_label(
             0 if category is None else category,
-            f"'category' of item {idx}",
+            f"'category' of item {idx} of 'dataset'",
             len(self.category_names) - 1,
         )
         if data.get("sample_id") is None:
@@ -157,11 +159,11 @@ def _known_parts(dataset: Any) -> list[list[int]] | None:
 
 def _parts_of(labels: Tensor, item: int, ignore_index: int, most: int | None) -> np.ndarray:
     """Labels of points as they are meant: whole, in range, -1 for none."""
-    values = labels.cpu().numpy()
+    what = f"the labels of points of item {item} of 'dataset'"
+    values = numeric_array(labels, what)
     if ignore_index != IGNORE_INDEX:
         values = np.where(values == ignore_index, np.float64(IGNORE_INDEX), values)
     remedy = "; 'ignore_index' names a label that means none"
-    what = f"the labels of points of item {item}"
     return check_labels(values, what, least=IGNORE_INDEX, most=most, remedy=remedy)
 
 
@@ -180,7 +182,9 @@ def _known_names(
         return [str(name) for name in fields["part_names"]]
     present: set[int] = set()
     for item, data in enumerate(dataset):
-        present.update(np.unique(_parts_of(_labels(data), item, ignore_index, None)).tolist())
+        present.update(
+            np.unique(_parts_of(_labels(check_item(data, item)), item, ignore_index, None)).tolist()
+        )
     present.discard(IGNORE_INDEX)
     if not present:
         raise ValueError("Expected 'dataset' to have points with a label (got none)")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
-from pyg_peft.datasets.checks import check_names
-from pyg_peft.datasets.labels import check_labels
+from pyg_peft.datasets.checks import check_dataset, check_item, check_names
+from pyg_peft.datasets.labels import check_labels, numeric_array
 
 
 class SampleIds(Dataset):
@@ -44,7 +44,7 @@ class SampleIds(Dataset):
 
     def __init__(self, dataset: Any, class_names: Sequence[str] | None = None) -> None:
         super().__init__(None)
-        self.dataset = dataset
+        self.dataset = check_dataset(dataset)
         if class_names is None:
             class_names = class_names_of(dataset)
         else:
@@ -69,7 +69,9 @@ class SampleIds(Dataset):
         return len(self.dataset)
 
     def get(self, idx: int) -> Data:
-        data = copy.copy(self.dataset[idx])  # a list would keep what is set on its item
+        data = copy.copy(
+            check_item(self.dataset[idx], idx)
+        )  # a list would keep what is set on its item
         data.sample_id = torch.tensor([idx])
         label = data.get("y")
         # Labels of points stay as they are; those of a cloud of one point look like the cloud's.
@@ -90,7 +92,7 @@ def single_label(label: Any, what: str, most: int | None = None) -> Tensor:
     Raises: ``TypeError`` or ``ValueError`` for anything else, and for labels out of range.
     """
     device = label.device if isinstance(label, Tensor) else None
-    values = label.detach().cpu().numpy() if isinstance(label, Tensor) else np.asarray(label)
+    values = numeric_array(label, what)
     if values.size != 1:
         raise ValueError(f"Expected {what} to be one label (got the shape {list(values.shape)})")
     return torch.from_numpy(check_labels(values.reshape(1), what, most=most)).to(device)
@@ -108,6 +110,7 @@ def labels_of(dataset: Any) -> Tensor:
     Raises: ``ValueError`` if items have neither a single ``y`` nor a ``category``, or labels are
         negative or no whole numbers.
     """
+    check_dataset(dataset)
     if hasattr(dataset, "labels"):
         return _whole(dataset.labels, "'labels' of 'dataset'")
     if hasattr(dataset, "_data"):
@@ -117,7 +120,7 @@ def labels_of(dataset: Any) -> Tensor:
                 return _whole(stored.reshape(-1), f"'{key}' of 'dataset'")
     labels = []
     for number, data in enumerate(dataset):
-        label = data.get("category")
+        label = check_item(data, number).get("category")
         label = data.get("y") if label is None else label
         shape = None if label is None else list(np.shape(label))
         if shape is None or prod(shape) != 1:

@@ -1,10 +1,11 @@
 """Cut a validation set out of a training set: stratified, seeded, groups kept whole."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.datasets.labels import check_labels
+from pyg_peft.datasets.labels import check_labels, numeric_array
 from pyg_peft.errors import check_count, check_number
 
 
@@ -45,7 +46,9 @@ def train_val_split(
     if groups is None:
         chosen = _pick_samples(labels, fraction, generator)
     else:
-        groups = torch.as_tensor(groups)
+        named = numeric_array(groups, "'groups'")
+        # Only compared; torch sorts no unsigned types but the smallest.
+        groups = torch.from_numpy(named.astype(np.float64 if named.dtype.kind == "f" else np.int64))
         if groups.is_floating_point() and not bool(groups.isfinite().all()):
             raise ValueError("Expected 'groups' to be finite (got NaN or infinity)")
         if groups.shape != labels.shape:

@@ -7,13 +7,22 @@ is keyed by seed, epoch and sample.
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
-from pyg_peft.errors import check_count, check_number, check_pos, check_reach, check_tensor
+from pyg_peft.errors import (
+    check_count,
+    check_index,
+    check_number,
+    check_pos,
+    check_reach,
+    check_tensor,
+    described,
+)
 
 # One value per cloud, even where a cloud of one point makes the sizes agree.
 _CLOUD_KEYS = frozenset({"sample_id", "view_id", "category", "origin", "ptr", "batch"})
@@ -28,7 +37,7 @@ def point_keys(data: Data) -> list[str]:
         data: an item with ``pos``. ``y`` counts as per point if it has as many rows as ``pos``,
             and more than one.
     """
-    num_points = _pos(data).size(0)
+    num_points = _checked_pos(data).size(0)
     keys = []
     for key, value in data.to_dict().items():
         if not isinstance(value, Tensor) or value.dim() == 0 or value.size(0) != num_points:
@@ -45,7 +54,9 @@ def select_points(data: Data, index: Tensor) -> Data:
         data: an item with ``pos``.
         index: rows, ``[m]`` long; repetition is allowed.
     """
-    for key in point_keys(data):
+    keys = point_keys(data)
+    index = check_index(index, "index", _checked_pos(data).size(0), shape=("m",), of="points")
+    for key in keys:
         data[key] = data[key][index]
     return data
 
@@ -68,13 +79,14 @@ class Normalize(BaseTransform):
     """
 
     def forward(self, data: Data) -> Data:
-        pos = _floating_pos(data)
-        check_pos(pos)
+        pos = _checked_pos(data)
         if pos.size(0) > 0:
             # In float64: the mean of metres at kilometres' distance keeps its millimetres.
             wide = pos.double()
             check_reach(wide)
-            wide = wide - wide.mean(dim=0)
+            # The mean of coincident points is not exactly where they are.
+            middle = wide.mean(dim=0) if bool((wide != wide[0]).any()) else wide[0]
+            wide = wide - middle
             radius = wide.norm(dim=1).max()
             data.pos = (wide / radius.where(radius > 0, 1.0)).to(pos.dtype)
         return data
@@ -107,7 +119,8 @@ class Resample(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        size = _pos(data).size(0)
+        size = _checked_pos(data).size(0)
+        _check_generator(generator)
         if size == 0:
             raise ValueError("Expected 'data' to have points to resample (got an empty cloud)")
         index = torch.randperm(size, generator=generator)[: self.num_points]
@@ -151,12 +164,19 @@ class ScaleTranslate(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        pos = _floating_pos(data)
+        pos = _checked_pos(data)
+        _check_generator(generator)
         low, high = self.scale
         draw = torch.rand(2, 3, generator=generator).to(pos)
         factor = low + (high - low) * draw[0]
-        data.pos = pos * factor + self.translate * (2 * draw[1] - 1)
-        if isinstance(data.get("normal"), Tensor):
+        moved = pos * factor + self.translate * (2 * draw[1] - 1)
+        if not bool(moved.isfinite().all()):
+            raise ValueError(
+                f"Expected 'scale' and 'translate' to keep positions within {pos.dtype} "
+                f"(got {self.scale} and {self.translate})"
+            )
+        data.pos = moved
+        if data.get("normal") is not None:
             normal = data.normal / factor
             data.normal = torch.nn.functional.normalize(normal, dim=-1)
         return data
@@ -192,7 +212,8 @@ class UpRotate(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        pos = _floating_pos(data)
+        pos = _checked_pos(data)
+        _check_generator(generator)
         angle = 2 * math.pi * float(torch.rand((), generator=generator, dtype=torch.float64))
         first, second = (_AXES[self.axis] + 1) % 3, (_AXES[self.axis] + 2) % 3
         matrix = torch.eye(3, dtype=torch.float64)
@@ -201,7 +222,7 @@ class UpRotate(BaseTransform):
         matrix[first, second] = -math.sin(angle)
         turn = matrix.to(pos).t()
         data.pos = pos @ turn
-        if isinstance(data.get("normal"), Tensor):
+        if data.get("normal") is not None:
             data.normal = data.normal @ turn.to(data.normal)
         return data
 
@@ -209,17 +230,27 @@ class UpRotate(BaseTransform):
         return f"{type(self).__name__}(axis={self.axis!r})"
 
 
-def _floating_pos(data: Data) -> Tensor:
-    """Return ``data.pos``, which integers could not hold when it has been moved."""
-    return check_tensor(_pos(data), "pos", shape=("n", 3), kind="float")
-
-
-def _pos(data: Data) -> Tensor:
-    """Return ``data.pos``, which PyG declares optional."""
+def _checked_pos(data: Data) -> Tensor:
+    """Return ``data.pos``, once it and what goes with each point are what they should be."""
+    if not isinstance(data, Data):
+        raise TypeError(f"Expected 'data' to be Data (got {described(data)})")
     pos = data.pos
     if not isinstance(pos, Tensor):
         raise ValueError(f"Expected 'data' to have 'pos' (got the keys {data.keys()})")
+    check_pos(pos)
+    normal, seg = data.get("normal"), data.get("seg")
+    if normal is not None:
+        check_tensor(normal, "normal", shape=(pos.size(0), 3), kind="float")
+    if seg is not None:
+        check_tensor(seg, "seg", shape=(pos.size(0),), kind="int")
     return pos
+
+
+def _check_generator(generator: Any) -> None:
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(
+            f"Expected 'generator' to be a torch.Generator or None (got {described(generator)})"
+        )
 
 
 __all__ = ["Normalize", "Resample", "ScaleTranslate", "UpRotate", "point_keys", "select_points"]

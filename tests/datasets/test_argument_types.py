@@ -54,6 +54,6 @@ def test_other_types(tmp_path):
     ):
         with pytest.raises(TypeError, match=f"Expected '{name}' to "):
             make()
-    with pytest.raises(ValueError, match=r"Expected 'rows' to lie in \[0, 3\] \(got 9 to 9\)"):
+    with pytest.raises(ValueError, match=r"Expected 'rows' to name items in \[0, 4\) \(got 9\)"):
         kinds.FewShotSubset(shapes, torch.tensor([9]), (0,))
     assert kinds.Resample(np.int64(3)).num_points == 3

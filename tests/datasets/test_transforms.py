@@ -206,7 +206,7 @@ def test_huge_positions_are_normalized_or_refused():
 def test_integers_cannot_be_moved(transform: Any):
     with pytest.raises(TypeError, match=r"'pos' to be floating point .got torch.int64"):
         transform(Data(pos=torch.ones(3, 3).long()))
-    with pytest.raises(ValueError, match=r"'pos' to be of shape \[n, 3\]"):
+    with pytest.raises(ValueError, match=r"'pos' to be of shape \[N, 3\]"):
         transform(Data(pos=torch.ones(3, 2)))
 
 

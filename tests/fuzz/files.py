@@ -728,7 +728,7 @@ def run_folder() -> dict[str, bytes]:
 def result_file() -> bytes:
     run = {
         "data": "DATA",
-        "data_args": None,
+        "data_args": {},
         "batch_size": 2,
         "val_fraction": 0.25,
         "seed": 0,

@@ -39,8 +39,9 @@ GOOD = ("right", "refused")
 #: PlacementError, FileNotFoundError.
 DOCUMENTED = (ValueError, TypeError, MissingExtraError, FileNotFoundError, NotImplementedError)
 
-#: Said by libraries that asked for memory by a number out of a file.
-_MEMORY = re.compile(r"alloc|[Oo]ut of memory|[Nn]ot enough memory|MemoryError")
+#: Said by libraries that asked for memory by a number out of a file. HDF5 calls the part of a file
+#: that is in use its allocation.
+_MEMORY = re.compile(r"alloc(?!ation\))|[Oo]ut of memory|[Nn]ot enough memory|MemoryError")
 
 #: Warnings of PyG and torch at import, which the whole suite allows.
 _ALLOWED_WARNINGS = re.compile(

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from pyg_peft.datasets.formats.claims import check_expansion, file_size
+from pyg_peft.errors import printable
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -57,7 +58,7 @@ def read_archive(path: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
     except FileNotFoundError:
         raise
     except Exception as error:  # damaged bytes make zipfile fail in any way
-        what = str(error) or type(error).__name__
+        what = printable(str(error)) or type(error).__name__
         raise ValueError(f"Expected '{path}' to be a readable .npz file (got: {what})") from error
 
 

@@ -54,11 +54,11 @@ def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = N
         for spelling in spellings:
             if channel not in channels and all(name in named for name in spelling):
                 triple = np.stack([named.pop(name) for name in spelling], axis=1)
-                channels[channel] = unit_color(triple) if channel == "color" else _single(triple)
+                channels[channel] = unit_color(triple) if channel == "color" else single(triple)
     categorical = set()
     for name, array in named.items():
         free = f"scalar_{name}" if name in channels else name
-        channels[free] = _single(array).reshape(len(pos), -1)
+        channels[free] = single(array).reshape(len(pos), -1)
         if array.dtype.kind in "iub":
             categorical.add(free)
     return RawPoints(pos, channels, faces, frozenset(categorical))
@@ -89,17 +89,27 @@ def unit_color(values: np.ndarray) -> np.ndarray:
     Raises: ``ValueError`` if integers are negative or larger.
     """
     if values.dtype.kind not in "iu":
-        return _single(values)
+        return single(values)
     if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
-        return _single(values / np.iinfo(values.dtype).max)
+        return single(values / np.iinfo(values.dtype).max)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > 65535:
         raise ValueError(f"expected integer colours from 0 to 255 or 65535 (got {low} to {high})")
-    return _single(values / (255 if high <= 255 else 65535))
+    return single(values / (255 if high <= 255 else 65535))
 
 
-def _single(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32)
+def single(values: np.ndarray) -> np.ndarray:
+    """Convert numbers to float32; infinity and NaN stay as they are.
+
+    Raises: ``ValueError`` for finite numbers that float32 cannot hold.
+    """
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if narrow.size and values.dtype.kind == "f" and values.dtype.itemsize > 4:
+        beyond = np.isinf(narrow) & np.isfinite(values)
+        if beyond.any():
+            raise ValueError(f"expected numbers that float32 can hold (got {values[beyond][0]:g})")
+    return narrow
 
 
 def fan(polygons: list[np.ndarray]) -> np.ndarray:
@@ -141,6 +151,7 @@ __all__ = [
     "check_faces",
     "fan",
     "from_columns",
+    "single",
     "triangles_of_strips",
     "unit_color",
 ]

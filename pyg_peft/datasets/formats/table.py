@@ -10,7 +10,7 @@ import numpy as np
 
 from pyg_peft.datasets.formats.arrays import load_archive, load_array
 from pyg_peft.datasets.formats.claims import text_lines
-from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns, unit_color
+from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns, single, unit_color
 
 _POSITIONS = ("pos", "xyz", "points")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
@@ -33,9 +33,7 @@ def read_npz(path: Path) -> RawPoints:
     if pos.ndim != 2 or pos.shape[1] != 3:
         raise ValueError(f"expected '{found[0]}' of shape [n, 3] (got {list(pos.shape)})")
     channels = {
-        name: (unit_color(array) if name == "color" else array.astype(np.float32)).reshape(
-            len(pos), -1
-        )
+        name: (unit_color(array) if name == "color" else single(array)).reshape(len(pos), -1)
         for name, array in arrays.items()
         if array.ndim in (1, 2) and len(array) == len(pos) and array.dtype.kind in "fiub"
     }

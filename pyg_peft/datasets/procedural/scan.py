@@ -15,6 +15,9 @@ _NEAR, _FAR = 2.5, 8.0  # of the sensor, in radii of the shape
 # of what lies in hollows, and begin to see through the surface.
 _FLIP = 30.0
 
+# Beyond these, powers of distances and squares of positions leave the range of floats.
+_MOST = {"density": 64, "noise": 1e6}
+
 
 @dataclass(frozen=True)
 class ScanEffects:
@@ -30,7 +33,7 @@ class ScanEffects:
         noise: largest standard deviation of the error along the rays, in radii.
 
     Raises: ``ValueError`` for a probability outside [0, 1], anything negative or not finite, or a
-        number of holes that is not whole.
+        number of holes that is not whole; for a ``density`` above 64 or a ``noise`` above 1e6.
     """
 
     one_sided: float = 0.7
@@ -42,7 +45,7 @@ class ScanEffects:
     def __post_init__(self) -> None:
         check_number(self.one_sided, "one_sided", least=0, most=1)
         for name in ("max_holes", "hole_radius", "density", "noise"):
-            check_number(getattr(self, name), name, least=0)
+            check_number(getattr(self, name), name, least=0, most=_MOST.get(name))
         if self.max_holes != int(self.max_holes):
             raise ValueError(f"Expected 'max_holes' to be a whole number (got {self.max_holes})")
 

@@ -71,13 +71,13 @@ class ProceduralShapes(Dataset):
     ) -> None:
         if not isinstance(split, str) or split not in _SPLITS:
             raise ValueError(f"Expected 'split' to be one of {list(_SPLITS)} (got {split!r})")
-        _check(seed, difference_probability, num_shapes=num_shapes, num_points=num_points)
+        check_number(difference_probability, "difference_probability", least=0, most=1)
         _check_scan(scan)
         super().__init__(None, check_transform(transform))
         self.split = split
-        self.num_shapes = num_shapes
-        self.num_points = num_points
-        self.seed = seed
+        self.num_shapes = check_count(num_shapes, "num_shapes")
+        self.num_points = check_count(num_points, "num_points")
+        self.seed = check_count(seed, "seed", least=0)
         self.difference_probability = difference_probability
         self.scan = scan
 
@@ -149,13 +149,12 @@ class ProceduralStream(IterableDataset[Data]):
         scan: ScanEffects | None = None,
     ) -> None:
         super().__init__()
-        _check(seed, difference_probability, num_points=num_points, step=step)
+        check_number(difference_probability, "difference_probability", least=0, most=1)
         _check_scan(scan)
-        check_count(start, "start", least=0)
-        self.num_points = num_points
-        self.seed = seed
-        self.start = start
-        self.step = step
+        self.num_points = check_count(num_points, "num_points")
+        self.seed = check_count(seed, "seed", least=0)
+        self.start = check_count(start, "start", least=0)
+        self.step = check_count(step, "step")
         self.difference_probability = difference_probability
         self.scan = scan
 
@@ -201,13 +200,6 @@ def procedural_stream(num_points: int = 1024, seed: int = 0, **options: Any) -> 
         **options: the other arguments of :class:`ProceduralStream`.
     """
     return iter(ProceduralStream(num_points, seed, **options))
-
-
-def _check(seed: int, difference_probability: float, **sizes: int) -> None:
-    check_number(difference_probability, "difference_probability", least=0, most=1)
-    check_count(seed, "seed", least=0)
-    for name, size in sizes.items():
-        check_count(size, name)
 
 
 def _check_scan(scan: ScanEffects | None) -> None:
