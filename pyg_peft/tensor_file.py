@@ -135,8 +135,8 @@ def read_tensors(
     header = _read_json(entry[_HEX:], path)
     found, content = header.get("kind"), header.get("content")
     if found != kind:
-        plain = isinstance(found, str) and found.isprintable()
-        shown = found[:80] if plain else short(found)
+        is_text = isinstance(found, str) and found.isprintable()
+        shown = str(found)[:80] if is_text else short(found)
         raise CheckpointError(f"Expected '{path}' to hold {kind} (got {shown})")
     if not isinstance(content, dict):
         raise CheckpointError(
