@@ -333,3 +333,24 @@ def test_the_stand_in_for_older_versions():
     assert pyg_legacy.fps(X[:, 0], None, None, False).shape == (2,)
     with pytest.raises(ValueError, match="Expected 'flow'"):
         pyg_legacy.knn_graph(X, 2, flow="sideways")
+
+
+def test_the_memory_of_a_batch_does_not_matter_to_pyg():
+    from torch_geometric import nn as pyg
+
+    batch = torch.tensor([0, 0, 0, 1, 1, 1])
+    strided = torch.stack([batch, batch + 7], dim=1)[:, 0]
+    x = torch.arange(6.0).view(-1, 1)
+    with enable_pyg_ops():
+        assert torch.equal(pyg.knn_graph(x, 2, strided), pyg.knn_graph(x, 2, batch))
+
+
+def test_a_complex_or_sparse_cloud_is_refused_by_name():
+    from torch_geometric import nn as pyg
+
+    x = torch.rand(4, 2)
+    with enable_pyg_ops():
+        with pytest.raises(TypeError, match="'x' to be of real numbers"):
+            pyg.knn(x.to(torch.complex64), x.to(torch.complex64), 2)
+        with pytest.raises(ValueError, match="'x' to be a dense tensor"):
+            pyg.knn(x.to_sparse(), x, 2)

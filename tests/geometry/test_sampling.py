@@ -218,3 +218,16 @@ def test_the_start_does_not_depend_on_the_unit(scale: float):
     start = farthest_point_sample(pos, 1).tolist()
     assert farthest_point_sample(pos * scale, 1).tolist() == start
     assert farthest_point_sample((pos * 3e-9).float(), 1).tolist() == start
+
+
+@pytest.mark.parametrize("backend", FPS_BACKENDS)
+def test_where_no_point_is_a_candidate_the_start_is_picked_again(backend: str):
+    none = torch.zeros(LINE.size(0), dtype=torch.bool)
+    with use_backend(backend):
+        picks = farthest_point_sample(LINE, 3, start=torch.tensor([1]), candidates=none)
+    assert picks.tolist() == [[1, 1, 1]]
+
+
+def test_the_start_of_no_points_is_checked():
+    with pytest.raises(TypeError, match="'start' to be a tensor"):
+        farthest_point_sample(torch.zeros(0, 3), 3, start="first")  # type: ignore[arg-type]

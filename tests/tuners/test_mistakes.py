@@ -259,3 +259,14 @@ def test_targets_that_may_not_be_none():
         with pytest.raises(TypeError, match=f"Expected '{name}' to be a tuple of targets"):
             kind(**{name: None})  # type: ignore[arg-type]
     assert LoRAConfig(target_modules=None).target_modules is None
+
+
+def test_a_number_of_classes_needs_a_head_of_the_adapter_s_own():
+    config = METHODS["bitfit"](num_classes=3, modules_to_save=())
+    with pytest.raises(PlacementError, match="'modules_to_save' to hold 'head'"):
+        get_peft_model(tiny_base(), config)
+
+
+def test_an_integer_beyond_any_size_is_refused():
+    with pytest.raises(ValueError, match=r"'num_classes' to lie in .* \(got 1000"):
+        METHODS["lora"](num_classes=10**30)
