@@ -57,11 +57,11 @@ class TNet(nn.Module):
         x = self.lin(self.cloud_mlp(x)).unflatten(1, (self.channels, self.channels))
         return x + torch.eye(self.channels, dtype=x.dtype, device=x.device)
 
-    def forward(self, x: Tensor, batch: Tensor, batch_size: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
         check_tensor(x, "x", shape=("N", self.channels))
         check_dtype(x, self.lin.weight)
         check_tensor(batch, "batch", shape=x.shape[:1], kind="int", device=x.device)
-        batch_size = count_clouds(batch, batch_size)
+        batch_size = count_clouds(batch, check_count(batch_size, "batch_size", least=0))
         ptr = offsets(batch, x.size(0), batch_size)  # which checks them
         batch = batch.long()
         matrices = self.matrices(x, batch, batch_size)

@@ -51,7 +51,7 @@ def test_config_and_errors():
     assert PointMAECompletion(**model.config).config == model.config
     with pytest.raises(ValueError, match=r"'num_cloud_points' to be >= 1 \(got 0\)"):
         make_model(num_cloud_points=0)
-    with pytest.raises(ValueError, match=r"'completion_weight' to be positive \(got 0.0\)"):
+    with pytest.raises(ValueError, match=r"'completion_weight' to be > 0 \(got 0.0\)"):
         make_model(completion_weight=0.0)
     plain = PointMAEPretraining.rebuild(model, *_masked(make_patches([9])))
     with pytest.raises(TypeError, match=r"'result' to be a Completion \(got Reconstruction\)"):
