@@ -48,14 +48,16 @@ def train_val_split(
     else:
         named = numeric_array(groups, "'groups'")
         # Only compared; torch sorts no unsigned types but the smallest.
-        groups = torch.from_numpy(named.astype(np.float64 if named.dtype.kind == "f" else np.int64))
-        if groups.is_floating_point() and not bool(groups.isfinite().all()):
+        numbers = torch.from_numpy(
+            named.astype(np.float64 if named.dtype.kind == "f" else np.int64)
+        )
+        if numbers.is_floating_point() and not bool(numbers.isfinite().all()):
             raise ValueError("Expected 'groups' to be finite (got NaN or infinity)")
-        if groups.shape != labels.shape:
+        if numbers.shape != labels.shape:
             raise ValueError(
-                f"Expected 'groups' to be of shape {list(labels.shape)} (got {list(groups.shape)})"
+                f"Expected 'groups' to be of shape {list(labels.shape)} (got {list(numbers.shape)})"
             )
-        chosen = _pick_groups(labels, groups, fraction, generator)
+        chosen = _pick_groups(labels, numbers, fraction, generator)
     return (~chosen).nonzero().flatten(), chosen.nonzero().flatten()
 
 
