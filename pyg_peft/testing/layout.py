@@ -16,7 +16,7 @@ def layouts_of(value: Tensor) -> dict[str, Tensor]:
         value: a tensor of at least one dimension.
 
     Returns:
-        By name: ``"contiguous"``, a copy; ``"transposed"``, stored column by column;
+        A dictionary of ``"contiguous"``, a copy; ``"transposed"``, stored column by column;
         ``"sliced"`` and ``"every second column"``, out of a wider table; ``"strided"``, every
         second row of a longer one; ``"offset"``, from the middle of a longer one; and
         ``"expanded"``, with a stride of zero, if all rows are equal.

@@ -29,8 +29,8 @@ class SegmentationDataModule(ShapeDataModule):
         train, val, test, predict: data sets that ``PartLabels`` takes, such as ``NpzShapes`` of a
             file with ``seg``, or PyG's ``ShapeNet``.
         part_names, parts: as of ``PartLabels``.
-        ignore_index: label of points that are neither learned from nor counted. Where it is not
-            negative, give ``part_names``: numbers below it are parts.
+        ignore_index: label of points that are neither learned from nor counted, beside -1; items
+            have -1 in its place. A ``PartLabels`` keeps its own.
         options: further arguments of :class:`ShapeDataModule`.
 
     Raises:
@@ -50,10 +50,13 @@ class SegmentationDataModule(ShapeDataModule):
         **options: Any,
     ) -> None:
         check_count(ignore_index, "ignore_index", least=None)
-        first = _shown(train, part_names, parts)
+        first = _shown(train, part_names, parts, ignore_index)
         # What one split says holds for all: a part may be missing from a small one.
         told = (first.part_names, first.parts)
-        rest = [None if some is None else _shown(some, *told) for some in (val, test, predict)]
+        rest = [
+            None if some is None else _shown(some, *told, ignore_index)
+            for some in (val, test, predict)
+        ]
         for other in rest:
             if other is not None and (other.part_names, other.parts) != told:
                 raise ValueError(
@@ -63,7 +66,8 @@ class SegmentationDataModule(ShapeDataModule):
         super().__init__(first, *rest, class_names=first.part_names, **options)
         self.parts = first.parts
         self.category_names = first.category_names
-        self.ignore_index = ignore_index
+        #: What items have where a point has no label.
+        self.ignore_index = IGNORE_INDEX
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
@@ -179,9 +183,14 @@ class SegmentationModule(PeftModule):
 
 
 def _shown(
-    dataset: Any, part_names: Sequence[str] | None, parts: Sequence[Sequence[int]] | None
+    dataset: Any,
+    part_names: Sequence[str] | None,
+    parts: Sequence[Sequence[int]] | None,
+    ignore_index: int,
 ) -> PartLabels:
-    return dataset if isinstance(dataset, PartLabels) else PartLabels(dataset, part_names, parts)
+    if isinstance(dataset, PartLabels):
+        return dataset
+    return PartLabels(dataset, part_names, parts, ignore_index=ignore_index)
 
 
 __all__ = ["SegmentationDataModule", "SegmentationModule"]

@@ -31,7 +31,7 @@ class Component(nn.Module):
     """What a slot holds: it may change a call's arguments, its output, or both.
 
     Several threads may call a model at once. What a component notes for the time of a call belongs
-    to one of them, see :class:`~pyg_peft.tuners.turns.PerThread`.
+    to one of them, see ``PerThread`` in ``pyg_peft.tuners.turns``.
 
     Attributes:
         takes_turns: Whether the component changes ``module`` itself until :meth:`release`. Threads

@@ -97,19 +97,21 @@ def test_another_ignored_label(tmp_path):
     data = SegmentationDataModule([item], [item], part_names=names, ignore_index=255, batch_size=2)
     data.check_labels()
     batch = Batch.from_data_list([data.val_set[0]])  # pyright: ignore
-    found = evaluate_parts(model(), [batch], data.parts, 2, ignore_index=255)
-    assert found.count == 33
-    with pytest.raises(ValueError, match=r"'train\[0\].y' to hold labels in \[0, 1\]"):
+    assert int((batch.y == IGNORE_INDEX).sum()) == 7
+    assert evaluate_parts(model(), [batch], data.parts, 2).count == 33
+    batch.y = torch.where(batch.y == IGNORE_INDEX, 255, batch.y)
+    assert evaluate_parts(model(), [batch], data.parts, 2, ignore_index=255).count == 33
+    with pytest.raises(ValueError, match=r"points of item 0 of 'dataset' to lie in \[-1, 1\]"):
         SegmentationDataModule([item], [item], part_names=names).check_labels()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda seg: seg.float() + 0.5, r"'train\[1\].y' to hold whole numbers \(got"),
-        (lambda seg: seg - 3, r"'train\[1\].y' to hold labels in \[0, 1\], or to be -1"),
-        (lambda seg: seg + 7, r"'train\[1\].y' to hold labels in \[0, 1\], or to be -1"),
-        (lambda seg: seg[:-1], r"'train\[1\].y' to hold a label for each of 40 points"),
+        (lambda seg: seg.float() + 0.5, "points of item 1 of 'dataset' to be whole numbers"),
+        (lambda seg: seg - 3, r"item 1 of 'dataset' to lie in \[-1, 1\]"),
+        (lambda seg: seg + 7, r"item 1 of 'dataset' to lie in \[-1, 1\]"),
+        (lambda seg: seg[:-1], "item 1 of 'dataset' to give a label per point"),
     ],
 )
 def test_labels_that_are_none_are_named_before_training(change: Any, message: str):
