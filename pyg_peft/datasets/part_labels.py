@@ -116,8 +116,9 @@ class PartLabels(Dataset):
         data = copy.copy(check_item(self.dataset[idx], idx))
         category, seg = data.get("category"), data.get("seg")
         if seg is not None:
-            if category is None and isinstance(data.get("y"), Tensor) and data.y.numel() == 1:
-                category = data.y
+            label = data.get("y")
+            if category is None and isinstance(label, Tensor) and label.numel() == 1:
+                category = label
             data.y = seg
             del data.seg
         if not _has_point_labels(data):
@@ -125,9 +126,9 @@ class PartLabels(Dataset):
                 f"Expected item {idx} of 'dataset' to give a label per point in 'seg' or 'y' (got "
                 f"the keys {data.keys()})"
             )
-        data.y = torch.from_numpy(
-            _parts_of(data.y, idx, self.ignore_index, len(self.part_names) - 1)
-        ).to(data.y.device)
+        labels = _labels(data)
+        parts = _parts_of(labels, idx, self.ignore_index, len(self.part_names) - 1)
+        data.y = torch.from_numpy(parts).to(labels.device)
         data.category = single_label(
             0 if category is None else category,
             f"'category' of item {idx} of 'dataset'",
