@@ -17,7 +17,8 @@ from pyg_peft.backbones.tokens import PositionEmbedding
 from pyg_peft.backbones.transformer import check_heads, init_transformer_, make_blocks
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.errors import check_count, check_number
-from pyg_peft.geometry import Patches, build_patches, chamfer_distance
+from pyg_peft.geometry import Patches, build_patches
+from pyg_peft.geometry.chamfer import loss_of_rebuilt
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
 
@@ -227,7 +228,7 @@ class PointMAEPretraining(nn.Module):
             rebuilt, true = rebuilt[keep], true[keep]
         if rebuilt.size(0) == 0:
             return rebuilt.sum()  # keeps the graph, so that every parameter has a gradient
-        return chamfer_distance(rebuilt, true)
+        return loss_of_rebuilt(rebuilt, true)
 
     def forward(
         self,

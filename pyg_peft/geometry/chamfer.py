@@ -33,7 +33,10 @@ def nearest_squared_distances(pos: Tensor, target: Tensor) -> tuple[Tensor, Tens
         >>> nearest_squared_distances(a, b)
         (tensor([[1.]]), tensor([[1., 4.]]))
     """
-    pos, target = _checked(pos, target)
+    return _nearest(*_checked(pos, target))
+
+
+def _nearest(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         table = squared_distance(pos.unsqueeze(2), target.unsqueeze(1))  # [B, N, M]
         to_target, to_pos = table.argmin(dim=2), table.argmin(dim=1)
@@ -68,6 +71,15 @@ def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
         tensor(6.)
     """
     forth, back = _of_sets(pos, target)
+    return forth.mean() + back.mean()
+
+
+def loss_of_rebuilt(rebuilt: Tensor, target: Tensor) -> Tensor:
+    """:func:`chamfer_distance` of what a model has made, which may have diverged: no number then.
+
+    Shapes: as in :func:`chamfer_distance`.
+    """
+    forth, back = _nearest(in_wide(rebuilt).contiguous(), in_wide(target).contiguous())
     return forth.mean() + back.mean()
 
 

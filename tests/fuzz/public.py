@@ -28,12 +28,32 @@ PUBLIC = {
     f"{module}.{name}" for module in MODULES for name in importlib.import_module(module).__all__
 } | {f"pyg_peft.tuners.{config.__name__}" for config in METHODS.values()}
 
+_CHECKS = (
+    "count",
+    "dtype",
+    "finite",
+    "flag",
+    "index",
+    "mask",
+    "module",
+    "number",
+    "reach",
+    "tensor",
+)
+
 #: Names without a strategy, and why.
 EXEMPT = {
+    **{
+        f"pyg_peft.errors.check_{name}": "a check, which the strategies of its callers ask"
+        for name in _CHECKS
+    },
+    "pyg_peft.checkpoint.check_config": "a check of what readers find: test_adapters.py",
     "pyg_peft.__version__": "a text",
     "pyg_peft.checkpoint.CARD": "a text",
     "pyg_peft.checkpoint.CONFIG": "a text",
     "pyg_peft.checkpoint.WEIGHTS": "a text",
+    "pyg_peft.geometry.pyg_ops_enabled": "it takes no argument",
+    "pyg_peft.geometry.pyg_ops_worker_init": "its argument is not read",
     "pyg_peft.geometry.Patches": "a record, made by build_patches",
     "pyg_peft.geometry.BipartiteStructure": "a record, made by bipartite_structure",
     "pyg_peft.checkpoint.AdapterFile": "a record, made by read_adapter alone",
