@@ -127,6 +127,20 @@ def check_number(
     return number
 
 
+def check_scale(value: Any, name: str = "scale") -> float:
+    """Return a factor of features; raise unless it is a finite number that float32 can hold.
+
+    Example:
+        >>> check_scale(0.7)
+        0.7
+    """
+    number = check_number(value, name)
+    largest = torch.finfo(torch.float32).max
+    if not abs(number) <= largest:
+        raise ValueError(f"Expected '{name}' to lie in [{-largest}, {largest}] (got {number})")
+    return number
+
+
 def check_flag(value: Any, name: str) -> bool:
     """Return ``value``; raise unless it is ``True`` or ``False``.
 
@@ -464,5 +478,6 @@ __all__ = [
     "check_number",
     "check_pos",
     "check_reach",
+    "check_scale",
     "check_tensor",
 ]

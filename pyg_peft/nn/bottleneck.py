@@ -10,6 +10,7 @@ from pyg_peft.errors import (
     check_count,
     check_dtype,
     check_number,
+    check_scale,
     check_tensor,
 )
 
@@ -88,7 +89,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         channels = check_count(channels, "channels")
         bottleneck_channels = check_count(bottleneck_channels, "bottleneck_channels", most=channels)
-        scale, dropout = check_number(scale, "scale"), check_number(dropout, "dropout")
+        scale, dropout = check_scale(scale, "scale"), check_number(dropout, "dropout")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
         super().__init__()

@@ -7,7 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
-from pyg_peft.errors import check_count, check_dtype, check_number, check_tensor, described
+from pyg_peft.errors import (
+    check_count,
+    check_dtype,
+    check_number,
+    check_scale,
+    check_tensor,
+    described,
+)
 from pyg_peft.geometry import Structure, build_structure, to_dense
 from pyg_peft.geometry.interpolation import weighted_sums
 from pyg_peft.nn.bottleneck import Bottleneck
@@ -140,8 +147,8 @@ class GeometryAwareAdapter(MessagePassing):
         ratio = check_number(ratio, "ratio", above=0, most=1)
         if num_interp is not None:
             num_interp = check_count(num_interp, "num_interp")
-        propagation_scale = check_number(propagation_scale, "propagation_scale")
-        center_scale = check_number(center_scale, "center_scale")
+        propagation_scale = check_scale(propagation_scale, "propagation_scale")
+        center_scale = check_scale(center_scale, "center_scale")
         if attention is not None and not isinstance(attention, NeighborAttention):
             raise TypeError(
                 "Expected 'attention' to be a NeighborAttention or None "

@@ -38,6 +38,7 @@ _CHECKS = (
     "module",
     "number",
     "reach",
+    "scale",
     "tensor",
 )
 
