@@ -72,11 +72,12 @@ def parameter_free_attention(
     chunk_size = check_count(chunk_size, "chunk_size")
     top_k, exclude = _check(query, keys, values, top_k, exclude)
     with torch.autocast(query.device.type, enabled=False):
-        # In half precision a short query has the length zero.
+        # In half precision a short query has the length zero. What lies in memory in another way
+        # is summed in another order, and rounding decides between rows that are nearly equal.
         wide = torch.promote_types(query.dtype, keys.dtype)
         wide = torch.promote_types(wide, torch.float32)
-        keys = keys.to(wide)
-        direction = F.normalize(query.to(wide), dim=-1)  # [M, C]
+        keys = keys.to(wide).contiguous()
+        direction = F.normalize(query.to(wide).contiguous(), dim=-1)  # [M, C]
         index = _search(direction.detach(), keys.detach(), top_k, exclude, chunk_size)  # [M, k]
         score = (keys[index] @ direction.unsqueeze(-1)).squeeze(-1)  # [M, k]
         weight = score.softmax(dim=-1).to(values.dtype)
