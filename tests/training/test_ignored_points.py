@@ -96,7 +96,7 @@ def test_another_ignored_label(tmp_path):
     names = ["bottom", "top"]
     data = SegmentationDataModule([item], [item], part_names=names, ignore_index=255, batch_size=2)
     data.check_labels()
-    batch = Batch.from_data_list([data.val_set[0]])  # pyright: ignore
+    batch: Any = Batch.from_data_list([data.val_set[0]])  # pyright: ignore
     assert int((batch.y == IGNORE_INDEX).sum()) == 7
     assert evaluate_parts(model(), [batch], data.parts, 2).count == 33
     batch.y = torch.where(batch.y == IGNORE_INDEX, 255, batch.y)
