@@ -209,7 +209,7 @@ def test_is_reversible_and_nests(enabled):
     ("call", "message"),
     [
         (lambda: knn(X, Y, 0), "'k' to be >= 1"),
-        (lambda: knn(X, Y[:, :1], 1), "'x' and 'y' to be of shapes"),
+        (lambda: knn(X, Y[:, :1], 1), r"'y' to be of shape \[M, 2\]"),
         (lambda: knn(X, Y, 1, torch.zeros(4).long()), "given together"),
         (lambda: knn(X * math.nan, Y, 1), "'x' to be finite"),
         (lambda: knn(X, Y / 0, 1), "'y' to be finite"),
