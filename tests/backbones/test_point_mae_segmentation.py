@@ -56,7 +56,7 @@ def test_errors():
         ("num_classes", 0, r"'num_classes' to be >= 1 \(got 0\)"),
         ("num_levels", 3, r"'num_levels' to lie in \[1, 2\] \(got 3\)"),
         ("num_categories", -1, r"'num_categories' to be >= 0 \(got -1\)"),
-        ("head_channels", 6, r"'channels' to be a multiple of 4 \(got 6\)"),
+        ("head_channels", 6, r"'head_channels' to be a multiple of 4 \(got 6\)"),
     ):
         with pytest.raises(ValueError, match=message):
             PointMAESegmentation(**{"num_classes": 5, **SIZES, **HEAD, name: value})

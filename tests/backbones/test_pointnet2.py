@@ -70,8 +70,8 @@ def test_configuration_errors():
         (r"'patch_sizes' to name as many levels .*, 2 \(got 3\)", {"patch_sizes": (1, 2, 3)}),
         (r"'channels' to name 2 levels and one .*got 1", {"channels": ((4,),)}),
         (r"'num_centers' to name all .*, 1 \(got 2\)", {"channels": ((4,), (5,))}),
-        (r"'radius' to be > 0 \(got 0\)", {"radii": (0, 0.4)}),
-        (r"'num_centers' to be >= 1", {"num_centers": (0, 4)}),
+        (r"'radii\[0\]' to be > 0 \(got 0\)", {"radii": (0, 0.4)}),
+        (r"'num_centers\[0\]' to be >= 1", {"num_centers": (0, 4)}),
     ]
     for message, change in wrong:
         with pytest.raises(ValueError, match=message):
