@@ -93,6 +93,7 @@ def check_number(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    below: float | None = None,
     infinite: bool = False,
 ) -> float:
     """Return ``value`` as a number; raise unless it is a real number within the bounds.
@@ -103,6 +104,7 @@ def check_number(
         least: the smallest value allowed.
         above: a bound that the value must exceed, in place of ``least``.
         most: the largest value allowed.
+        below: a bound that the value must not reach, in place of ``most``.
         infinite: allow infinity. NaN never is.
 
     Example:
@@ -121,9 +123,9 @@ def check_number(
     if not isinstance(number, _COMPARABLE):
         number = float(number)  # NumPy's would warn where a bound is beyond their precision
     low = (least is None or number >= least) and (above is None or number > above)
-    high = most is None or number <= most
+    high = (most is None or number <= most) and (below is None or number < below)
     if not (low and high and number == number and (infinite or abs(number) != math.inf)):
-        raise ValueError(f"Expected '{name}' to {_range(least, above, most)} (got {number})")
+        raise ValueError(f"Expected '{name}' to {_range(least, above, most, below)} (got {number})")
     return number
 
 
@@ -313,10 +315,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def _range(least: float | None, above: float | None, most: float | None) -> str:
-    if most is not None:
+def _range(
+    least: float | None, above: float | None, most: float | None, below: float | None
+) -> str:
+    if most is not None or below is not None:
         left = f"({above}" if above is not None else f"[{-math.inf if least is None else least}"
-        return f"lie in {left}, {most}]"
+        return f"lie in {left}, {most}]" if below is None else f"lie in {left}, {below})"
     if above is not None:
         return f"be > {above}"
     return "be a finite number" if least is None else f"be >= {least}"

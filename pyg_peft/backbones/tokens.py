@@ -21,8 +21,7 @@ def check_positive(**sizes: int) -> None:
 def check_rates(**rates: float) -> None:
     """Raise unless every probability is a number in ``[0, 1)``; the message names it."""
     for name, rate in rates.items():
-        if not 0.0 <= check_number(rate, name) < 1.0:
-            raise ValueError(f"Expected '{name}' to lie in [0, 1) (got {rate})")
+        check_number(rate, name, least=0, below=1)
 
 
 def check_sequence(value: Any, name: str, *, fewest: int = 1) -> tuple[Any, ...]:

@@ -89,9 +89,8 @@ class Bottleneck(nn.Module):
     ) -> None:
         channels = check_count(channels, "channels")
         bottleneck_channels = check_count(bottleneck_channels, "bottleneck_channels", most=channels)
-        scale, dropout = check_scale(scale, "scale"), check_number(dropout, "dropout")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
+        scale = check_scale(scale, "scale")
+        dropout = check_number(dropout, "dropout", least=0, below=1)
         super().__init__()
         self.channels = channels
         self.bottleneck_channels = bottleneck_channels

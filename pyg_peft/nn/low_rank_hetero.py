@@ -69,9 +69,7 @@ class LowRankHeteroLinear(nn.Module):
         rank = check_count(rank, "rank", most=min(in_channels, out_channels))
         if alpha is not None:
             alpha = check_number(alpha, "alpha", above=0)
-        dropout = check_number(dropout, "dropout")
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {dropout})")
+        dropout = check_number(dropout, "dropout", least=0, below=1)
         super().__init__()
         self.in_channels = in_channels
         self.out_channels = out_channels

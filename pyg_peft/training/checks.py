@@ -19,17 +19,4 @@ def check_kind(value: Any, name: str, kind: type, *, optional: bool = False) -> 
         raise TypeError(f"Expected '{name}' to be {word} (got {type(value).__name__})")
 
 
-def check_items(value: Any, name: str) -> None:
-    """Raise unless ``value`` can be asked for its length and for an item."""
-    if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
-        raise TypeError(
-            f"Expected '{name}' to be a data set with a length and items "
-            f"(got {type(value).__name__})"
-        )
-
-
-__all__ = [
-    "check_items",
-    "check_kind",
-    "check_text",
-]
+__all__ = ["check_kind", "check_text"]

@@ -10,12 +10,13 @@ from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
 from pyg_peft.datasets import Augmented, SampleIds, train_val_split
+from pyg_peft.datasets.checks import check_dataset
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.datasets.shape_folder import read_args_of
 from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
 from pyg_peft.training.batches import EvenBatches, batch_sizes
-from pyg_peft.training.checks import check_items, check_kind
+from pyg_peft.training.checks import check_kind
 from pyg_peft.training.labels import check_range
 from pyg_peft.training.preprocessing import Preprocessing
 from pyg_peft.training.sampler import KeyedSampler
@@ -79,10 +80,10 @@ class ShapeDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_items(train, "train")
+        check_dataset(train, "train")
         for name, split in (("val", val), ("test", test), ("predict", predict)):
             if split is not None:
-                check_items(split, name)
+                check_dataset(split, name)
         check_kind(preprocessing, "preprocessing", Preprocessing, optional=True)
         if augmentation is not None and not callable(augmentation):
             raise TypeError(

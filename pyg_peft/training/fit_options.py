@@ -36,10 +36,7 @@ class FitOptions:
         check_number(self.lr, "lr", above=0)
         check_number(self.weight_decay, "weight_decay", least=0)
         check_number(self.warmup_epochs, "warmup_epochs", least=0)
-        if not 0 <= check_number(self.label_smoothing, "label_smoothing") < 1:
-            raise ValueError(
-                f"Expected 'label_smoothing' to lie in [0, 1) (got {self.label_smoothing})"
-            )
+        check_number(self.label_smoothing, "label_smoothing", least=0, below=1)
         check_flag(self.cache, "cache")
         check_text(self.logger, "logger")
         if self.logger not in LOGGERS:

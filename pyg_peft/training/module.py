@@ -71,11 +71,9 @@ class PeftModule(LightningModule):
             ("lr", lr),
             ("weight_decay", weight_decay),
             ("warmup_epochs", warmup_epochs),
-            ("label_smoothing", label_smoothing),
         ):
             check_number(value, name)
-        if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f"Expected 'label_smoothing' to lie in [0, 1) (got {label_smoothing})")
+        check_number(label_smoothing, "label_smoothing", least=0, below=1)
         if not trainable_parameters(model):
             raise ValueError("Expected 'model' to have trainable parameters (got none)")
         super().__init__()

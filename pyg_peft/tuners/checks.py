@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, get_args
 
-from ..errors import described
+from ..errors import check_number, described
 
 _PLAIN = {int, float, bool, str, NoneType}
 _LARGEST = 2**48
@@ -51,8 +51,7 @@ def check_positive(config: Any, *names: str) -> None:
 
 def check_dropout(config: Any) -> None:
     """Raise ``ValueError`` unless ``dropout`` is a probability below one."""
-    if not 0.0 <= config.dropout < 1.0:
-        raise ValueError(f"Expected 'dropout' to lie in [0, 1) (got {config.dropout})")
+    check_number(config.dropout, "dropout", least=0, below=1)
 
 
 def check_widths(config: Any, *names: str) -> None:
