@@ -11,7 +11,7 @@ from pyg_peft.datasets import PartLabels
 from pyg_peft.errors import check_count
 from pyg_peft.model import PeftModel
 from pyg_peft.training.data import ShapeDataModule
-from pyg_peft.training.labels import IGNORE_INDEX, check_range, whole_labels
+from pyg_peft.training.labels import IGNORE_INDEX, whole_labels
 from pyg_peft.training.module import PeftModule
 from pyg_peft.training.part_iou import part_mask
 from pyg_peft.training.segmentation_evaluation import score_points
@@ -66,8 +66,6 @@ class SegmentationDataModule(ShapeDataModule):
         super().__init__(first, *rest, class_names=first.part_names, **options)
         self.parts = first.parts
         self.category_names = first.category_names
-        #: What items have where a point has no label.
-        self.ignore_index = IGNORE_INDEX
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
@@ -93,17 +91,8 @@ class SegmentationDataModule(ShapeDataModule):
         self._are_checked = True
 
     def _check_item(self, item: Any, name: str, mask: Tensor) -> None:
-        if item.num_nodes == 0:
-            return
-        labels = whole_labels(item.y, "point", item.num_nodes, f"{name}.y")
-        check_range(labels, self.num_classes, f"{name}.y", self.ignore_index)
-        category = int(item.category)
-        if not 0 <= category < self.num_categories:
-            raise ValueError(
-                f"Expected '{name}.category' to lie in [0, {self.num_categories - 1}] "
-                f"(got {category})"
-            )
-        labels = labels[labels != self.ignore_index]
+        # PartLabels has checked that both are whole numbers in their ranges.
+        category, labels = int(item.category), item.y[item.y != IGNORE_INDEX]
         strange = labels[~mask[category, labels]]
         if strange.numel():
             raise ValueError(

@@ -30,13 +30,13 @@ class Task:
 def task_of(data: ShapeDataModule) -> Task:
     """Segmentation for a :class:`SegmentationDataModule`, classification for any other."""
     if isinstance(data, SegmentationDataModule):
-        parts, count, ignored = data.parts, data.num_classes, data.ignore_index
+        parts, count = data.parts, data.num_classes
 
         def parts_module(model: PeftModel, **options: Any) -> PeftModule:
-            return SegmentationModule(model, parts, count, ignore_index=ignored, **options)
+            return SegmentationModule(model, parts, count, **options)
 
         def parts_evaluation(model: PeftModel, loader: Any, **options: Any) -> Evaluation:
-            return evaluate_parts(model, loader, parts, count, ignore_index=ignored, **options)
+            return evaluate_parts(model, loader, parts, count, **options)
 
         return Task("val_instance_iou", parts_module, parts_evaluation)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import PlacementError
+from ..errors import PlacementError, check_module
 from .config import MethodConfig, Site
 from .merging import check_merge
 from .placement import match_base, place, remove, site_tensors, slots
@@ -32,10 +32,7 @@ class AdapterSet:
     """
 
     def __init__(self, base: nn.Module) -> None:
-        if not isinstance(base, nn.Module):
-            raise TypeError(
-                f"Expected 'base' to be a torch.nn.Module, such as PointMAE(40) (got {base!r})"
-            )
+        check_module(base, "base")
         if slots(base):
             raise PlacementError(
                 "Expected a model without adapters (got one that carries some): "

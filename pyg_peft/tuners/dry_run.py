@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..errors import check_module
 from .calls import parameter_names
 from .slot import features_of
 
@@ -52,10 +53,7 @@ def undisturbed(model: nn.Module) -> Generator[None]:
 
 def initialize(base: nn.Module, example: Any) -> None:
     """Run ``base`` once if layers of it wait for their first input, and there is an example."""
-    if not isinstance(base, nn.Module):
-        raise TypeError(
-            f"Expected 'base' to be a torch.nn.Module, such as PointMAE(40) (got {base!r})"
-        )
+    check_module(base, "base")
     if example is not None and any(is_lazy(p) for p in base.parameters()):
         with undisturbed(base):
             call_on_example(base, example)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_tensor, described
 from ..geometry import Patches
 from ..nn import MemoryBank
 from ..nn.cloud_rows import CloudRows
@@ -90,8 +91,14 @@ def retrieve(
             device.
         TypeError: If query or ids are of another type.
     """
-    if not torch.compiler.is_compiling():
-        _check_query(bank, query, sample_id)
+    check_tensor(query, "query", kind="float", device=bank.keys.device)
+    # The bank sees the ids only where they leave samples out.
+    if sample_id is not None:
+        if not isinstance(sample_id, Tensor):
+            raise TypeError(
+                f"Expected 'sample_id' to be an integer tensor [B] (got {described(sample_id)})"
+            )
+        check_tensor(sample_id, "sample_id", kind="int")
     leaves_out = training and bank.sample_id is not None
     if leaves_out and sample_id is None:
         raise ValueError(
@@ -99,23 +106,6 @@ def retrieve(
             "retrieves itself (got None)"
         )
     return bank(query, top_k, sample_id=sample_id if leaves_out else None)
-
-
-def _check_query(bank: MemoryBank, query: Any, sample_id: Any) -> None:
-    """Raise unless features and ids are tensors of their kinds, with values."""
-    if not isinstance(query, Tensor) or not query.is_floating_point():
-        got = query.dtype if isinstance(query, Tensor) else repr(query)
-        raise TypeError(f"Expected 'query' to be a floating-point tensor [B, C] (got {got})")
-    if query.device != bank.keys.device:
-        raise ValueError(
-            f"Expected 'query' to be on {bank.keys.device}, as the bank (got {query.device})"
-        )
-    if sample_id is None:
-        return
-    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if not isinstance(sample_id, Tensor) or sample_id.dtype not in kinds:
-        got = sample_id.dtype if isinstance(sample_id, Tensor) else repr(sample_id)
-        raise TypeError(f"Expected 'sample_id' to be an integer tensor [B] (got {got})")
 
 
 def check_precision(base: nn.Module, query: Any) -> None:
