@@ -61,7 +61,7 @@ def read_points(
     What a file says of its sizes is held against its length before memory is taken. Compressed
     content (.laz, .npz) may take 256 MiB, and above that 100 times the length of the file.
 
-    Points that are drawn from a mesh have the colours between those of the corners. Channels whose
+    Points that are drawn from a mesh have the colors between those of the corners. Channels whose
     values are integers in the file (labels) are never mixed: they come from the nearest corner.
 
     The mean is subtracted in float64 and kept in ``origin``; only then the coordinates become
@@ -70,9 +70,9 @@ def read_points(
     Args:
         path: the file; its ending names the format.
         channels: what makes up ``x``, in this order: ``"color"`` (3 columns; integers become 0
-            to 1, floating-point colours and those of text stay as stored), ``"normal"`` (3 columns;
+            to 1, floating-point colors and those of text stay as stored), ``"normal"`` (3 columns;
             those of the faces for a mesh), ``"intensity"`` (as stored), or any other scalar of the
-            file by its name in lower case. Integer colours of 8 and 16 bits are divided by the
+            file by its name in lower case. Integer colors of 8 and 16 bits are divided by the
             largest value of their type; wider ones by 255 if none is larger, else by 65,535.
         fill: value of channels that the file does not have; ``None`` makes that an error.
         columns: names of the columns of .npy, .txt and .xyz, for example

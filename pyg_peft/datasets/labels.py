@@ -1,4 +1,4 @@
-"""Labels where data enter: whole numbers in their range, and one that means "not labelled"."""
+"""Labels where data enter: whole numbers in their range, and one that means "not labeled"."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def numeric_array(values: Any, what: str) -> np.ndarray:
 
 
 def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
-    """Raise if labels that nothing names seem to end in a mark for "not labelled".
+    """Raise if labels that nothing names seem to end in a mark for "not labeled".
 
     Args:
         labels: all of them.

@@ -1,4 +1,4 @@
-"""PyG's own neighbour functions without ``pyg-lib``, for as long as they are enabled."""
+"""PyG's own neighbor functions without ``pyg-lib``, for as long as they are enabled."""
 
 import importlib
 from collections.abc import Callable
@@ -83,7 +83,7 @@ _undo: list[Callable[[], object]] = []
 
 
 def enable_pyg_ops() -> PygOps:
-    """Make PyG's own neighbour functions work without its compiled libraries.
+    """Make PyG's own neighbor functions work without its compiled libraries.
 
     ``knn``, ``knn_graph``, ``radius``, ``radius_graph``, ``nearest``, ``fps`` and
     ``knn_interpolate`` of ``torch_geometric.nn``, and what calls them: ``DynamicEdgeConv``,
@@ -102,7 +102,7 @@ def enable_pyg_ops() -> PygOps:
         called. Without either the functions stay enabled.
 
     Differences:
-        To the compiled libraries: neighbours come nearest first and ties go to the lower row, but
+        To the compiled libraries: neighbors come nearest first and ties go to the lower row, but
         a row that looks among its like comes before those that equal it; an unsorted ``batch``
         raises; a radius search that finds too many keeps the nearest; ``cosine`` works on the CPU;
         NaN raises; a random start follows ``torch.manual_seed``.
@@ -210,7 +210,7 @@ def _restore() -> None:
 
 def _fake_edges(x: Tensor, y: Tensor, *args: object) -> Tensor:
     """Shape of a search's result for the compiler: as many edges as there turn out to be."""
-    check_tensor(x, "x")  # one on the device "meta" comes here too, and has no neighbours
+    check_tensor(x, "x")  # one on the device "meta" comes here too, and has no neighbors
     check_tensor(y, "y")
     return y.new_empty(2, torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
 

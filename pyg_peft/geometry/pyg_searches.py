@@ -1,7 +1,7 @@
 """PyG's own searches, with PyG's own meaning, on top of ours.
 
 They take features of any width, clouds by their borders, and return the receiver first: ``[2, E]``
-with row 0 the row of ``y``. Ties are broken and too many neighbours cut by distance, then row; the
+with row 0 the row of ``y``. Ties are broken and too many neighbors cut by distance, then row; the
 compiled libraries leave both open.
 """
 
@@ -16,7 +16,7 @@ from pyg_peft.geometry.samplers import Sampling
 from pyg_peft.geometry.sampling import sample
 from pyg_peft.geometry.tables import drop_self, search_table, self_first, to_edges
 
-#: Neighbours within a radius that are looked for first; more only where there are as many.
+#: Neighbors within a radius that are looked for first; more only where there are as many.
 _FIRST_WIDTH = 64
 
 
@@ -32,7 +32,7 @@ def pyg_knn(
     """Return the ``k`` rows of ``x`` nearest to each row of ``y``.
 
     Where rows look for each other, a row itself is the first of all that equal it, so that PyG,
-    which takes loops away from ``k + 1`` neighbours, is left with ``k``. ``cosine`` compares
+    which takes loops away from ``k + 1`` neighbors, is left with ``k``. ``cosine`` compares
     directions instead of positions. ``num_workers`` is not used: torch's own number of threads is.
     """
     if k < 1:

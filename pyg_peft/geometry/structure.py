@@ -1,4 +1,4 @@
-"""Structure: all that a neighbourhood layer needs to know of positions, built once and shared."""
+"""Structure: all that a neighborhood layer needs to know of positions, built once and shared."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -16,21 +16,21 @@ from pyg_peft.geometry.parts import Parts, parts_of_like_size
 
 @dataclass(frozen=True)
 class Structure:
-    """Centres, the edges from members to centres, and the edges from centres back to points.
+    """Centers, the edges from members to centers, and the edges from centers back to points.
 
     All that is shared by the layers that take it is worked out and checked here, once: a layer only
     gathers and reduces.
 
     Args:
-        center_index: rows of ``x`` that act as centres ``[S]``.
-        edge_index: members to centres ``[2, E]``: row 0 a row of ``x``, row 1 the number of a
-            centre, 0 to ``S - 1``, sorted by row 1.
-        interp_index: centres to points ``[2, E']``: row 0 the number of a centre, row 1 a row of
+        center_index: rows of ``x`` that act as centers ``[S]``.
+        edge_index: members to centers ``[2, E]``: row 0 a row of ``x``, row 1 the number of a
+            center, 0 to ``S - 1``, sorted by row 1.
+        interp_index: centers to points ``[2, E']``: row 0 the number of a center, row 1 a row of
             ``x``. Kept sorted by row 1.
         interp_weight: weight of each edge back ``[E']``; sums to one per receiving row.
-        degree: members of a centre if all have as many, so that a layer may reshape instead of pad.
-        interp_degree: centres of a receiving row if all have as many.
-        max_degree: a number of members that no centre exceeds; counted by default.
+        degree: members of a center if all have as many, so that a layer may reshape instead of pad.
+        interp_degree: centers of a receiving row if all have as many.
+        max_degree: a number of members that no center exceeds; counted by default.
         num_rows: rows of ``x``; by default up to the last one that receives. Further rows receive
             nothing.
 
@@ -40,7 +40,7 @@ class Structure:
 
     Raises:
         TypeError: if an argument is of another type.
-        ValueError: if ``edge_index`` is not sorted by centre, names a row below zero or a centre
+        ValueError: if ``edge_index`` is not sorted by center, names a row below zero or a center
             that is not there, or contradicts ``degree`` or ``max_degree``; if ``interp_index``
             names a row beyond ``num_rows``; or if ``interp_weight`` is no weight per edge. How many
             rows ``x`` has is not known here: a layer compares :attr:`last_row` with it. While a
@@ -113,13 +113,13 @@ class Structure:
 
     @cached_property
     def last_row(self) -> int:
-        """The largest row of ``x`` that is a centre or a member, -1 if there is none."""
+        """The largest row of ``x`` that is a center or a member, -1 if there is none."""
         rows = [index.amax() for index in (self.center_index, self.edge_index[0]) if index.numel()]
         return int(torch.stack(rows).amax()) if rows else -1
 
     @cached_property
     def parts(self) -> Parts:
-        """Centres by their numbers of members, for layers that pad; worked out when first asked."""
+        """Centers by their numbers of members, for layers that pad; worked out when first asked."""
         # What is kept must serve a training step too, whoever asks first.
         with torch.inference_mode(False):
             return parts_of_like_size(self.edge_index[1], self.center_index.numel())
@@ -186,7 +186,7 @@ pytree.register_pytree_node(
 def _checked_degree(
     center: Tensor, num_centers: int, degree: int | None, max_degree: int | None
 ) -> int:
-    """Check the centres of edges; return a number of members that no centre exceeds."""
+    """Check the centers of edges; return a number of members that no center exceeds."""
     if degree is not None and center.numel() != num_centers * degree:
         raise ValueError(
             f"Expected 'edge_index' to have {degree} edges at each of {num_centers} centres "

@@ -27,7 +27,7 @@ def parameter_free_attention(
         \frac{\exp s_{mr}}{\sum_{r' \in \mathcal{T}_m} \exp s_{mr'}} \, \mathbf{v}_r
 
     :math:`\mathcal{T}_m` are the ``top_k`` rows of largest score; of equal scores the lower row
-    wins. Only the query is normalised: normalise the keys beforehand for a cosine. Its length
+    wins. Only the query is normalized: normalize the keys beforehand for a cosine. Its length
     counts as at least ``1e-12``, so a query of zeros scores zero everywhere. The table is read in
     chunks and only the best rows so far are kept, so no ``[M, R]`` matrix exists at any
     time. The search itself is not differentiated; scores and values of the chosen rows are.

@@ -1,4 +1,4 @@
-"""The adapter that lets a point's neighbourhood correct its features."""
+"""The adapter that lets a point's neighborhood correct its features."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from pyg_peft.typing import Batch, Features, Pos
 
 
 class GeometryAwareAdapter(MessagePassing):
-    r"""Adds to each point what the neighbourhoods around it say, after `"Point-PEFT:
+    r"""Adds to each point what the neighborhoods around it say, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
@@ -37,19 +37,19 @@ class GeometryAwareAdapter(MessagePassing):
         q(\mathbf{W}_{down} \mathbf{h}_i + \mathbf{b}_{down}) + \mathbf{b}_{up} \big),
         \qquad q(u) = u \, \sigma(1.702\, u)
 
-    Members send queries, keys and values to their centres; a centre lets its members attend to each
-    other and keeps the largest value of each channel; points receive from the nearest centres by
+    Members send queries, keys and values to their centers; a center lets its members attend to each
+    other and keeps the largest value of each channel; points receive from the nearest centers by
     inverse squared distance; a bottleneck ends it. Identity at init, because :math:`g = 0`,
     :math:`\mathbf{W}_{up} = \mathbf{0}` and :math:`\mathbf{b}_{up} = \mathbf{0}`.
 
     In detail, for a cloud of *n* points. All distances are Euclidean, none leaves its cloud.
 
-    1. **Centres** are ``ceil(ratio * n)`` of its points, by farthest point sampling. The first is
+    1. **Centers** are ``ceil(ratio * n)`` of its points, by farthest point sampling. The first is
        the point farthest from the mean of the cloud's positions; each further one is the point
-       whose distance to the nearest centre so far is largest.
-    2. **Members** :math:`\mathcal{N}(c)` of a centre are the ``min(k, n)`` points nearest to it;
+       whose distance to the nearest center so far is largest.
+    2. **Members** :math:`\mathcal{N}(c)` of a center are the ``min(k, n)`` points nearest to it;
        it is its own first member. Among equally near points the lower row comes first.
-    3. **Attention** is :class:`NeighborAttention`. Each row is normalised (``attention.norm``, a
+    3. **Attention** is :class:`NeighborAttention`. Each row is normalized (``attention.norm``, a
        layer norm with weight, bias and ``eps=1e-5``) and multiplied by ``attention.qkv.weight``
        ``[3 * A, C]``, without a bias, where ``A`` is ``attention_channels``. Its rows are the
        queries of head 0, 1, ..., then all keys, then all values, ``A / num_heads`` of each per
@@ -57,12 +57,12 @@ class GeometryAwareAdapter(MessagePassing):
        ``A ** -0.5``; their softmax over the members weighs the values. The heads side by side
        ``[A]`` pass ``attention.proj``, with a bias.
     4. **Maximum** over the members, for each channel by itself, of row plus attention.
-    5. **BN** is ``norm``, a batch norm over the centres of the whole batch with weight, bias,
+    5. **BN** is ``norm``, a batch norm over the centers of the whole batch with weight, bias,
        ``eps=1e-5`` and ``momentum=0.1``; in eval mode it uses its running statistics. GELU is the
-       exact one, :math:`u \, \Phi(u)`. Then :math:`\lambda` times the centre's own row of ``x``
+       exact one, :math:`u \, \Phi(u)`. Then :math:`\lambda` times the center's own row of ``x``
        is added.
-    6. **Back**: a point receives from the ``num_interp`` nearest centres of its cloud (from all if
-       there are fewer; the centre sampled first among equally near ones). With :math:`d_{ci}` the
+    6. **Back**: a point receives from the ``num_interp`` nearest centers of its cloud (from all if
+       there are fewer; the center sampled first among equally near ones). With :math:`d_{ci}` the
        distance, :math:`w_{ci} = v_{ci} / \sum_{c'} v_{c'i}`, where
        :math:`v_{ci} = 1 / (d_{ci}^2 + 10^{-8})` in squared units of ``pos``. The gate :math:`g` is
        ``gate``, one number.
@@ -71,10 +71,10 @@ class GeometryAwareAdapter(MessagePassing):
     Args:
         channels: width of a row.
         bottleneck_channels: width of the bottleneck. (default: ``16``)
-        k: members of a centre, the centre included. (default: ``16``)
-        ratio: centres per point of a cloud, in ``(0, 1]``; their number is rounded up. (default:
+        k: members of a center, the center included. (default: ``16``)
+        ratio: centers per point of a cloud, in ``(0, 1]``; their number is rounded up. (default:
             ``0.5``)
-        num_interp: nearest centres that a point receives from; ``None`` for all of its cloud, as
+        num_interp: nearest centers that a point receives from; ``None`` for all of its cloud, as
             the authors do. (default: ``3``)
         attention_channels: width of the attention. (default: ``18``)
         num_heads: heads of the attention. (default: ``6``)
@@ -82,7 +82,7 @@ class GeometryAwareAdapter(MessagePassing):
             ``attention_channels`` and ``num_heads``. ``None`` makes one.
         propagation_scale: initial value of the trainable gate :math:`g`; the authors fix it at 0.3.
             (default: ``0.0``)
-        center_scale: multiplier :math:`\lambda` of the centre's own row. (default: ``0.3``)
+        center_scale: multiplier :math:`\lambda` of the center's own row. (default: ``0.3``)
         scale: multiplier :math:`s` of the bottleneck's correction. (default: ``1.0``)
         **kwargs: further arguments of :class:`torch_geometric.nn.MessagePassing`.
 
@@ -91,31 +91,31 @@ class GeometryAwareAdapter(MessagePassing):
         - **output:** ``[N, C]``
 
     Symmetries:
-        Permutation equivariant; invariant to the order of a centre's members. Sees positions only
-        through neighbourhoods and distances: as a function of ``pos``, ``x`` held fixed, it is
+        Permutation equivariant; invariant to the order of a center's members. Sees positions only
+        through neighborhoods and distances: as a function of ``pos``, ``x`` held fixed, it is
         invariant under translation, rotation and reflection, except at exact ties. So a model stays
         invariant if ``x`` is, that is, if its channels are scalars (``0e`` of e3nn). Channels that
         turn or change sign with the cloud (pseudoscalars, vectors, higher irreps) pass layer norm,
         maximum and activations one by one: the output is then neither invariant nor equivariant.
-        Clouds do not see each other in eval mode. Local: a point sees itself, the centres that it
-        receives from and their members. A row that no centre reaches passes the bottleneck only.
+        Clouds do not see each other in eval mode. Local: a point sees itself, the centers that it
+        receives from and their members. A row that no center reaches passes the bottleneck only.
 
     Raises:
         ValueError: a size out of range; a shared attention of another width; rows of another width;
-            neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one centre in
-            all while training, which batch norm cannot normalise; what ``build_structure`` refuses.
+            neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one center in
+            all while training, which batch norm cannot normalize; what ``build_structure`` refuses.
         TypeError: a size that is no number; an argument that is no tensor; rows of another dtype
             than the weights outside of autocast.
-        RuntimeError: from torch, if a compiled graph gets no centre.
+        RuntimeError: from torch, if a compiled graph gets no center.
 
     Derivatives:
         Twice differentiable in ``x``, ``pos`` and the parameters, as forces need:
-        ``torch.autograd.grad(energy, pos, create_graph=True)``. The choice of centres, members and
+        ``torch.autograd.grad(energy, pos, create_graph=True)``. The choice of centers, members and
         maxima is not differentiated. A compiled graph is differentiable once.
 
     Differences:
-        Centres come from a canonical start, not from row 0, and members of one cloud only (the
-        authors' indices run into other clouds). Three nearest centres by default, not all. The
+        Centers come from a canonical start, not from row 0, and members of one cloud only (the
+        authors' indices run into other clouds). Three nearest centers by default, not all. The
         factor of the propagation is trained and starts at zero. Projections run once per row, not
         once per member. Where several members share the maximum the first receives the gradient.
 
@@ -215,7 +215,7 @@ class GeometryAwareAdapter(MessagePassing):
                 f"Expected 'x' to have a row {structure.last_row}, which 'structure' names "
                 f"(got {x.size(0)} rows)"
             )
-        # A compiled graph cannot count members: it pads all neighbourhoods to the largest.
+        # A compiled graph cannot count members: it pads all neighborhoods to the largest.
         one_size = bool(structure.degree) or torch.compiler.is_compiling() or num_centers == 0
         parts = None if one_size else structure.parts
         # propagate_type: (qkv: Tensor, x: Tensor, sizes: tuple)
@@ -247,14 +247,14 @@ class GeometryAwareAdapter(MessagePassing):
         edge_index_j: Tensor,
         sizes: tuple[Any, ...],  # PyG 2.6 cannot render a bare Any
     ) -> Tensor:
-        """A centre lets its members attend to each other and takes the largest of each channel."""
+        """A center lets its members attend to each other and takes the largest of each channel."""
         degree, max_degree, parts = sizes
         if degree:  # neither unequal nor zero
             qkv = inputs.view(dim_size, degree, inputs.size(-1))
             return self._largest(x, qkv, edge_index_j.view(dim_size, degree))
         if parts is None:
             return self._padded(x, inputs, edge_index_j, index, dim_size, max(max_degree, 1))
-        # By size, since each takes its square: one large neighbourhood must not make all as large.
+        # By size, since each takes its square: one large neighborhood must not make all as large.
         outs = [
             self._padded(x, inputs[edges], edge_index_j[edges], place, sets.numel(), size)
             for sets, edges, place, size in parts.parts
@@ -297,7 +297,7 @@ class GeometryAwareAdapter(MessagePassing):
 
     def _normalize(self, z: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            # A compiler must be promised some centres, and more than one to train with.
+            # A compiler must be promised some centers, and more than one to train with.
             torch._check(z.size(0) > int(self.norm.training))
         elif self.norm.training and z.size(0) < 2:
             if z.size(0) == 0:

@@ -79,7 +79,7 @@ class PointPriorPrompt(nn.Module):
     The last two terms are a :class:`Bottleneck` of scale 1 without dropout, applied to each row of
     the prior; the tokens do not pass it. :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the
     rows that :class:`~pyg_peft.nn.MemoryBank` returns for cloud *b*: its query, the weighted sum of
-    its neighbours in the bank, and those neighbours, best first. Without a prior the tokens are
+    its neighbors in the bank, and those neighbors, best first. Without a prior the tokens are
     returned unmoved. Tokens are drawn as in :class:`PromptTokens`. No identity at init: it is a
     prompt.
 

@@ -24,7 +24,7 @@ class PartEvaluation(Evaluation):
 
     Args:
         confusion: row: true part, column: predicted part.
-        shape_iou: mean IoU of each cloud with labelled points ``[M]``, in the order of the loader.
+        shape_iou: mean IoU of each cloud with labeled points ``[M]``, in the order of the loader.
         category: of these clouds ``[M]``.
     """
 

@@ -32,9 +32,9 @@ class RawPoints:
 
 
 def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = None) -> RawPoints:
-    """Group columns by name: x, y, z; normals; colours; anything else is a channel of its own.
+    """Group columns by name: x, y, z; normals; colors; anything else is a channel of its own.
 
-    Integer colours become 0 to 1, see :func:`unit_color`; other integers are categorical.
+    Integer colors become 0 to 1, see :func:`unit_color`; other integers are categorical.
 
     Args:
         columns: name to ``[n]`` array; names are compared in lower case, and a leading ``scalar_``
@@ -42,7 +42,7 @@ def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = N
         faces: see :class:`RawPoints`.
 
     Raises: ``ValueError`` if x, y or z is missing, two names differ in their case only, or for
-        colours that are on no known scale.
+        colors that are on no known scale.
     """
     named = _by_name(columns)
     missing = [axis for axis in "xyz" if axis not in named]
@@ -77,14 +77,14 @@ def _by_name(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def unit_color(values: np.ndarray) -> np.ndarray:
-    """Convert colours to float32, and integers to [0, 1].
+    """Convert colors to float32, and integers to [0, 1].
 
     Unsigned integers of 8 and 16 bits are divided by the largest value of their type. The maximum
-    of a wider type is no colour that anybody means, so there the values decide: up to 255 they are
+    of a wider type is no color that anybody means, so there the values decide: up to 255 they are
     of 8 bits, up to 65,535 of 16.
 
     Args:
-        values: all colours of a file, of any numeric type.
+        values: all colors of a file, of any numeric type.
 
     Raises: ``ValueError`` if integers are negative or larger.
     """
