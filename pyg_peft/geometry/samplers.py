@@ -37,7 +37,8 @@ class Sampling:
 def sample_dense(sampling: Sampling) -> Tensor:
     """Pick in a loop over picks, for all clouds at once, on any device."""
     pos, ptr = sampling.pos, sampling.ptr
-    largest = pos.size(0) if torch.compiler.is_compiling() else int(ptr.diff().max())
+    compiling = torch.compiler.is_compiling()
+    largest = pos.size(0) if compiling else int(ptr.diff().max())
     rows, real = dense_rows(ptr, largest)
     if sampling.ties == "authors":
         # The points stand in the order of preference, so that the first maximum is the one.
@@ -52,8 +53,9 @@ def sample_dense(sampling: Sampling) -> Tensor:
     distance = points.new_full(rows.shape, torch.inf).masked_fill(~allowed, -1)
     pick = is_start.long().argmax(dim=1, keepdim=True)
     picks = [pick]
-    # Behind the last point of the largest cloud there is nothing to pick.
-    width = min(sampling.num_samples, max(largest, 1))
+    # Behind the last point of the largest cloud there is nothing to pick. A graph may not know how
+    # many points there are; what it picks too many is hidden below.
+    width = sampling.num_samples if compiling else min(sampling.num_samples, max(largest, 1))
     for _ in range(width - 1):
         last = points.gather(1, pick.unsqueeze(-1).expand(-1, -1, points.size(2)))
         distance = torch.minimum(distance, squared_distance(points, last))

@@ -40,7 +40,8 @@ def neighbor_table(
     if torch.compiler.is_compiling():
         return _compiled_table(pos, query, k, batch, query_batch, radius)
     ptr = offsets(batch, pos.size(0), size, device=pos.device)
-    query_ptr = ptr if same else offsets(query_batch, query.size(0), size, device=pos.device)
+    alike = same and query_batch is batch
+    query_ptr = ptr if alike else offsets(query_batch, query.size(0), size, device=pos.device)
     return search_table(pos, query, k, ptr, query_ptr, radius)
 
 
@@ -57,9 +58,10 @@ def search_table(
     if k == 0 or query.size(0) == 0:
         return ptr.new_full((query.size(0), k), -1)
     # Backends hand the memory of tensors to other libraries, not all of which look at strides.
-    same = query is pos
+    # One tensor that is divided differently as points and as queries does not ask for itself.
+    same = query is pos and torch.equal(query_ptr, ptr)
     pos = pos.contiguous()
-    query = pos if same else query.contiguous()
+    query = pos if same else query.contiguous().view_as(query)
     cloud = torch.arange(ptr.numel() - 1, device=ptr.device)
     cloud = cloud.repeat_interleave(query_ptr.diff(), output_size=query.size(0))
     search = Search(pos, query, ptr, query_ptr, cloud, k, radius)

@@ -130,6 +130,16 @@ def test_a_cloud_is_searched_alone(clouds: Clouds):
 
 
 @pytest.mark.parametrize("backend", KNN_BACKENDS)
+@pytest.mark.parametrize("kind", ["random", "same"])
+def test_one_tensor_may_be_divided_in_two_ways(backend: str, kind: str):
+    pos = points(kind, 40, torch.Generator().manual_seed(0), torch.float32)
+    batch, query_batch = torch.arange(40) // 20, torch.arange(40) // 30
+    with use_backend(backend):
+        found = knn(pos, pos, 3, batch, query_batch)
+    assert pairs(found) == slow_knn(pos, pos, 3, batch, query_batch)
+
+
+@pytest.mark.parametrize("backend", KNN_BACKENDS)
 def test_moving_a_point_changes_its_neighbors(backend: str):
     pos = LINE.clone()
     with use_backend(backend):
