@@ -10,6 +10,7 @@ import argparse
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import RandomSampler
 from torch_geometric.datasets import ModelNet
 from torch_geometric.loader import DataLoader
 
@@ -17,7 +18,7 @@ from pyg_peft import LoRAConfig, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointTransformer
 from pyg_peft.datasets import FewShotSubset, NpzShapes, ProceduralShapes, SampleIds, ScaleTranslate
 from pyg_peft.trainable import trainable_parameters
-from pyg_peft.training import Preprocessing
+from pyg_peft.training import EvenBatches, Preprocessing
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data")
@@ -47,7 +48,7 @@ def train(model: nn.Module, dataset: FewShotSubset) -> None:
     optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
     model.train()
     for _ in range(args.epochs):
-        for data in DataLoader(dataset, batch_size=16, shuffle=True, drop_last=True):
+        for data in DataLoader(dataset, batch_sampler=EvenBatches(RandomSampler(dataset), 16)):
             loss = cross_entropy(model(pos=data.pos, batch=data.batch), data.y)
             optimizer.zero_grad()
             loss.backward()

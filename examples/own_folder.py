@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import RandomSampler
 from torch_geometric.loader import DataLoader
 
 from pyg_peft import PeftModel, PointPEFTConfig, get_peft_model
@@ -20,7 +21,7 @@ from pyg_peft.backbones import PointMAE
 from pyg_peft.checkpoint import read_adapter
 from pyg_peft.datasets import ProceduralShapes, ShapeFolder, read_points, train_val_split
 from pyg_peft.trainable import trainable_parameters
-from pyg_peft.training import Preprocessing
+from pyg_peft.training import EvenBatches, Preprocessing
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--root")
@@ -56,7 +57,7 @@ train, val = shapes[train_rows], shapes[val_rows]
 model = get_peft_model(open_backbone(shapes.num_classes), PointPEFTConfig(k=4)).train()
 optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
 for _ in range(args.epochs):
-    for data in DataLoader(train, batch_size=16, shuffle=True, drop_last=True):
+    for data in DataLoader(train, batch_sampler=EvenBatches(RandomSampler(train), 16)):
         loss = cross_entropy(model(pos=data.pos, batch=data.batch), data.y)
         optimizer.zero_grad()
         loss.backward()

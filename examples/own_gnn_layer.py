@@ -10,6 +10,7 @@ import argparse
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import RandomSampler
 from torch_geometric.loader import DataLoader
 from torch_geometric.nn import MLP, EdgeConv, PointNetConv, global_max_pool
 
@@ -17,6 +18,7 @@ from pyg_peft import GeometryAwareAdapter
 from pyg_peft.datasets import FewShotSubset, NpzShapes, ProceduralShapes
 from pyg_peft.geometry import build_structure, knn_graph
 from pyg_peft.trainable import count_parameters, freeze, trainable_parameters
+from pyg_peft.training import EvenBatches
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data")
@@ -59,8 +61,9 @@ def train_and_test(model: OwnGNN, trained: list[nn.Module], half: int) -> str:
     for part in trained:
         part.requires_grad_(True).train()
     optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
+    shapes = load("train", half)
     for _ in range(args.epochs):
-        for data in DataLoader(load("train", half), 16, shuffle=True, drop_last=True):
+        for data in DataLoader(shapes, batch_sampler=EvenBatches(RandomSampler(shapes), 16)):
             loss = cross_entropy(model(data.pos, data.batch), data.y)
             optimizer.zero_grad()
             loss.backward()

@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import RandomSampler
 from torch_geometric.data import Data
 from torch_geometric.datasets import ShapeNet
 from torch_geometric.loader import DataLoader
@@ -18,6 +19,7 @@ from pyg_peft import PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.datasets import Augmented, PartLabels, ScaleTranslate
 from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training import EvenBatches
 from pyg_peft.training.segmentation_evaluation import evaluate_parts, score_points
 
 parser = argparse.ArgumentParser(description=__doc__)
@@ -58,7 +60,7 @@ model = get_peft_model(backbone, PointPEFTConfig(bottleneck_channels=16, num_pro
 model.print_trainable_parameters()
 
 views = Augmented(train, ScaleTranslate())
-loader = DataLoader(views, batch_size=16, shuffle=True, drop_last=True)
+loader = DataLoader(views, batch_sampler=EvenBatches(RandomSampler(views), 16))
 optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
 best = -1.0
 for epoch in range(args.epochs):

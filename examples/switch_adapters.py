@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import RandomSampler
 from torch_geometric.loader import DataLoader
 
 from pyg_peft import LoRAConfig, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAE
 from pyg_peft.datasets import FewShotSubset, NpzShapes, ProceduralShapes
 from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training import EvenBatches
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data")
@@ -40,7 +42,7 @@ def train(model: PeftModel, dataset: FewShotSubset) -> None:
     optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
     model.train()
     for _ in range(args.epochs):
-        for data in DataLoader(dataset, batch_size=16, shuffle=True, drop_last=True):
+        for data in DataLoader(dataset, batch_sampler=EvenBatches(RandomSampler(dataset), 16)):
             loss = cross_entropy(model(pos=data.pos, batch=data.batch), data.y)
             optimizer.zero_grad()
             loss.backward()

@@ -10,12 +10,14 @@ import copy
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import RandomSampler
 from torch_geometric.loader import DataLoader
 
 from pyg_peft import MemoryBank, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAE
 from pyg_peft.datasets import Augmented, ProceduralShapes, ScaleTranslate
 from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training import EvenBatches
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--epochs", type=int, default=10)
@@ -41,7 +43,7 @@ model = get_peft_model(backbone, config, memory_bank=bank)
 model.print_trainable_parameters()
 
 views = Augmented(train, ScaleTranslate())
-loader = DataLoader(views, batch_size=16, shuffle=True, drop_last=True)
+loader = DataLoader(views, batch_sampler=EvenBatches(RandomSampler(views), 16))
 optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(loader))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pyg_peft.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from pyg_peft.training.batches import EvenBatches
     from pyg_peft.training.cache import FeatureCache
     from pyg_peft.training.corpus import Corpus, ViewOptions
     from pyg_peft.training.corpus_sources import open_corpus
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ClassMeanIoU": "segmentation_metrics",
     "Corpus": "corpus",
+    "EvenBatches": "batches",
     "FeatureCache": "cache",
     "KeyedSampler": "sampler",
     "InstanceMeanIoU": "segmentation_metrics",
@@ -78,6 +80,7 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "ClassMeanIoU",
     "Corpus",
+    "EvenBatches",
     "FeatureCache",
     "InstanceMeanIoU",
     "KeyedSampler",

@@ -35,6 +35,10 @@ def batch_sizes(count: int, batch_size: int, *, drop_last: bool = False) -> list
 class EvenBatches(BatchSampler):
     """Cut the order of a sampler into batches that differ by at most one cloud, none left out.
 
+    For a loop of your own: ``DataLoader(clouds, batch_sampler=EvenBatches(RandomSampler(clouds),
+    16))``. ``drop_last=True`` would leave clouds out in every epoch, and without it a last batch of
+    one cloud stops a batch norm.
+
     Args:
         sampler: the order of the epoch, for example a
             :class:`~pyg_peft.training.sampler.KeyedSampler`.

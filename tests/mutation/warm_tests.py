@@ -44,7 +44,7 @@ class Durations:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         entry = self.tests.setdefault(report.nodeid, {"seconds": 0.0, "passed": True})
         entry["seconds"] += report.duration
-        entry["passed"] &= report.passed
+        entry["passed"] &= not report.failed
 
 
 def child(arguments: list[str], output: str, durations: str | None) -> int:
