@@ -23,7 +23,7 @@ from torch import Tensor
 from pyg_peft import PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.geometry import scene_columns
-from pyg_peft.training.scene import score_scene
+from pyg_peft.training.evaluation.scene import score_scene
 
 DENSITY = 2000.0  # points per square metre of floor
 COLUMN, STRIDE, MAX_POINTS, BATCH = 2.0, 1.5, 4096, 4

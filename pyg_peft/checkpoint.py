@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
-from .storage import remove_leftovers, sync_folder, write_atomic
-from .tensor_file import fingerprint, read_content, read_tensors, short, write_tensors
+from pyg_peft.errors import CheckpointError
+from pyg_peft.storage import remove_leftovers, sync_folder, write_atomic
+from pyg_peft.tensor_file import fingerprint, read_content, read_tensors, short, write_tensors
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -10,17 +10,23 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .nn import MemoryBank
-from .trainable import ParameterCount, count_parameters
-from .tuners import METHODS, MethodConfig
-from .tuners.adapter_set import AdapterSet
-from .tuners.calls import by_name
-from .tuners.dry_run import initialize, measure_widths, try_out
-from .tuners.graph_geometry import Names
-from .tuners.loading import fill, load_adapter
-from .tuners.placement import site_tensors
-from .tuners.query import check_precision, frozen_part, module_query, retrieve, wants_gradients
-from .tuners.saving import count, save_adapter
+from pyg_peft.nn import MemoryBank
+from pyg_peft.trainable import ParameterCount, count_parameters
+from pyg_peft.tuners import METHODS, MethodConfig
+from pyg_peft.tuners.engine.adapter_set import AdapterSet
+from pyg_peft.tuners.engine.calls import by_name
+from pyg_peft.tuners.engine.dry_run import initialize, measure_widths, try_out
+from pyg_peft.tuners.engine.loading import fill, load_adapter
+from pyg_peft.tuners.engine.placement import site_tensors
+from pyg_peft.tuners.engine.saving import count, save_adapter
+from pyg_peft.tuners.graphs.geometry import Names
+from pyg_peft.tuners.tokens.query import (
+    check_precision,
+    frozen_part,
+    module_query,
+    retrieve,
+    wants_gradients,
+)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

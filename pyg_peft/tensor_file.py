@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from .errors import CheckpointError
-from .storage import write_atomic
+from pyg_peft.errors import CheckpointError
+from pyg_peft.storage import write_atomic
 
 _ENTRY = "pyg_peft"
 _HEX = 64

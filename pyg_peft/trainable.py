@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from torch import nn
 
-from .errors import PlacementError, check_module, nearest_paths
+from pyg_peft.errors import PlacementError, check_module, nearest_paths
 
 Target: TypeAlias = str | type[nn.Module]
 

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,17 @@ ROOMS = {
 }
 FOUNDATIONS = {"typing", "errors", "storage", "tensor_file"}
 UNNUMBERED = {"training", "cli", "viz", "testing"}
+# Inside a room, the folders (or files) of a row may import those of the rows above; not each other.
+INSIDE = {
+    "datasets": [["formats", "procedural"]],
+    "backbones": [
+        ["layers", "weights"],
+        ["flat_backbone"],
+        ["point_mae", "pointnet", "pointnet2", "point_transformer", "dgcnn"],
+    ],
+    "tuners": [["engine"], ["tokens", "graphs"], ["methods"]],
+    "training": [["data"], ["evaluation"], ["runs"], ["fitting"], ["pretraining"]],
+}
 # What a numbered room may import when it is loaded; anything else only inside a function, on use.
 LIGHT = {"torch", "torch_geometric", "numpy", "safetensors", "tqdm", "jaxtyping", "pyg_peft"}
 
@@ -83,6 +95,52 @@ def misplaced(path: Path) -> list[str]:
 def test_imports_go_downhill(path: Path):
     if path != PACKAGE / "__init__.py":
         assert not misplaced(path)
+
+
+def row_of(room: str, name: str) -> tuple[int, str] | None:
+    """Row and name of a folder or file inside a room; ``None`` where no order is set."""
+    for row, names in enumerate(INSIDE.get(room, [])):
+        if name in names:
+            return row, name
+    return None
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_downhill_inside_a_room(path: Path):
+    room, inside = path.relative_to(PACKAGE).parts[0], path.relative_to(PACKAGE).parts[1:]
+    own = row_of(room, inside[0].removesuffix(".py")) if inside else None
+    if own is None:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        for name in imported(node, path):
+            parts = name.split(".")
+            target = row_of(room, parts[2]) if parts[:2] == ["pyg_peft", room] else None
+            if target is not None and target[1] != own[1]:
+                assert target[0] < own[0], f"{name_of(path)}:{getattr(node, 'lineno', 0)}: {name}"
+
+
+def test_every_folder_has_its_row():
+    for room, rows in INSIDE.items():
+        folders = {p.name for p in (PACKAGE / room).iterdir() if (p / "__init__.py").exists()}
+        assert folders <= {name for row in rows for name in row}, room
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_circles():
+    """Not even inside functions or for the type checker: files can be read in one order."""
+    modules = {module_of(path): path for path in FILES}
+    wanted: dict[str, set[str]] = {name: set() for name in modules}
+    for name, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            for target in imported(node, path):
+                module = target if target in modules else target.rpartition(".")[0]
+                if module in modules and module != name:
+                    wanted[name].add(module)
+    tuple(TopologicalSorter(wanted).static_order())  # raises CycleError, which names the circle
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -9,7 +9,7 @@ from commands import fit
 
 from pyg_peft.cli import main, predict
 from pyg_peft.datasets import ScanObjectNN
-from pyg_peft.training.sources import open_source
+from pyg_peft.training.data.sources import open_source
 
 for package in ("jsonargparse", "lightning", "torchmetrics"):
     pytest.importorskip(package, reason=f"{package} is not installed")

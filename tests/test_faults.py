@@ -215,7 +215,7 @@ import torch
 from torch_geometric.data import Data
 from pyg_peft import LoRAConfig, MemoryBank, get_peft_model
 from pyg_peft.backbones import PointMAE
-from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.data.cache import FeatureCache
 from torch_geometric.loader import DataLoader
 
 torch.manual_seed(0)

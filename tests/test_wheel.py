@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyg_peft.backbones.pretrained import POINT_MAE_FILES
+from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyg_peft.model import PeftModel
-from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.data.cache import FeatureCache
 
 STAGES = ("train", "val", "test")
 _OF_A_METHOD = {"method", "settings", "bank", "epochs", "lr"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from backbones import Backbone
 
-from pyg_peft.backbones.pretrained import POINT_MAE_FILES
+from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES
 from pyg_peft.tuners import METHODS
 
 ABSENT = "not here"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from plan import Plan, Row
 
-from pyg_peft.training.fit_options import FitOptions
+from pyg_peft.training.fitting.options import FitOptions
 from pyg_peft.tuners import METHODS
 
 PACKAGES = ("pyg_peft", "torch", "torch_geometric", "lightning", "numpy")

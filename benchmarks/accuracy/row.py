@@ -20,11 +20,11 @@ from pyg_peft.cli.weights import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import trainable_parameters
-from pyg_peft.training.data import ShapeDataModule
-from pyg_peft.training.evaluation import Evaluation, predict_probabilities
-from pyg_peft.training.fitting import fit
-from pyg_peft.training.segmentation_evaluation import PartEvaluation
-from pyg_peft.training.tasks import task_of
+from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.evaluation.classification import Evaluation, predict_probabilities
+from pyg_peft.training.evaluation.segmentation import PartEvaluation
+from pyg_peft.training.fitting.run import fit
+from pyg_peft.training.fitting.tasks import task_of
 
 TRAINER = {
     "enable_model_summary": False,

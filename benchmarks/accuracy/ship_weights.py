@@ -7,7 +7,7 @@
 Written are the encoder and its summary token in half precision (statistics of batch norms stay in
 float32), a card beside them that says what the clouds were as --data_text does, and the run's log
 below benchmarks/accuracy/results. Printed is the
-entry for ``POINT_MAE_FILES`` of pyg_peft/backbones/pretrained.py.
+entry for ``POINT_MAE_FILES`` of pyg_peft/backbones/weights/shipped.py.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from torch import Tensor
 from pyg_peft.backbones import PointMAECompletion
 from pyg_peft.backbones import pretrained as shipped
 from pyg_peft.storage import write_atomic
-from pyg_peft.training.pretrain import steps_of_epoch
+from pyg_peft.training.pretraining.run import steps_of_epoch
 
 HERE = Path(__file__).resolve().parent
 FOLDER = Path(shipped.__file__).parent / "pretrained_weights"

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch_geometric.nn import MLP
 from torch_geometric.nn.inits import reset
 
-from pyg_peft.backbones.flat_input import FlatClouds, flat_input
-from pyg_peft.backbones.shared_mlp import scoring_mlp
-from pyg_peft.backbones.tokens import check_rates
+from pyg_peft.backbones.layers.flat_input import FlatClouds, flat_input
+from pyg_peft.backbones.layers.shared_mlp import scoring_mlp
+from pyg_peft.backbones.layers.tokens import check_rates
 from pyg_peft.errors import check_count
 from pyg_peft.typing import Batch, Pos
 

@@ -10,9 +10,9 @@ from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.errors import check_count
-from pyg_peft.training.evaluation import Evaluation
-from pyg_peft.training.sources import check_recorded, names_class
-from pyg_peft.training.tasks import task_of
+from pyg_peft.training.data.sources import check_recorded, names_class
+from pyg_peft.training.evaluation.classification import Evaluation
+from pyg_peft.training.fitting.tasks import task_of
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

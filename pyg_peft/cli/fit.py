@@ -14,12 +14,12 @@ from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.storage import remove_leftovers, write_atomic
-from pyg_peft.training.data import ShapeDataModule
-from pyg_peft.training.fitting import FitOptions, FitReport, check_run, fit
-from pyg_peft.training.preprocessing import Preprocessing
-from pyg_peft.training.segmentation import SegmentationDataModule
-from pyg_peft.training.segmentation_evaluation import PartEvaluation
-from pyg_peft.training.sources import SHORTHANDS, open_parts, open_source
+from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.training.data.sources import SHORTHANDS, open_parts, open_source
+from pyg_peft.training.evaluation.segmentation import PartEvaluation
+from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
+from pyg_peft.training.fitting.segmentation import SegmentationDataModule
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

@@ -12,7 +12,7 @@ from pyg_peft.cli.weights import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.tuners import Slot
-from pyg_peft.tuners.loading import read_whole
+from pyg_peft.tuners.engine.loading import read_whole
 
 _BANK_ROWS = 64
 

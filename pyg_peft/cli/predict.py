@@ -14,8 +14,8 @@ from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folder_index import files_below
 from pyg_peft.errors import check_count
-from pyg_peft.training.evaluation import predict_probabilities
-from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.training.evaluation.classification import predict_probabilities
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

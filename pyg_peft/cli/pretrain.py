@@ -13,8 +13,8 @@ from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
 from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
 from pyg_peft.cli.say import say
 from pyg_peft.errors import check_count
-from pyg_peft.training.corpus_sources import WhichSplits, open_corpus
-from pyg_peft.training.pretrain import CHECKPOINT, LOG, PretrainOptions, pretrain
+from pyg_peft.training.pretraining.corpus_sources import WhichSplits, open_corpus
+from pyg_peft.training.pretraining.run import CHECKPOINT, LOG, PretrainOptions, pretrain
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

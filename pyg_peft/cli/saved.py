@@ -8,9 +8,9 @@ from pyg_peft.cli.weights import open_recorded
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
-from pyg_peft.training.preprocessing import Preprocessing
-from pyg_peft.tuners.loading import read_whole
-from pyg_peft.tuners.saving import check_class_names
+from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.tuners.engine.loading import read_whole
+from pyg_peft.tuners.engine.saving import check_class_names
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pyg_peft.backbones import PointMAE, PointMAESegmentation
-from pyg_peft.backbones.point_mae_segmentation_files import map_segmentation_keys
-from pyg_peft.backbones.pretrained import POINT_MAE_FILES, find_pretrained
+from pyg_peft.backbones.point_mae.segmentation_files import map_segmentation_keys
 from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict
+from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES, find_pretrained
 from pyg_peft.errors import CheckpointError
 from pyg_peft.tensor_file import short
-from pyg_peft.training.pretrain import read_sizes
+from pyg_peft.training.pretraining.run import read_sizes
 
 # By the name that an adapter's folder records; never an import path from a file.
 Backbone = PointMAE | PointMAESegmentation

@@ -9,58 +9,58 @@ from typing import TYPE_CHECKING
 from pyg_peft.errors import MissingExtraError
 
 if TYPE_CHECKING:
-    from pyg_peft.training.batches import EvenBatches
-    from pyg_peft.training.cache import FeatureCache
-    from pyg_peft.training.corpus import Corpus, ViewOptions
-    from pyg_peft.training.corpus_sources import open_corpus
-    from pyg_peft.training.data import ShapeDataModule
-    from pyg_peft.training.metrics import MacroAccuracy, classification_metrics
-    from pyg_peft.training.module import PeftModule
-    from pyg_peft.training.preprocessing import Preprocessing
-    from pyg_peft.training.pretrain import PretrainReport, pretrain
-    from pyg_peft.training.pretrain_options import PretrainOptions
-    from pyg_peft.training.sampler import KeyedSampler
-    from pyg_peft.training.scene import score_scene
-    from pyg_peft.training.schedule import warmup_cosine
-    from pyg_peft.training.segmentation import SegmentationDataModule, SegmentationModule
-    from pyg_peft.training.segmentation_evaluation import PartEvaluation, evaluate_parts
-    from pyg_peft.training.segmentation_metrics import (
+    from pyg_peft.training.data.batches import EvenBatches
+    from pyg_peft.training.data.cache import FeatureCache
+    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.data.preprocessing import Preprocessing
+    from pyg_peft.training.data.sampler import KeyedSampler
+    from pyg_peft.training.data.sources import Splits, open_parts, open_source
+    from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
+    from pyg_peft.training.evaluation.scene import score_scene
+    from pyg_peft.training.evaluation.segmentation import PartEvaluation, evaluate_parts
+    from pyg_peft.training.evaluation.segmentation_metrics import (
         ClassMeanIoU,
         InstanceMeanIoU,
         PointAccuracy,
         segmentation_metrics,
     )
-    from pyg_peft.training.sources import Splits, open_parts, open_source
+    from pyg_peft.training.fitting.peft_module import PeftModule
+    from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
+    from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
+    from pyg_peft.training.pretraining.corpus_sources import open_corpus
+    from pyg_peft.training.pretraining.options import PretrainOptions
+    from pyg_peft.training.pretraining.run import PretrainReport, pretrain
+    from pyg_peft.training.runs.schedule import warmup_cosine
 
 # Loaded on use: pre-training and plain loops need neither Lightning nor torchmetrics.
 _HOME = {
-    "ClassMeanIoU": "segmentation_metrics",
-    "Corpus": "corpus",
-    "EvenBatches": "batches",
-    "FeatureCache": "cache",
-    "KeyedSampler": "sampler",
-    "InstanceMeanIoU": "segmentation_metrics",
-    "MacroAccuracy": "metrics",
-    "PartEvaluation": "segmentation_evaluation",
-    "PeftModule": "module",
-    "Preprocessing": "preprocessing",
-    "PointAccuracy": "segmentation_metrics",
-    "PretrainOptions": "pretrain_options",
-    "PretrainReport": "pretrain",
-    "SegmentationDataModule": "segmentation",
-    "SegmentationModule": "segmentation",
-    "ShapeDataModule": "data",
-    "Splits": "sources",
-    "ViewOptions": "corpus",
-    "classification_metrics": "metrics",
-    "evaluate_parts": "segmentation_evaluation",
-    "open_corpus": "corpus_sources",
-    "open_parts": "sources",
-    "open_source": "sources",
-    "pretrain": "pretrain",
-    "score_scene": "scene",
-    "segmentation_metrics": "segmentation_metrics",
-    "warmup_cosine": "schedule",
+    "ClassMeanIoU": "evaluation.segmentation_metrics",
+    "Corpus": "pretraining.corpus",
+    "EvenBatches": "data.batches",
+    "FeatureCache": "data.cache",
+    "KeyedSampler": "data.sampler",
+    "InstanceMeanIoU": "evaluation.segmentation_metrics",
+    "MacroAccuracy": "evaluation.metrics",
+    "PartEvaluation": "evaluation.segmentation",
+    "PeftModule": "fitting.peft_module",
+    "Preprocessing": "data.preprocessing",
+    "PointAccuracy": "evaluation.segmentation_metrics",
+    "PretrainOptions": "pretraining.options",
+    "PretrainReport": "pretraining.run",
+    "SegmentationDataModule": "fitting.segmentation",
+    "SegmentationModule": "fitting.segmentation",
+    "ShapeDataModule": "data.data_module",
+    "Splits": "data.sources",
+    "ViewOptions": "pretraining.corpus",
+    "classification_metrics": "evaluation.metrics",
+    "evaluate_parts": "evaluation.segmentation",
+    "open_corpus": "pretraining.corpus_sources",
+    "open_parts": "data.sources",
+    "open_source": "data.sources",
+    "pretrain": "pretraining.run",
+    "score_scene": "evaluation.scene",
+    "segmentation_metrics": "evaluation.segmentation_metrics",
+    "warmup_cosine": "runs.schedule",
 }
 
 

@@ -1,15 +1,15 @@
 """Methods: where components go. One method, one file."""
 
-from .adapter import AdapterConfig
-from .bitfit import BitFitConfig
-from .config import MethodConfig, Site
-from .full_fine_tuning import FullFineTuningConfig
-from .linear_probe import LinearProbeConfig
-from .lora import LoRAConfig
-from .point_peft import PointPEFTConfig
-from .slot import Component, OutputAdapter, Slot
-from .trained_tensors import TrainedTensors
-from .vpt import VPTConfig
+from pyg_peft.tuners.engine.config import MethodConfig, Site
+from pyg_peft.tuners.engine.slot import Component, OutputAdapter, Slot
+from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
+from pyg_peft.tuners.methods.adapter import AdapterConfig
+from pyg_peft.tuners.methods.bitfit import BitFitConfig
+from pyg_peft.tuners.methods.full_fine_tuning import FullFineTuningConfig
+from pyg_peft.tuners.methods.linear_probe import LinearProbeConfig
+from pyg_peft.tuners.methods.lora import LoRAConfig
+from pyg_peft.tuners.methods.point_peft.config import PointPEFTConfig
+from pyg_peft.tuners.methods.vpt import VPTConfig
 
 METHODS: dict[str, type[MethodConfig]] = {
     "adapter": AdapterConfig,

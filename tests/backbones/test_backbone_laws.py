@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft import backbones
-from pyg_peft.backbones.masking import split_patches
+from pyg_peft.backbones.point_mae.masking import split_patches
 from pyg_peft.testing import (
     Clouds,
     assert_batch_isolated,

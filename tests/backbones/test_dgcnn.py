@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch_geometric.nn import MLP, EdgeConv
 
 from pyg_peft.backbones import DGCNN, DGCNNSegmentation, EdgeConvBlock
-from pyg_peft.backbones.edge_conv_block import feature_graph
+from pyg_peft.backbones.dgcnn.edge_conv_block import feature_graph
 from pyg_peft.testing import assert_batch_isolated, random_clouds, randomize_
 
 

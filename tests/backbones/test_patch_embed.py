@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pyg_peft.backbones import PatchEmbed
-from pyg_peft.backbones.patch_embed import MaskedBatchNorm
+from pyg_peft.backbones.layers.patch_embed import MaskedBatchNorm
 from pyg_peft.geometry import Patches
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_peft.backbones import PointMAE, PointMAECompletion, PointMAEPretraining
-from pyg_peft.backbones.masking import draw_mask
-from pyg_peft.backbones.point_mae_completion import completion_loss
+from pyg_peft.backbones.point_mae.completion import completion_loss
+from pyg_peft.backbones.point_mae.masking import draw_mask
 from pyg_peft.errors import CheckpointError
 from pyg_peft.geometry import build_patches
 

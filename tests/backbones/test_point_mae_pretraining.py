@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAEPretraining
-from pyg_peft.backbones.masking import draw_mask
+from pyg_peft.backbones.point_mae.masking import draw_mask
 from pyg_peft.geometry import Patches, build_patches
 
 SIZES = {

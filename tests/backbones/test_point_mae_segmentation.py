@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyg_peft import testing
 from pyg_peft.backbones import PointMAE, PointMAEPretraining, PointMAESegmentation, SegmentationHead
-from pyg_peft.backbones.patch_propagation import mean_valid, patches_to_points
+from pyg_peft.backbones.layers.patch_propagation import mean_valid, patches_to_points
 from pyg_peft.errors import CheckpointError
 from pyg_peft.testing import Clouds, random_clouds
 

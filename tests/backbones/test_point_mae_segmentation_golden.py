@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pyg_peft.backbones import PointMAESegmentation
-from pyg_peft.backbones.point_mae_segmentation_files import map_segmentation_keys
-from pyg_peft.backbones.segmentation_head import CategoryEmbedding
+from pyg_peft.backbones.layers.segmentation_head import CategoryEmbedding
+from pyg_peft.backbones.point_mae.segmentation_files import map_segmentation_keys
 from pyg_peft.backbones.weights import map_point_mae_keys
 
 CASE = "pointmae_seg"

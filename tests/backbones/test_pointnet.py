@@ -9,7 +9,7 @@ from flat_backbones import CASES
 from torch import Tensor
 
 from pyg_peft.backbones import PointNet, PointNetSegmentation, TNet, orthogonality_penalty
-from pyg_peft.backbones.pointnet_keys import map_pointnet_keys
+from pyg_peft.backbones.pointnet.keys import map_pointnet_keys
 from pyg_peft.errors import CheckpointError
 
 FILE = "data/checkpoints/learning3d_pointnet_cls_modelnet40.t7"

@@ -15,7 +15,7 @@ from pyg_peft.backbones import (
     PointNetPlusPlusSegmentation,
     SetAbstraction,
 )
-from pyg_peft.backbones.stages import sample_centers
+from pyg_peft.backbones.layers.stages import sample_centers
 from pyg_peft.geometry import ball_query
 from pyg_peft.testing import randomize_
 

@@ -11,7 +11,7 @@ from torch_geometric.nn import PointNetConv
 from torch_geometric.typing import WITH_TORCH_SCATTER
 from torch_geometric.utils import scatter
 
-from pyg_peft.backbones.segment_max import SegmentMax, segment_max
+from pyg_peft.backbones.layers.segment_max import SegmentMax, segment_max
 
 
 @given(

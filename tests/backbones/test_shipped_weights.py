@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAE, pretrained
-from pyg_peft.backbones.pretrained import POINT_MAE_FILES
-from pyg_peft.backbones.tokens import max_valid
+from pyg_peft.backbones.layers.tokens import max_valid
+from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES
 from pyg_peft.datasets import Normalize, NpzShapes
 
 NAMES = sorted(POINT_MAE_FILES)

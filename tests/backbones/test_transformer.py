@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft.backbones import Attention, Block, DropPath, Mlp
-from pyg_peft.backbones.transformer import attention_mask, drop_path_rates
+from pyg_peft.backbones.layers.transformer import attention_mask, drop_path_rates
 from pyg_peft.geometry import Patches
 
 

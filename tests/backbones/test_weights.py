@@ -21,8 +21,8 @@ from pyg_peft.backbones import (
     PointMAEPretraining,
     PointMAESegmentation,
 )
-from pyg_peft.backbones.pretrained import PretrainedFile, find_pretrained
 from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict, strip_prefix
+from pyg_peft.backbones.weights.shipped import PretrainedFile, find_pretrained
 from pyg_peft.errors import CheckpointError
 
 SIZES = {"num_heads": 6, "num_centers": 32, "patch_size": 16}
@@ -259,8 +259,8 @@ def test_shipped_weights(weights, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="to have the hash 0000"):
         find_pretrained("small", damaged, tmp_path)
 
-    monkeypatch.setattr("pyg_peft.backbones.point_mae.POINT_MAE_FILES", files)
-    monkeypatch.setattr("pyg_peft.backbones.pretrained._FOLDER", tmp_path)
+    monkeypatch.setattr("pyg_peft.backbones.point_mae.classifier.POINT_MAE_FILES", files)
+    monkeypatch.setattr("pyg_peft.backbones.weights.shipped._FOLDER", tmp_path)
     model = PointMAE.from_pretrained("small", num_centers=20)
     assert (model.num_centers, model.patch_size) == (20, 16)
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from pyg_peft.backbones import PointMAE, PointMAECompletion, pretrained
 from pyg_peft.datasets import ProceduralStream
-from pyg_peft.training.corpus import Corpus, ViewOptions
-from pyg_peft.training.pretrain import pretrain
-from pyg_peft.training.pretrain_options import PretrainOptions
+from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
+from pyg_peft.training.pretraining.options import PretrainOptions
+from pyg_peft.training.pretraining.run import pretrain
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy" / "ship_weights.py"
 CARD = Path(pretrained.__file__).parent / "pretrained_weights" / "point_mae_tiny.md"

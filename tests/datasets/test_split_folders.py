@@ -95,7 +95,7 @@ def test_classes_that_cannot_be_learned_are_named(tmp_path, caplog):
 
 def test_pretraining_leaves_test_shapes_alone(tmp_path):
     pytest.importorskip("lightning")
-    from pyg_peft.training.corpus_sources import open_corpus
+    from pyg_peft.training.pretraining.corpus_sources import open_corpus
 
     root = fill(tmp_path / "deep", "test/a/1.npy", "test/b/1.npy")
     with pytest.raises(ValueError, match=r"a training split \(got only test\)"):

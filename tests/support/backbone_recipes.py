@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter, to_dense_batch
 
 from pyg_peft import backbones
-from pyg_peft.backbones.masking import split_patches
+from pyg_peft.backbones.point_mae.masking import split_patches
 from pyg_peft.geometry import Patches, build_patches, farthest_point_sample, knn_graph
 from pyg_peft.testing import Call, Clouds, Rows, hops, randomize_
 

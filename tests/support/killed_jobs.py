@@ -24,7 +24,7 @@ from tuned import SIZES, Way, tiny_bank, tiny_base
 
 from pyg_peft.datasets import NpzShapes, ProceduralShapes, ShapeFolder
 from pyg_peft.nn import MemoryBank
-from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.data.cache import FeatureCache
 
 Writers = tuple[Callable[[], object], Callable[[], object]]
 

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 USERS = {
-    "weighted_sums": ("pyg_peft.nn.geometry_adapter", "pyg_peft.tuners.graph_adapter"),
+    "weighted_sums": ("pyg_peft.nn.geometry_adapter", "pyg_peft.tuners.graphs.adapter"),
     "interpolate": (
-        "pyg_peft.backbones.feature_propagation",
-        "pyg_peft.backbones.patch_propagation",
+        "pyg_peft.backbones.layers.feature_propagation",
+        "pyg_peft.backbones.layers.patch_propagation",
     ),
     "neighbor_max": ("pyg_peft.nn.geometry_adapter",),
     "segment_max": (
-        "pyg_peft.backbones.segment_max",
-        "pyg_peft.backbones.dgcnn",
-        "pyg_peft.backbones.dgcnn_segmentation",
-        "pyg_peft.backbones.pointnet",
-        "pyg_peft.backbones.pointnet_segmentation",
-        "pyg_peft.backbones.set_abstraction",
-        "pyg_peft.backbones.t_net",
+        "pyg_peft.backbones.layers.segment_max",
+        "pyg_peft.backbones.dgcnn.classifier",
+        "pyg_peft.backbones.dgcnn.segmentation",
+        "pyg_peft.backbones.pointnet.classifier",
+        "pyg_peft.backbones.pointnet.segmentation",
+        "pyg_peft.backbones.pointnet2.set_abstraction",
+        "pyg_peft.backbones.layers.t_net",
     ),
 }
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-from pyg_peft.training.batches import EvenBatches, batch_sizes
-from pyg_peft.training.sampler import KeyedSampler
+from pyg_peft.training.data.batches import EvenBatches, batch_sizes
+from pyg_peft.training.data.sampler import KeyedSampler
 
 
 @given(count=st.integers(1, 400), batch_size=st.integers(1, 70), world=st.integers(1, 5))
@@ -49,7 +49,7 @@ def clouds(count: int) -> list[Data]:
 
 def test_the_data_module_shows_all_training_clouds_in_each_epoch():
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data import ShapeDataModule
+    from pyg_peft.training.data.data_module import ShapeDataModule
 
     data = ShapeDataModule(clouds(92), clouds(4), batch_size=32, class_names=["a", "b"])
     loader = data.train_dataloader()

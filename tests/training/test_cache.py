@@ -10,7 +10,7 @@ from pyg_peft.datasets import Augmented, ProceduralShapes, ScaleTranslate
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.tensor_file import read_tensors, write_tensors
-from pyg_peft.training.cache import FeatureCache
+from pyg_peft.training.data.cache import FeatureCache
 
 
 def tuned(seed: int = 0) -> tuple[PeftModel, Augmented]:
@@ -117,8 +117,8 @@ def test_errors():
 
 def test_a_second_run_reads_the_features_of_the_first_and_ends_the_same(tmp_path, monkeypatch):
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data import ShapeDataModule
-    from pyg_peft.training.fitting import FitOptions, fit
+    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.fitting.run import FitOptions, fit
 
     def run(name: str, caches: Any = None, **options: Any):
         torch.manual_seed(0)
@@ -150,8 +150,8 @@ def test_a_second_run_reads_the_features_of_the_first_and_ends_the_same(tmp_path
 
 def test_a_cache_of_training_clouds_wants_views(tmp_path):
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data import ShapeDataModule
-    from pyg_peft.training.fitting import fit
+    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.fitting.run import fit
 
     model, _ = tuned()
     data = ShapeDataModule(ProceduralShapes(num_shapes=24, num_points=64), batch_size=8)

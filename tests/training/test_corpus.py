@@ -6,7 +6,7 @@ import torch
 
 from pyg_peft.datasets import ProceduralStream, ScanEffects
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.training.corpus import Corpus, ViewOptions, random_view
+from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions, random_view
 
 PLAIN = {"tip_probability": 0.0, "tilt_degrees": 0.0, "shift": 0.0}
 

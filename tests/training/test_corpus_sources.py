@@ -10,7 +10,7 @@ import torch
 from modelnet_files import write_modelnet
 
 from pyg_peft.datasets import NpzShapes, ProceduralStream, ScanEffects, ShapeFolder
-from pyg_peft.training.corpus_sources import open_corpus
+from pyg_peft.training.pretraining.corpus_sources import open_corpus
 
 
 def test_sources_are_joined(tmp_path):

@@ -5,11 +5,11 @@ import torch
 from torch_geometric.data import Data
 
 from pyg_peft.datasets import ProceduralShapes, ScaleTranslate
-from pyg_peft.training.preprocessing import Preprocessing
+from pyg_peft.training.data.preprocessing import Preprocessing
 
 pytest.importorskip("lightning", reason="lightning is not installed")
 
-from pyg_peft.training.data import ShapeDataModule
+from pyg_peft.training.data.data_module import ShapeDataModule
 
 
 def module(**options: Any) -> ShapeDataModule:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pyg_peft.training.fit_options import FitOptions
+from pyg_peft.training.fitting.options import FitOptions
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from pyg_peft import LoRAConfig, PeftModel, get_peft_model
 from pyg_peft.backbones import DGCNNSegmentation, PointNet
 from pyg_peft.datasets import PartLabels
 from pyg_peft.testing import randomize_
-from pyg_peft.training.evaluation import evaluate
-from pyg_peft.training.forward import base_of, forward_batch
-from pyg_peft.training.scene import score_scene
-from pyg_peft.training.segmentation_evaluation import evaluate_parts, score_points
+from pyg_peft.training.evaluation.classification import evaluate
+from pyg_peft.training.evaluation.forward import base_of, forward_batch
+from pyg_peft.training.evaluation.scene import score_scene
+from pyg_peft.training.evaluation.segmentation import evaluate_parts, score_points
 
 
 class Named(nn.Module):
@@ -111,8 +111,8 @@ def test_fit(style: type[Named], pools: bool, tmp_path):
     pytest.importorskip("lightning", reason="lightning is not installed")
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
     from pyg_peft.training import SegmentationDataModule, ShapeDataModule
-    from pyg_peft.training.fitting import FitOptions, fit
-    from pyg_peft.training.tasks import task_of
+    from pyg_peft.training.fitting.run import FitOptions, fit
+    from pyg_peft.training.fitting.tasks import task_of
 
     reports: list[Any] = []
     for kind in (style, Named):

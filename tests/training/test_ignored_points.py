@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 from pyg_peft import LoRAConfig, PeftModel, get_peft_model
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.datasets.part_labels import IGNORE_INDEX
-from pyg_peft.training.part_iou import part_mask, shape_ious
+from pyg_peft.training.evaluation.part_iou import part_mask, shape_ious
 
 pytest.importorskip("lightning", reason="lightning is not installed")
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
@@ -20,8 +20,8 @@ from pyg_peft.training import (
     SegmentationModule,
     evaluate_parts,
 )
-from pyg_peft.training.fitting import FitOptions, fit
-from pyg_peft.training.segmentation_metrics import segmentation_metrics
+from pyg_peft.training.evaluation.segmentation_metrics import segmentation_metrics
+from pyg_peft.training.fitting.run import FitOptions, fit
 
 SIZES: dict[str, Any] = {"embed_dim": 12, "depth": 1, "num_heads": 3, "num_centers": 6}
 HEAD: dict[str, Any] = {"patch_size": 4, "num_levels": 1, "head_channels": 16}

@@ -15,8 +15,8 @@ from pyg_peft.backbones import PointMAE, PointMAEPretraining
 from pyg_peft.datasets import ProceduralStream
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import claim_folder
-from pyg_peft.training.corpus import Corpus, ViewOptions
-from pyg_peft.training.pretrain import (
+from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
+from pyg_peft.training.pretraining.run import (
     CHECKPOINT,
     PretrainOptions,
     pretrain,
@@ -41,8 +41,8 @@ import torch
 
 sys.path[:0] = {folders!r}
 import test_pretrain as test
-import pyg_peft.training.checkpoint_files as files
-import pyg_peft.training.pretrain as module
+import pyg_peft.training.runs.checkpoint_files as files
+import pyg_peft.training.pretraining.run as module
 
 torch.set_num_threads(1)
 left, real = [{writes}], module.write_atomic

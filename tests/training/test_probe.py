@@ -5,7 +5,7 @@ from torch_geometric.data.data import BaseData
 from torch_geometric.loader import DataLoader
 
 from pyg_peft.backbones import PointMAE
-from pyg_peft.training.probe import fit_linear, fit_probe, frozen_features
+from pyg_peft.training.evaluation.probe import fit_linear, fit_probe, frozen_features
 
 
 def blobs(num: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
 import pytest
 
 from pyg_peft.datasets import Augmented, ProceduralShapes, ScaleTranslate
-from pyg_peft.training.sampler import KeyedSampler
+from pyg_peft.training.data.sampler import KeyedSampler
 
 
 def test_order_depends_on_seed_and_epoch_alone():

@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from pyg_peft import LoRAConfig, get_peft_model
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.datasets import Normalize
-from pyg_peft.training.scene import score_scene
+from pyg_peft.training.evaluation.scene import score_scene
 
 
 class ByHeight(torch.nn.Module):

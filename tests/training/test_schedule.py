@@ -1,6 +1,6 @@
 import pytest
 
-from pyg_peft.training.schedule import warmup_cosine
+from pyg_peft.training.runs.schedule import warmup_cosine
 
 
 def test_by_hand():

@@ -12,7 +12,7 @@ from torch_geometric.loader import DataLoader
 from pyg_peft import LoRAConfig, MemoryBank, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.datasets import NpzShapes, PartLabels, Resample
-from pyg_peft.training.segmentation_evaluation import evaluate_parts
+from pyg_peft.training.evaluation.segmentation import evaluate_parts
 
 SIZES: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 3}
 HEAD: dict[str, Any] = {
@@ -141,8 +141,8 @@ def test_fit_learns_and_evaluates(kind: str, tmp_path):
     pytest.importorskip("lightning", reason="lightning is not installed")
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
     from pyg_peft.training import SegmentationDataModule
-    from pyg_peft.training.fitting import FitOptions, fit
-    from pyg_peft.training.tasks import task_of
+    from pyg_peft.training.fitting.run import FitOptions, fit
+    from pyg_peft.training.fitting.tasks import task_of
 
     if kind == "npz":
         spec, data_args = str(write_npz(tmp_path / "set.npz")), {}

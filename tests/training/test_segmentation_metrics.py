@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyg_peft.training.part_iou import choose_parts, part_mask, shape_ious
+from pyg_peft.training.evaluation.part_iou import choose_parts, part_mask, shape_ious
 
 PARTS = [[0, 1, 2], [3], [4, 5]]
 
@@ -59,7 +59,7 @@ SIZES = st.lists(st.integers(0, 6), min_size=1, max_size=6).filter(lambda sizes:
 @given(sizes=SIZES, seed=st.integers(0, 2**31))
 def test_metrics_count_as_the_benchmark_does(sizes: list[int], seed: int):
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
-    from pyg_peft.training.segmentation_metrics import segmentation_metrics
+    from pyg_peft.training.evaluation.segmentation_metrics import segmentation_metrics
 
     scores, target, batch, category = draw(sizes, seed)
     whole = segmentation_metrics(PARTS, prefix="val_")
@@ -105,7 +105,11 @@ def test_errors():
 
 def test_reset_and_no_clouds():
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
-    from pyg_peft.training.segmentation_metrics import ClassMeanIoU, InstanceMeanIoU, PointAccuracy
+    from pyg_peft.training.evaluation.segmentation_metrics import (
+        ClassMeanIoU,
+        InstanceMeanIoU,
+        PointAccuracy,
+    )
 
     for kind in (ClassMeanIoU, InstanceMeanIoU, PointAccuracy):
         metric = kind(PARTS)

@@ -11,7 +11,7 @@ from torch_geometric.datasets import ModelNet, ShapeNet
 
 from pyg_peft.cli import main
 from pyg_peft.datasets import NpzShapes
-from pyg_peft.training.sources import check_recorded, open_source
+from pyg_peft.training.data.sources import check_recorded, open_source
 
 
 def write_shapenet(root):

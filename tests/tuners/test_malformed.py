@@ -25,7 +25,7 @@ from pyg_peft.checkpoint import WEIGHTS, bank_name
 from pyg_peft.errors import CheckpointError
 from pyg_peft.nn import MemoryBank
 from pyg_peft.tensor_file import fingerprint, write_tensors
-from pyg_peft.tuners.card import model_card
+from pyg_peft.tuners.engine.card import model_card
 
 HASH = "0" * 64
 

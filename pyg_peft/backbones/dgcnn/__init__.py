@@ -1,0 +1,1 @@
+"""DGCNN, for classification and segmentation."""

@@ -1,0 +1,156 @@
+"""DGCNN as a classifier: edge convolutions on graphs in feature space, a head on top."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.dgcnn.edge_conv_block import edge_conv_levels
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.flat_input import FlatClouds
+from pyg_peft.backbones.layers.point_level import PointLevel
+from pyg_peft.backbones.layers.segment_max import segment_max
+from pyg_peft.backbones.layers.stages import mean_of_clouds
+from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
+from pyg_peft.backbones.weights import build_checked
+from pyg_peft.backbones.weights.flat_files import OwnWeights, own_weights
+from pyg_peft.errors import check_count
+from pyg_peft.typing import Batch, Pos
+
+
+class DGCNN(FlatBackbone):
+    """The DGCNN classifier, after `"Dynamic Graph CNN for Learning on Point Clouds"
+    <https://arxiv.org/abs/1801.07829>`_, section 4.1.
+
+    Args:
+        num_classes: number of scores.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: widths of the layers of each edge convolution.
+        mix_channels: width of the layer on all levels' features together.
+        k: neighbours of a point, itself included; the paper takes 20 of 1,024 points, 40 of 2,048.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
+
+    Symmetries:
+        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: positions are the first features.
+
+    Raises:
+        ValueError: if sizes are not positive, or ``x`` has other channels.
+
+    Differences:
+        The first graph is one of positions also where there are features. No spatial transformer
+        in front: the paper's classifier has none.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import DGCNN
+        >>> model = DGCNN(num_classes=4, k=8).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64,), (64,), (128,), (256,)),
+        mix_channels: int = 1024,
+        k: int = 20,
+        head_channels: Sequence[int] = (512, 256),
+        head_dropout: float = 0.5,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        mix_channels = check_count(mix_channels, "mix_channels")
+        k = check_count(k, "k")
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = check_levels(channels, "channels")
+        self.mix_channels = mix_channels
+        self.k = k
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.head_dropout = head_dropout
+        self.embed_dim = 2 * mix_channels
+        self.levels = edge_conv_levels(in_channels, self.channels, k)
+        together = sum(level[-1] for level in self.channels)
+        self.mix = PointLevel(together, (mix_channels,), slope=0.2, bias=False)
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths are read off the weights. From a file of :class:`DGCNNSegmentation` the head stays
+        fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``k``,
+                ``head_dropout``; ``head_channels`` for a fresh head.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__)
+        model = build_checked(
+            lambda: cls(**{**level_sizes(weights), **weights.head_channels(), **sizes}),
+            weights.state,
+            fresh=weights.fresh,
+        )
+        return model
+
+    def head_options(self) -> dict[str, Any]:
+        return {"dropout": self.head_dropout, "slope": 0.2, "first_bias": False}
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """Maximum and mean over each cloud's points, ``[B, embed_dim]``; zero for an empty one."""
+        clouds = self.flat_input(x, pos, batch, batch_size)
+        mixed: Tensor = self.mix(run_levels(self.levels, clouds), *clouds[1:])
+        largest = segment_max(mixed, clouds.batch, clouds.batch_size)
+        mean = mean_of_clouds(mixed, clouds.batch, clouds.batch_size)
+        return torch.cat([largest, mean], dim=1)
+
+
+def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> Tensor:
+    """The features of all levels beside each other."""
+    x, found = clouds.points, list[Tensor]()
+    for level in levels:
+        x = level(x, *clouds[1:])
+        found.append(x)
+    return torch.cat(found, dim=1)
+
+
+def level_sizes(weights: OwnWeights) -> dict[str, Any]:
+    """What the encoder's weights say about it."""
+    width = weights.inputs("levels.0.conv.nn.lins.0.weight")
+    weights.inputs("mix.mlp.lins.0.weight")
+    return {
+        "num_classes": weights.num_classes,
+        "in_channels": width // 2 - 3,
+        "channels": weights.channels("levels", r"conv\.nn"),
+        "mix_channels": weights.state["mix.mlp.lins.0.weight"].size(0),
+    }
+
+
+__all__ = ["DGCNN"]

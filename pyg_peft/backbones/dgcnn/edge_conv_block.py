@@ -1,0 +1,130 @@
+"""Edge convolution on a graph that is built anew in each level, from that level's features."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.nn import EdgeConv
+
+from pyg_peft.backbones.layers.flat_input import check_level
+from pyg_peft.backbones.layers.segment_max import SegmentMax
+from pyg_peft.backbones.layers.shared_mlp import shared_mlp
+from pyg_peft.backbones.layers.tokens import check_sizes
+from pyg_peft.errors import check_count, check_finite, check_flag, check_number
+from pyg_peft.geometry import knn_graph
+from pyg_peft.geometry.layout import count_clouds, offsets
+from pyg_peft.geometry.tables import search_table, to_edges
+from pyg_peft.typing import Batch, EdgeIndex, Features, Pos
+
+
+def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeIndex:
+    """Edges from each row's ``k`` nearest rows of its cloud to it, itself among them.
+
+    Args:
+        x: features, in whose space distances are measured.
+        k: neighbours; a smaller cloud gives all it has.
+        batch: sorted cloud ids.
+        batch_size: number of clouds.
+
+    Shapes: x ``(N, C)``, batch ``(N,)``; output ``(2, E)``, sorted by receiver.
+
+    Symmetries: permutation equivariant except at exact ties. Not differentiable: indices.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0], [5.0]])
+        >>> feature_graph(x, 2, torch.zeros(3, dtype=torch.long), 1).tolist()
+        [[0, 1, 1, 0, 2, 1], [0, 0, 1, 1, 2, 2]]
+    """
+    x = x.detach()
+    check_finite(x, "x")  # nothing is nearest to NaN
+    x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+    ptr = offsets(batch, x.size(0), batch_size)
+    return to_edges(search_table(x, x, k, ptr, ptr))
+
+
+class EdgeConvBlock(nn.Module):
+    r"""A level of DGCNN, after `"Dynamic Graph CNN for Learning on Point Clouds"
+    <https://arxiv.org/abs/1801.07829>`_.
+
+    .. math::
+        \mathbf{x}'_i = \max_{j \in \mathcal{N}(i)}
+        \mathrm{mlp}(\mathbf{x}_i, \mathbf{x}_j - \mathbf{x}_i)
+
+    The neighbours are the nearest rows in the space of ``x``. The convolution is PyG's
+    ``EdgeConv``; the whole is its ``DynamicEdgeConv``, without the compiled search.
+
+    Args:
+        in_channels: width of a row.
+        channels: widths of the layers.
+        k: neighbours, the row itself included.
+        by_pos: take the nearest points instead, as the first level does.
+        slope: slope of the activation below zero.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (N, channels[-1]).
+
+    Symmetries:
+        Permutation equivariant except at exact ties; clouds do not see each other.
+
+    Raises:
+        ValueError: if ``k`` is not positive.
+
+    Example:
+        >>> block = EdgeConvBlock(4, (8,), k=3).eval()
+        >>> batch = torch.zeros(10, dtype=torch.long)
+        >>> block(torch.randn(10, 4), torch.randn(10, 3), batch).shape
+        torch.Size([10, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        *,
+        k: int,
+        by_pos: bool = False,
+        slope: float = 0.2,
+    ) -> None:
+        in_channels = check_count(in_channels, "in_channels")
+        channels = check_sizes(channels, "channels")
+        largest = torch.finfo(torch.float32).max
+        check_number(slope, "slope", least=-largest, most=largest)
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = channels[-1]
+        self.k = check_count(k, "k")
+        self.by_pos = check_flag(by_pos, "by_pos")
+        mlp = shared_mlp(2 * in_channels, *channels, slope=slope, bias=False)
+        self.conv = EdgeConv(mlp, aggr=SegmentMax())  # pyright: ignore[reportArgumentType]
+
+    def reset_parameters(self) -> None:
+        self.conv.reset_parameters()
+
+    def forward(
+        self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None
+    ) -> Float[Tensor, "N D"]:
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.conv.parameters()))
+        size = count_clouds(batch, batch_size)
+        if self.by_pos:
+            edge_index = knn_graph(pos, self.k, batch, loop=True, batch_size=size)
+        else:
+            check_finite(pos, "pos")
+            edge_index = feature_graph(x, self.k, batch, size)
+        return self.conv(x, edge_index)
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, by_pos={self.by_pos}"
+
+
+def edge_conv_levels(in_channels: int, channels: Sequence[Sequence[int]], k: int) -> nn.ModuleList:
+    """The levels of DGCNN; the first finds its neighbours by position."""
+    levels = nn.ModuleList()
+    width = 3 + in_channels
+    for widths in channels:
+        levels.append(EdgeConvBlock(width, widths, k=k, by_pos=len(levels) == 0))
+        width = widths[-1]
+    return levels
+
+
+__all__ = ["EdgeConvBlock", "edge_conv_levels", "feature_graph"]

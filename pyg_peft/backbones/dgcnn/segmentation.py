@@ -1,0 +1,167 @@
+"""DGCNN for segmentation: each point's edge features beside its cloud's, and its category."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pyg_peft.backbones.dgcnn.classifier import level_sizes, run_levels
+from pyg_peft.backbones.dgcnn.edge_conv_block import edge_conv_levels
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.category_level import CategoryLevel
+from pyg_peft.backbones.layers.point_level import PointLevel
+from pyg_peft.backbones.layers.segment_max import segment_max
+from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
+from pyg_peft.backbones.weights import build_checked
+from pyg_peft.backbones.weights.flat_files import own_weights
+from pyg_peft.errors import check_count
+from pyg_peft.typing import Batch, Pos
+
+
+class DGCNNSegmentation(FlatBackbone):
+    """The DGCNN segmentation network, after `"Dynamic Graph CNN for Learning on Point Clouds"
+    <https://arxiv.org/abs/1801.07829>`_, section 4.3.
+
+    Three edge convolutions; the maximum over the cloud of all their features is put beside each
+    point's own, together with the object's category if there are ``num_categories``.
+
+    Args:
+        num_classes: number of scores of a point.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        num_categories: kinds of objects; with some, calls need ``category``. The paper has 16 for
+            ShapeNet parts and none for scenes.
+        channels: widths of the layers of each edge convolution.
+        mix_channels: width of the layer on all levels' features together.
+        k: neighbours of a point, itself included.
+        decoder_channels: widths of the layers on local and global features.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head but the last.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, num_classes).
+
+    Symmetries:
+        Permutation equivariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: positions are the first features.
+
+    Raises:
+        ValueError: if sizes are not positive, ``x`` has other channels, or ``category`` is missing,
+            superfluous, of another shape or out of range.
+
+    Differences:
+        The paper puts a spatial transformer in front of the network for parts; there is none here.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import DGCNNSegmentation
+        >>> model = DGCNNSegmentation(num_classes=5, num_categories=2, k=8).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch, category=torch.tensor([0, 1, 1])).shape
+        torch.Size([90, 5])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        num_categories: int = 0,
+        channels: Sequence[Sequence[int]] = ((64, 64), (64, 64), (64,)),
+        mix_channels: int = 1024,
+        k: int = 20,
+        decoder_channels: Sequence[int] = (256,),
+        head_channels: Sequence[int] = (256, 128),
+        head_dropout: float = 0.5,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        mix_channels = check_count(mix_channels, "mix_channels")
+        k = check_count(k, "k")
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.num_categories = check_count(num_categories, "num_categories", least=0)
+        self.channels = check_levels(channels, "channels")
+        self.mix_channels = mix_channels
+        self.k = k
+        self.decoder_channels = check_sizes(decoder_channels, "decoder_channels")
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.head_dropout = head_dropout
+        self.embed_dim = self.decoder_channels[-1]
+        self.levels = edge_conv_levels(in_channels, self.channels, k)
+        together = sum(level[-1] for level in self.channels)
+        self.mix = PointLevel(together, (mix_channels,), slope=0.2, bias=False)
+        both = mix_channels + together
+        self.decoder = nn.ModuleList(
+            [CategoryLevel(both, self.decoder_channels, self.num_categories)]
+        )
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths are read off the weights. From a classifier's file decoder and head stay fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head for points; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``k``,
+                ``head_dropout``; ``num_categories``, ``decoder_channels`` and ``head_channels``
+                where fresh.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
+        read = {**level_sizes(weights), **weights.head_channels()}
+        if weights.has("decoder."):
+            read["decoder_channels"] = weights.channels("decoder", "mlp")[0]
+        if weights.has("decoder.0.category_mlp."):
+            key = "decoder.0.category_mlp.lins.0.weight"
+            read["num_categories"] = weights.inputs(key)
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
+        return model
+
+    def head_options(self) -> dict[str, Any]:
+        rates = {"dropout": self.head_dropout, "last_dropout": 0.0}
+        return {**rates, "slope": 0.2, "first_bias": False}
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        *,
+        category: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "N C"]:
+        """A feature of each point, ``[N, embed_dim]``."""
+        clouds = self.flat_input(x, pos, batch, batch_size)
+        local = run_levels(self.levels, clouds)
+        of_cloud = segment_max(self.mix(local, *clouds[1:]), clouds.batch, clouds.batch_size)
+        x = torch.cat([of_cloud[clouds.batch], local], dim=1)
+        return self.decoder[0](x, *clouds[1:], category=category)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        *,
+        category: Int[Tensor, " B"] | None = None,
+    ) -> Tensor:
+        return self.forward_head(
+            self.forward_features(x, pos, batch, batch_size, category=category)
+        )
+
+
+__all__ = ["DGCNNSegmentation"]

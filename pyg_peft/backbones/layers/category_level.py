@@ -1,0 +1,106 @@
+"""Layers for all points that also know what kind of object a cloud is."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pyg_peft.backbones.layers.shared_mlp import shared_mlp
+from pyg_peft.errors import check_count, check_tensor
+from pyg_peft.typing import Batch, Features, Pos
+
+
+class CategoryLevel(nn.Module):
+    """Put the embedded category of a cloud beside its points' features, then mix them.
+
+    Args:
+        in_channels: width of a row.
+        channels: widths of the layers.
+        num_categories: kinds of objects; 0 for none.
+        category_channels: width of an embedded category.
+        slope: slope of the activation below zero.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, channels[-1]).
+
+    Symmetries:
+        Permutation equivariant; clouds do not see each other.
+
+    Raises:
+        ValueError: if ``category`` is missing, superfluous, of another shape or out of range.
+
+    Example:
+        >>> level = CategoryLevel(4, (8,), num_categories=3).eval()
+        >>> x, pos, batch = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 0, 1, 1, 1])
+        >>> level(x, pos, batch, 2, category=torch.tensor([2, 0])).shape
+        torch.Size([5, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Sequence[int],
+        num_categories: int,
+        *,
+        category_channels: int = 64,
+        slope: float = 0.2,
+    ) -> None:
+        check_count(num_categories, "num_categories", least=0)
+        super().__init__()
+        self.num_categories = num_categories
+        self.out_channels = channels[-1]
+        self.category_mlp = None
+        if num_categories:
+            self.category_mlp = shared_mlp(
+                num_categories, category_channels, slope=slope, bias=False
+            )
+            in_channels += category_channels
+        self.mlp = shared_mlp(in_channels, *channels, slope=slope, bias=False)
+
+    def reset_parameters(self) -> None:
+        if self.category_mlp is not None:
+            self.category_mlp.reset_parameters()
+        self.mlp.reset_parameters()
+
+    def forward(
+        self,
+        x: Features,
+        pos: Pos,
+        batch: Batch,
+        batch_size: int,
+        *,
+        category: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "N D"]:
+        self._check(category, batch_size)
+        if self.category_mlp is not None and category is not None:
+            code = F.one_hot(category.long(), self.num_categories).to(x.dtype)
+            x = torch.cat([x, self.category_mlp(code)[batch]], dim=1)
+        return self.mlp(x)
+
+    def _check(self, category: Tensor | None, batch_size: int) -> None:
+        if (category is not None) != (self.num_categories > 0):
+            raise ValueError(
+                f"Expected 'category' to be {'given' if self.num_categories else 'None'} for "
+                f"num_categories={self.num_categories} "
+                f"(got {'None' if category is None else 'a tensor'})"
+            )
+        if category is None:
+            return
+        check_tensor(category, "category", kind="int")
+        if category.shape != (batch_size,):
+            raise ValueError(
+                f"Expected 'category' to be of shape [{batch_size}] (got {list(category.shape)})"
+            )
+        if torch.compiler.is_compiling() or category.numel() == 0:
+            return
+        low, high = int(category.min()), int(category.max())
+        if low < 0 or high >= self.num_categories:
+            raise ValueError(
+                f"Expected 'category' to lie in [0, {self.num_categories}) "
+                f"(got {low if low < 0 else high})"
+            )
+
+
+__all__ = ["CategoryLevel"]

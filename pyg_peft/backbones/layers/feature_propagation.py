@@ -1,0 +1,118 @@
+"""Feature propagation: the decoder's level of PointNet++, from few points back to many."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.layers.flat_input import check_level
+from pyg_peft.backbones.layers.shared_mlp import shared_mlp
+from pyg_peft.backbones.layers.tokens import check_sizes
+from pyg_peft.errors import (
+    check_batch,
+    check_count,
+    check_dtype,
+    check_finite,
+    check_reach,
+    check_tensor,
+)
+from pyg_peft.geometry import interpolate, interpolation_weights, knn
+from pyg_peft.geometry.layout import count_clouds
+from pyg_peft.typing import Batch, Pos
+
+
+def bring_back(
+    coarse_x: Tensor,
+    coarse_pos: Tensor,
+    coarse_batch: Tensor,
+    pos: Tensor,
+    batch: Tensor,
+    *,
+    k: int,
+    batch_size: int | None,
+) -> Tensor:
+    """Interpolate features between the ``k`` nearest coarse points, by inverse squared distance."""
+    edge_index = knn(coarse_pos, pos, k, coarse_batch, batch, batch_size=batch_size)
+    weight = interpolation_weights(coarse_pos, pos, edge_index)
+    return interpolate(coarse_x, edge_index, weight, pos.size(0))
+
+
+class FeaturePropagation(nn.Module):
+    """Interpolate coarse features, put the finer ones beside them, and mix, after `"PointNet++"
+    <https://arxiv.org/abs/1706.02413>`_, section 3.4.
+
+    Args:
+        coarse_channels: width of ``coarse_x``.
+        in_channels: width of ``x``; 0 for none.
+        channels: widths of the layers.
+        k: coarse points between which a point interpolates.
+
+    Shapes:
+        x (N, in_channels) or ``None``, pos (N, 3), batch (N); coarse_x (M, coarse_channels),
+        coarse_pos (M, 3), coarse_batch (M); output (N, channels[-1]).
+
+    Symmetries:
+        Invariant under rotation, reflection and translation of the positions, features held fixed;
+        permutation equivariant except at exact ties; clouds do not see each other.
+
+    Raises:
+        ValueError: if ``k`` is not positive.
+
+    Example:
+        >>> level = FeaturePropagation(8, 0, (16,)).eval()
+        >>> batch = torch.zeros(10, dtype=torch.long)
+        >>> level(None, torch.randn(10, 3), batch, torch.randn(4, 8), torch.randn(4, 3),
+        ...       batch[:4]).shape
+        torch.Size([10, 16])
+    """
+
+    def __init__(
+        self, coarse_channels: int, in_channels: int, channels: Sequence[int], *, k: int = 3
+    ) -> None:
+        coarse_channels = check_count(coarse_channels, "coarse_channels")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        channels = check_sizes(channels, "channels")
+        super().__init__()
+        self.coarse_channels = coarse_channels
+        self.in_channels = in_channels
+        self.out_channels = channels[-1]
+        self.k = check_count(k, "k")
+        self.mlp = shared_mlp(coarse_channels + in_channels, *channels)
+
+    def reset_parameters(self) -> None:
+        self.mlp.reset_parameters()
+
+    def forward(
+        self,
+        x: Tensor | None,
+        pos: Pos,
+        batch: Batch,
+        coarse_x: Float[Tensor, "M C"],
+        coarse_pos: Float[Tensor, "M 3"],
+        coarse_batch: Tensor,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "N D"]:
+        like = next(self.mlp.parameters())
+        check_level(x, pos, batch, in_channels=self.in_channels, like=like)
+        check_tensor(coarse_x, "coarse_x", shape=("M", self.coarse_channels), device=pos.device)
+        check_dtype(coarse_x, like, "coarse_x")
+        num_coarse = coarse_x.size(0)
+        check_tensor(coarse_pos, "coarse_pos", shape=(num_coarse, 3), device=pos.device)
+        check_dtype(coarse_pos, like, "coarse_pos")
+        for points, name in ((pos, "pos"), (coarse_pos, "coarse_pos")):
+            check_finite(points, name)
+            check_reach(points, name)
+        if batch_size is not None:
+            batch_size = count_clouds(batch, batch_size)
+        check_batch(batch, pos.size(0), batch_size)
+        check_batch(coarse_batch, num_coarse, batch_size, device=pos.device, name="coarse_batch")
+        coarse = (coarse_x, coarse_pos, coarse_batch)
+        brought = bring_back(*coarse, pos, batch, k=self.k, batch_size=batch_size)
+        return self.mlp(brought if x is None else torch.cat([brought, x], dim=1))
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}"
+
+
+__all__ = ["FeaturePropagation", "bring_back"]

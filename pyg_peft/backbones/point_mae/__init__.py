@@ -1,0 +1,1 @@
+"""Point-MAE: classifier, segmentation, pre-training and completion."""

@@ -1,0 +1,202 @@
+"""Pre-training whose summary of a cloud must tell the whole shape."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.backbones.layers.tokens import max_valid, prepend
+from pyg_peft.backbones.point_mae.files import pretraining_weights
+from pyg_peft.backbones.point_mae.masking import split_patches
+from pyg_peft.backbones.point_mae.pretraining import PointMAEPretraining
+from pyg_peft.backbones.point_mae.reconstruction import Reconstruction
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.errors import check_count, check_number
+from pyg_peft.geometry import Patches, nearest_squared_distances
+from pyg_peft.typing import Mask, Tokens
+
+
+@dataclass(frozen=True)
+class Completion(Reconstruction):
+    """Rebuilt patches, and the whole cloud drawn from its summary.
+
+    Args:
+        cloud: points of the whole shape, ``[B, P, 3]``; meaningless for an empty cloud.
+        patches: all patches of each cloud, hidden and visible.
+    """
+
+    cloud: Tensor
+    patches: Patches
+
+
+class PointMAECompletion(PointMAEPretraining):
+    r"""A masked autoencoder that also completes the shape from what a classifier will read.
+
+    Rebuilding hidden patches is a local task: a patch follows from its neighbours, and nothing
+    makes the features tell a chair from a table. Here the encoder carries the summary token of
+    :class:`PointMAE`, and a small perceptron draws the whole cloud from the summary token beside
+    the maximum over the visible tokens, the very input of the classification head:
+
+    .. math::
+        L = \mathrm{CD}(\text{rebuilt patches}, \text{hidden patches})
+          + \lambda \, \mathrm{CD}(\text{drawn cloud}, \text{the true one})
+
+    The first term is that of `"Masked Autoencoders for Point Cloud Self-supervised Learning"
+    <https://arxiv.org/abs/2203.06604>`_; the second is the task of `"PCN: Point Completion
+    Network" <https://arxiv.org/abs/1808.00671>`_, coarse stage. The page on backbones shows what
+    the second term is worth at equal compute.
+
+    Args:
+        embed_dim, depth, num_heads, num_centers, patch_size: as in :class:`PointMAEPretraining`.
+        decoder_depth, decoder_num_heads, mask_ratio, drop_path: as there.
+        num_cloud_points: points that are drawn for a cloud.
+        completion_weight: the factor :math:`\lambda`.
+
+    Shapes:
+        pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
+
+    Symmetries:
+        Given its patches and the mask: invariant under permutations of a cloud's patches.
+
+    Raises:
+        ValueError: as the parent, and unless ``completion_weight`` is positive.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointMAECompletion
+        >>> model = PointMAECompletion(embed_dim=12, depth=1, num_heads=3, num_centers=8,
+        ...                            patch_size=4, decoder_depth=1, decoder_num_heads=3)
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model.reconstruct(pos, batch).cloud.shape
+        torch.Size([3, 256, 3])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        num_centers: int = 64,
+        patch_size: int = 32,
+        *,
+        decoder_depth: int = 4,
+        decoder_num_heads: int = 6,
+        mask_ratio: float = 0.6,
+        drop_path: float = 0.1,
+        num_cloud_points: int = 256,
+        completion_weight: float = 0.1,
+    ) -> None:
+        num_cloud_points = check_count(num_cloud_points, "num_cloud_points")
+        check_number(completion_weight, "completion_weight", above=0)
+        super().__init__(
+            embed_dim,
+            depth,
+            num_heads,
+            num_centers,
+            patch_size,
+            decoder_depth=decoder_depth,
+            decoder_num_heads=decoder_num_heads,
+            mask_ratio=mask_ratio,
+            drop_path=drop_path,
+        )
+        self.num_cloud_points = num_cloud_points
+        self.completion_weight = completion_weight
+        self.cls_token = nn.Parameter(torch.empty(1, 1, self.embed_dim))
+        self.cls_pos = nn.Parameter(torch.empty(1, 1, self.embed_dim))
+        self.completion = nn.Sequential(
+            nn.Linear(2 * self.embed_dim, 512),
+            nn.GELU(),
+            nn.Linear(512, 512),
+            nn.GELU(),
+            nn.Linear(512, 3 * num_cloud_points),
+        )
+        self.reset_completion()
+
+    @classmethod
+    def from_checkpoint(cls, source: str | Path | Mapping[str, Any], **sizes: Any) -> Self:
+        """As the parent's; ``num_cloud_points`` is read off the weights too."""
+        state, read = pretraining_weights(source, cls.__name__)
+        bias = state.get("completion.4.bias")
+        if bias is not None:
+            read["num_cloud_points"] = bias.numel() // 3
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state)
+        return model
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if hasattr(self, "completion"):  # the parent's constructor comes before there is one
+            self.reset_completion()
+
+    def reset_completion(self) -> None:
+        """Draw the summary token and the perceptron anew."""
+        for token in (self.cls_token, self.cls_pos):
+            nn.init.trunc_normal_(token, std=0.02)
+        for layer in self.completion:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        names = ("num_cloud_points", "completion_weight")
+        return {**super().config, **{name: getattr(self, name) for name in names}}
+
+    def forward_features(self, visible: Patches) -> Tokens:
+        """Normalised summary token and visible tokens, ``[B, 1 + V, C]``."""
+        x = prepend(self.cls_token, self.patch_embed(visible))
+        code = prepend(self.cls_pos, self.pos_embed(visible.center))
+        for block in self.blocks:
+            x = block(x + code, patches=visible)
+        return self.norm(x)
+
+    def forward_encoder(self, visible: Patches) -> Tokens:
+        return self.forward_features(visible)[:, 1:]
+
+    def rebuild(self, patches: Patches, mask: Mask) -> Completion:
+        visible, masked, both = split_patches(patches, mask)
+        x = self.forward_features(visible)
+        points = self.decoder(x[:, 1:], both)
+        summary = torch.cat([x[:, 0], max_valid(x[:, 1:], visible.mask)], dim=-1)
+        cloud = self.completion(summary).unflatten(1, (self.num_cloud_points, 3))
+        return Completion(points, masked, visible, cloud, patches)
+
+    def loss(self, result: Reconstruction) -> Tensor:
+        """The chamfer distances of patches and of whole clouds, the second weighted."""
+        if not isinstance(result, Completion):
+            raise TypeError(f"Expected 'result' to be a Completion (got {type(result).__name__})")
+        return super().loss(result) + self.completion_weight * completion_loss(result)
+
+
+def completion_loss(result: Completion) -> Tensor:
+    """Chamfer distance of the drawn clouds to a quarter of all members; empty clouds count 0.
+
+    Args:
+        result: from :meth:`PointMAECompletion.reconstruct`.
+    """
+    patches = result.patches
+    # Members come near to far: every fourth one, from the center on, covers a patch well enough.
+    members = patches.points[:, :, ::4] + patches.center.unsqueeze(2)
+    per_patch = members.size(2)
+    members = members.flatten(1, 2)  # [B, G * K / 4, 3]
+    if members.size(0) == 0 or members.size(1) == 0:
+        return 0.0 * result.cloud.sum()  # keeps the graph, so that every parameter has a gradient
+    cloud = result.cloud.to(members.dtype)
+    if patches.mask is None:
+        forth, back = nearest_squared_distances(cloud, members)
+        return forth.mean() + back.mean()
+    # A masked member becomes a valid one: that moves no minimum, and its own row counts nothing.
+    valid = patches.mask.repeat_interleave(per_patch, dim=1)
+    first = valid.byte().argmax(dim=1)[:, None, None].expand(-1, 1, 3)
+    forth, back = nearest_squared_distances(
+        cloud, torch.where(valid.unsqueeze(-1), members, members.gather(1, first))
+    )
+    filled = patches.mask.any(dim=1, keepdim=True).to(forth.dtype).expand_as(forth)
+    rows = valid.to(back.dtype)
+    return (forth * filled).sum() / filled.sum().clamp(min=1) + (
+        back * rows
+    ).sum() / rows.sum().clamp(min=1)
+
+
+__all__ = ["Completion", "PointMAECompletion", "completion_loss"]

@@ -1,0 +1,252 @@
+"""Point-MAE as it is pre-trained: hide most patches of a cloud and rebuild their points."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.backbones.layers.patch_embed import PatchEmbed
+from pyg_peft.backbones.layers.tokens import PositionEmbedding
+from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
+from pyg_peft.backbones.point_mae.classifier import PointMAE
+from pyg_peft.backbones.point_mae.decoder import PointMAEDecoder
+from pyg_peft.backbones.point_mae.files import pretraining_weights
+from pyg_peft.backbones.point_mae.masking import draw_mask, split_patches
+from pyg_peft.backbones.point_mae.reconstruction import Reconstruction
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.errors import check_count, check_number
+from pyg_peft.geometry import Patches, build_patches
+from pyg_peft.geometry.chamfer import loss_of_rebuilt
+from pyg_peft.typing import Batch, Mask, Pos, Tokens
+
+
+class PointMAEPretraining(nn.Module):
+    r"""The masked autoencoder of `"Masked Autoencoders for Point Cloud Self-supervised Learning"
+    <https://arxiv.org/abs/2203.06604>`_.
+
+    The encoder sees the visible patches of a cloud; a shallow decoder sees their features beside a
+    learned ``mask_token`` at the center of each hidden patch, and predicts its points. The loss is
+    the Chamfer distance to the true points, over all hidden patches of the batch:
+
+    .. math::
+        \frac{1}{n} \sum_{a} \min_{b} \lVert a - b \rVert^2
+        + \frac{1}{n} \sum_{b} \min_{a} \lVert a - b \rVert^2
+
+    Args:
+        embed_dim: width of a token.
+        depth: number of encoder blocks.
+        num_heads: attention heads of the encoder.
+        num_centers: patches of a cloud.
+        patch_size: points of a patch.
+        decoder_depth: number of decoder blocks.
+        decoder_num_heads: attention heads of the decoder.
+        mask_ratio: share of a cloud's patches that is hidden, rounded down to whole patches.
+        drop_path: probability that a cloud skips a residual branch of the last encoder (or
+            decoder) block while training; it grows linearly from 0 at the first.
+
+    Shapes:
+        pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
+
+    Symmetries:
+        Given its patches and the mask: invariant under permutations of a cloud's patches.
+
+    Raises:
+        ValueError: unless ``0 < mask_ratio < 1`` and a patch is hidden, and if a size is not
+            positive.
+
+    Differences:
+        The authors embed all patches and then drop the hidden ones, which reach training through
+        batch statistics alone; here only visible patches are embedded. Clouds with fewer points
+        than ``num_centers`` hide their share of the patches that they have.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointMAEPretraining
+        >>> model = PointMAEPretraining(embed_dim=12, depth=1, num_heads=3, num_centers=8,
+        ...                             patch_size=4, decoder_depth=1, decoder_num_heads=3)
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos, batch, generator=torch.Generator().manual_seed(0)).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        num_centers: int = 64,
+        patch_size: int = 32,
+        *,
+        decoder_depth: int = 4,
+        decoder_num_heads: int = 6,
+        mask_ratio: float = 0.6,
+        drop_path: float = 0.1,
+    ) -> None:
+        embed_dim = check_count(embed_dim, "embed_dim")
+        depth = check_count(depth, "depth")
+        num_heads = check_heads(num_heads, embed_dim)
+        num_centers = check_count(num_centers, "num_centers")
+        patch_size = check_count(patch_size, "patch_size")
+        decoder_depth = check_count(decoder_depth, "decoder_depth")
+        decoder_num_heads = check_heads(decoder_num_heads, embed_dim, "decoder_num_heads")
+        if not 0.0 < check_number(mask_ratio, "mask_ratio") < 1.0:
+            raise ValueError(f"Expected 'mask_ratio' to lie in (0, 1) (got {mask_ratio})")
+        if int(num_centers * mask_ratio) < 1:
+            raise ValueError(
+                f"Expected 'mask_ratio' to hide one patch of {num_centers} (got {mask_ratio})"
+            )
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.depth = depth
+        self.num_heads = num_heads
+        self.num_centers = num_centers
+        self.patch_size = patch_size
+        self.decoder_depth = decoder_depth
+        self.decoder_num_heads = decoder_num_heads
+        self.mask_ratio = mask_ratio
+        self.drop_path = drop_path
+        self.patch_embed = PatchEmbed(embed_dim)
+        self.pos_embed = PositionEmbedding(embed_dim)
+        self.blocks = make_blocks(embed_dim, depth, num_heads, drop_path)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.decoder = PointMAEDecoder(
+            embed_dim, decoder_depth, decoder_num_heads, patch_size, drop_path=drop_path
+        )
+        self.reset_parameters()
+
+    @classmethod
+    def from_checkpoint(cls, source: str | Path | Mapping[str, Any], **sizes: Any) -> Self:
+        """Build the model that a pre-training file belongs to, and load it.
+
+        Widths, depths and ``patch_size`` are read off the weights.
+
+        Args:
+            source: a file or a mapping, with the published keys or with this library's.
+            **sizes: arguments of the constructor that weights cannot tell: ``num_heads``,
+                ``num_centers``, ``decoder_num_heads``, ``mask_ratio``, ``drop_path``.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, has no decoder, or keys or shapes do not fit.
+        """
+        state, read = pretraining_weights(source, cls.__name__)
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state)
+        return model
+
+    def reset_parameters(self) -> None:
+        self.patch_embed.reset_parameters()
+        for part in (self.pos_embed, self.blocks, self.norm):
+            part.apply(init_transformer_)
+        self.decoder.reset_parameters()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        names = ("embed_dim", "depth", "num_heads", "num_centers", "patch_size")
+        options = ("decoder_depth", "decoder_num_heads", "mask_ratio", "drop_path")
+        return {name: getattr(self, name) for name in names + options}
+
+    def to_classifier(self, num_classes: int, **options: Any) -> PointMAE:
+        """A :class:`PointMAE` with a copy of this encoder and a fresh head.
+
+        Args:
+            num_classes: number of scores.
+            **options: ``in_channels``, ``drop_path`` or ``head_dropout`` of :class:`PointMAE`.
+        """
+        names = ("num_heads", "num_centers", "patch_size")
+        sizes = {name: getattr(self, name) for name in names}
+        model = PointMAE.from_checkpoint(self.state_dict(), num_classes, **sizes, **options)
+        return model.to(self.norm.weight.device, self.norm.weight.dtype)
+
+    def forward_encoder(self, visible: Patches) -> Tokens:
+        """Normalised features of the visible patches, ``[B, V, C]``."""
+        x = self.patch_embed(visible)
+        code = self.pos_embed(visible.center)
+        for block in self.blocks:
+            x = block(x + code, patches=visible)
+        return self.norm(x)
+
+    def reconstruct(
+        self,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        *,
+        patches: Patches | None = None,
+        mask: Mask | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Reconstruction:
+        """Hide patches and rebuild them.
+
+        Args:
+            pos: coordinates ``[N, 3]``, unless ``patches`` is given.
+            batch: sorted cloud id of each point.
+            batch_size: number of clouds, if the last ones may be empty.
+            patches: the clouds' patches, if they are at hand.
+            mask: true where a patch is hidden, ``[B, G]``; drawn if ``None``.
+            generator: source of randomness of the mask.
+
+        Raises:
+            ValueError: if neither ``pos`` nor ``patches`` is given, or ``mask`` has another shape.
+        """
+        patches = self.make_patches(pos, batch, batch_size) if patches is None else patches
+        if mask is None:
+            mask = draw_mask(patches, self.mask_ratio, generator)
+        return self.rebuild(patches, mask)
+
+    def make_patches(
+        self, pos: Pos | None, batch: Batch | None = None, batch_size: int | None = None
+    ) -> Patches:
+        """Cut the clouds into patches; an error says so if there is no ``pos``."""
+        if pos is None:
+            raise ValueError("Expected 'pos' or 'patches' to be given (got neither)")
+        return build_patches(
+            pos,
+            batch,
+            num_centers=self.num_centers,
+            patch_size=self.patch_size,
+            batch_size=batch_size,
+        )
+
+    def rebuild(self, patches: Patches, mask: Mask) -> Reconstruction:
+        """Hide the patches in ``mask [B, G]`` and predict their points."""
+        visible, masked, both = split_patches(patches, mask)
+        points = self.decoder(self.forward_encoder(visible), both)
+        return Reconstruction(points, masked, visible)
+
+    def loss(self, result: Reconstruction) -> Tensor:
+        """Chamfer distance of all rebuilt patches to the true ones; zero if none was hidden.
+
+        It is computed in the precision of the positions, whatever that of the features is.
+        """
+        true = result.masked.points.flatten(0, 1)
+        rebuilt = result.points.to(true.dtype).flatten(0, 1)
+        if result.masked.mask is not None:
+            keep = result.masked.mask.flatten()
+            rebuilt, true = rebuilt[keep], true[keep]
+        if rebuilt.size(0) == 0:
+            return rebuilt.sum()  # keeps the graph, so that every parameter has a gradient
+        return loss_of_rebuilt(rebuilt, true)
+
+    def forward(
+        self,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        *,
+        patches: Patches | None = None,
+        mask: Mask | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        result = self.reconstruct(
+            pos, batch, batch_size, patches=patches, mask=mask, generator=generator
+        )
+        return self.loss(result)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+__all__ = ["PointMAEPretraining"]

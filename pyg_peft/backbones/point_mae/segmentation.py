@@ -1,0 +1,265 @@
+"""Point-MAE for parts: patches to tokens, a transformer over them, and back to every point."""
+
+from collections.abc import Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pyg_peft.backbones.layers.patch_embed import PatchEmbed, check_tokens
+from pyg_peft.backbones.layers.patch_propagation import mean_valid, patches_to_points
+from pyg_peft.backbones.layers.segmentation_head import SegmentationHead
+from pyg_peft.backbones.layers.tokens import (
+    PositionEmbedding,
+    add_position,
+    check_rates,
+    max_valid,
+    zero_masked,
+)
+from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
+from pyg_peft.backbones.point_mae.segmentation_files import segmentation_weights
+from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES, find_pretrained
+from pyg_peft.errors import check_count
+from pyg_peft.geometry import Patches, build_patches
+from pyg_peft.typing import Batch, Features, Pos, Tokens
+
+
+class PointMAESegmentation(nn.Module):
+    r"""The Point-MAE network for parts, after `"Masked Autoencoders for Point Cloud Self-supervised
+    Learning" <https://arxiv.org/abs/2203.06604>`_.
+
+    ::
+
+        pos ── patches ── tokens ── blocks ── levels ─┬─ to points, beside pos ──▶ head ──▶ scores
+                                                      └─ max, mean ── summary ──────┘
+                                                  category (where calls tell one) ──┘
+
+    The tokens after a third, two thirds and all of the blocks pass the same norm and stand side by
+    side. Their maximum and mean over the patches are the cloud's summary; a point receives those of
+    the three nearest centers, weighted by inverse squared distance, beside its coordinates.
+
+    Args:
+        num_classes: number of scores of a point.
+        embed_dim, depth, num_heads, num_centers, patch_size, in_channels, drop_path, head_dropout:
+            as of :class:`PointMAE`.
+        num_categories: categories of clouds that calls tell (published: 16); 0 for none.
+        num_levels: depths whose tokens are used, at equal steps up to the last.
+        head_channels: width of the head, see :class:`SegmentationHead`.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, num_classes).
+
+    Symmetries:
+        Batch invariant in evaluation; given its patches, equivariant under permutations of points.
+
+    Raises:
+        ValueError: if a size, the channels of ``x``, or ``category`` do not fit.
+
+    Differences:
+        Returns scores; the authors return the logarithm of their softmax. Clouds with fewer points
+        than ``num_centers`` have masked patches, as in :class:`PointMAE`. Squared distances come
+        from differences, not from products, so a center gets its own features in float32 too.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointMAESegmentation
+        >>> model = PointMAESegmentation(4, 12, 3, 3, num_centers=8, patch_size=4).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch).shape
+        torch.Size([90, 4])
+    """
+
+    num_prefix_tokens = 0  # in front of the patches; read by methods that insert more
+
+    def __init__(
+        self,
+        num_classes: int,
+        embed_dim: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        num_centers: int = 128,
+        patch_size: int = 32,
+        *,
+        num_categories: int = 0,
+        num_levels: int = 3,
+        in_channels: int = 0,
+        head_channels: int = 1024,
+        drop_path: float = 0.1,
+        head_dropout: float = 0.5,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        embed_dim = check_count(embed_dim, "embed_dim")
+        depth = check_count(depth, "depth")
+        num_heads = check_heads(num_heads, embed_dim)
+        num_centers = check_count(num_centers, "num_centers")
+        patch_size = check_count(patch_size, "patch_size")
+        num_categories = check_count(num_categories, "num_categories", least=0)
+        num_levels = check_count(num_levels, "num_levels")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        head_channels = check_count(head_channels, "head_channels")
+        if head_channels % 4:
+            raise ValueError(
+                f"Expected 'head_channels' to be a multiple of 4 (got {head_channels})"
+            )
+        check_rates(head_dropout=head_dropout)
+        if num_levels > depth:
+            raise ValueError(f"Expected 'num_levels' to lie in [1, {depth}] (got {num_levels})")
+        super().__init__()
+        self.num_classes = num_classes
+        self.embed_dim = embed_dim
+        self.depth = depth
+        self.num_heads = num_heads
+        self.num_centers = num_centers
+        self.patch_size = patch_size
+        self.num_categories = num_categories
+        self.num_levels = num_levels
+        self.in_channels = in_channels
+        self.head_channels = head_channels
+        self.drop_path = drop_path
+        self.head_dropout = head_dropout
+        self.patch_embed = PatchEmbed(embed_dim, in_channels=in_channels)
+        self.pos_embed = PositionEmbedding(embed_dim)
+        self.blocks = make_blocks(embed_dim, depth, num_heads, drop_path)
+        self.norm = nn.LayerNorm(embed_dim)
+        self.head = self._new_head(num_classes)
+        self.reset_parameters()
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        num_classes: int | None = None,
+        *,
+        num_categories: int | None = None,
+        **sizes: Any,
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Sizes that the weights tell are read off them. From a pre-training file or a classifier's
+        the head stays fresh; decoder, summary token and the classifier's head are left out.
+
+        Args:
+            source: as of :meth:`PointMAE.from_checkpoint`.
+            num_classes: needed if the file has no head for parts; otherwise it must agree.
+            num_categories: 0 by default for such files; otherwise it must agree.
+            **sizes: what weights cannot tell, such as ``num_heads``; for a fresh head also
+                ``num_levels`` and ``head_channels``.
+
+        Raises: as :meth:`PointMAE.from_checkpoint`.
+        """
+        state, read, fresh = segmentation_weights(source, num_classes, num_categories, cls.__name__)
+        model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
+        return model
+
+    @classmethod
+    def from_pretrained(cls, name: str, num_classes: int | None = None, **sizes: Any) -> Self:
+        """Load weights that ship with the package; see :meth:`PointMAE.from_pretrained`."""
+        path, stored = find_pretrained(name, POINT_MAE_FILES)
+        return cls.from_checkpoint(path, num_classes, **{**stored, **sizes})
+
+    def reset_parameters(self) -> None:
+        self.patch_embed.reset_parameters()
+        for part in (self.pos_embed, self.blocks, self.norm):
+            part.apply(init_transformer_)
+        self.head.reset_parameters()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; the class, called with them, gives the same shapes."""
+        return {name: getattr(self, name) for name in signature(PointMAESegmentation).parameters}
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        num_classes = check_count(num_classes, "num_classes")
+        head = self._new_head(num_classes).to(self.norm.weight)
+        self.head = head.train(self.head.training)
+        self.num_classes = num_classes
+
+    def make_patches(
+        self,
+        pos: Pos,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        x: Features | None = None,
+    ) -> Patches:
+        """Cut the clouds into the patches that this model was trained on; see ``build_patches``."""
+        sizes = {"num_centers": self.num_centers, "patch_size": self.patch_size}
+        return build_patches(pos, batch, x=x, batch_size=batch_size, **sizes)
+
+    def embed(self, patches: Patches) -> Tokens:
+        """Tokens of the patches, before any position code: ``[B, G, C]``, zero where masked."""
+        return self.patch_embed(patches)
+
+    def forward_features(
+        self,
+        patches: Patches,
+        *,
+        tokens: Tokens | None = None,
+        structure: Any = None,
+        prior: Tensor | None = None,
+    ) -> Float[Tensor, "B G levels"]:
+        """Normalised tokens of all levels side by side, ``[B, G, levels * C]``; masked are zero."""
+        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
+        code = self.pos_embed(patches.center)
+        last = {self.depth * level // self.num_levels for level in range(1, self.num_levels + 1)}
+        levels: list[Tensor] = []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(add_position(x, code, 0), patches=patches, structure=structure, prior=prior)
+            if number in last:
+                levels.append(self.norm(x[:, -code.size(1) :]))
+        return zero_masked(torch.cat(levels, dim=-1), patches.mask)
+
+    def forward_head(
+        self,
+        x: Float[Tensor, "B G levels"],
+        patches: Patches,
+        pos: Pos,
+        batch: Batch | None = None,
+        category: Int[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "N num_classes"]:
+        """Scores of all points ``[N, num_classes]`` from :meth:`forward_features`."""
+        summary = torch.cat([max_valid(x, patches.mask), mean_valid(x, patches.mask)], dim=-1)
+        x = patches_to_points(x, patches, pos, batch)
+        return self.head(torch.cat([pos.to(x.dtype), x], dim=-1), summary, batch, category)
+
+    def forward_query(self, patches: Patches, *, tokens: Tokens | None = None) -> Tensor:
+        """The feature by which a memory bank is asked, ``[B, C]``, as of :class:`PointMAE`."""
+        x = self.forward_features(patches, tokens=tokens)
+        return max_valid(x[..., -self.embed_dim :], patches.mask)
+
+    def forward(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        *,
+        category: Int[Tensor, " B"] | None = None,
+        patches: Patches | None = None,
+        tokens: Tokens | None = None,
+        structure: Any = None,
+        prior: Tensor | None = None,
+    ) -> Tensor:
+        if pos is None:
+            raise ValueError("Expected 'pos' to be given (got None)")
+        if patches is None:
+            patches = self.make_patches(pos, batch, batch_size, x)
+        x = self.forward_features(patches, tokens=tokens, structure=structure, prior=prior)
+        return self.forward_head(x, patches, pos, batch, category)
+
+    def _new_head(self, num_classes: int) -> SegmentationHead:
+        width = self.num_levels * self.embed_dim
+        sizes = {"lift_channels": 4 * self.embed_dim, "channels": self.head_channels}
+        sizes["num_categories"] = self.num_categories
+        dropout = self.head_dropout
+        return SegmentationHead(3 + width, 2 * width, num_classes, dropout=dropout, **sizes)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.config.items())
+
+
+__all__ = ["PointMAESegmentation"]

@@ -1,0 +1,122 @@
+"""What a file says about the Point-MAE for parts that it belongs to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyg_peft.backbones.weights import (
+    infer_depth,
+    infer_width,
+    map_point_mae_decoder_keys,
+    map_point_mae_keys,
+    refuse_leftovers,
+)
+from pyg_peft.backbones.weights.point_mae_keys import NORM, rename_keys, squeeze_conv
+from pyg_peft.backbones.weights.reading import State, read_state_dict
+
+_TENSOR = r"((?:weight|bias))"
+# Names of the authors' head, and ours. Their layer on the concatenation, `convs1`, is split below.
+_HEAD_KEYS = (
+    (r"label_conv\.0\.weight", r"head.category.proj.weight"),
+    (rf"label_conv\.1\.{NORM}", r"head.category.norm.\1"),
+    (rf"propagation_0\.mlp_convs\.0\.{_TENSOR}", r"head.lift.\1"),
+    (rf"propagation_0\.mlp_bns\.0\.{NORM}", r"head.norm1.\1"),
+    (rf"propagation_0\.mlp_convs\.1\.{_TENSOR}", r"head.mix.\1"),
+    (rf"propagation_0\.mlp_bns\.1\.{NORM}", r"head.norm2.\1"),
+    (r"convs1\.bias", r"head.local_proj.bias"),
+    (rf"bns1\.{NORM}", r"head.norm3.\1"),
+    (rf"convs2\.{_TENSOR}", r"head.reduce.\1"),
+    (rf"bns2\.{NORM}", r"head.norm4.\1"),
+    (rf"convs3\.{_TENSOR}", r"head.classifier.\1"),
+    # our own names, as in a state dict of PointMAESegmentation
+    (rf"(head\.(?:lift|mix|local_proj|reduce|classifier))\.{_TENSOR}", r"\1.\2"),
+    (r"(head\.(?:global_proj|category\.proj)\.weight)", r"\1"),
+    (rf"(head\.(?:norm[1-4]|category\.norm))\.{NORM}", r"\1.\2"),
+)
+# What other models of the family have in front of the patches, and behind them.
+_OF_CLASSIFIERS = ("cls_token", "cls_pos", "head.layers.")
+
+
+def map_segmentation_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
+    """Translate the keys of a head for parts to :class:`SegmentationHead`'s.
+
+    Args:
+        state: the leftovers of ``map_point_mae_keys``.
+
+    Returns:
+        The tensors under our names, and the leftovers under the names they came with.
+    """
+    mapped, leftovers = rename_keys(state, _HEAD_KEYS)
+    joint, mixed = leftovers.get("convs1.weight"), mapped.get("head.mix.bias")
+    if joint is not None and mixed is not None and joint.dim() in (2, 3):
+        del leftovers["convs1.weight"]
+        joint, width = squeeze_conv(joint), mixed.numel()  # the points' columns come first
+        mapped["head.local_proj.weight"] = joint[:, :width]
+        mapped["head.global_proj.weight"] = joint[:, width:]
+    return mapped, leftovers
+
+
+def segmentation_weights(
+    source: str | Path | Mapping[str, Any],
+    num_classes: int | None,
+    num_categories: int | None,
+    name: str,
+) -> tuple[State, dict[str, int], list[str]]:
+    """Read the weights of a segmentation model from a file of any model of the family.
+
+    Args:
+        source: a file or a mapping, with the published keys or with this library's.
+        num_classes: what the caller asks for; ``None`` for what the file has.
+        num_categories: likewise; ``None`` is 0 for a file without a head for parts.
+        name: the model's name, for messages.
+
+    Returns:
+        The tensors under our names; the sizes that they tell; the prefixes of what they lack by
+        right: the head, the layer of point features.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is damaged, of another family, or has keys that belong nowhere.
+        ValueError: if a number is missing, or differs from the file's head.
+    """
+    state, leftovers = map_point_mae_keys(read_state_dict(source))
+    state = {key: value for key, value in state.items() if not key.startswith(_OF_CLASSIFIERS)}
+    _, leftovers = map_point_mae_decoder_keys(leftovers)
+    head, leftovers = map_segmentation_keys(leftovers)
+    state |= head
+    sizes = {
+        "embed_dim": infer_width(state, "norm.weight", leftovers),
+        "depth": max(infer_depth(state), 1),
+    }
+    refuse_leftovers(leftovers, name)
+    fresh = [] if "patch_embed.feature_stem.weight" in state else ["patch_embed.feature_stem."]
+    if not head:
+        if num_classes is None:
+            raise ValueError(
+                "Expected 'num_classes' to be given for weights without a head for parts (got None)"
+            )
+        sizes |= {"num_classes": num_classes, "num_categories": num_categories or 0}
+        return state, sizes, [*fresh, "head."]
+    told = head.get("head.category.proj.weight")
+    stored = {
+        "num_classes": infer_width(state, "head.classifier.bias", leftovers),
+        "num_categories": 0 if told is None else told.size(1),
+    }
+    asked = {"num_classes": num_classes, "num_categories": num_categories}
+    for size, value in asked.items():
+        if value not in (None, stored[size]):
+            raise ValueError(
+                f"Expected '{size}' to be {stored[size]}, that of the checkpoint's head "
+                f"(got {value}): leave it out, then call reset_head for a fresh head"
+            )
+    sizes |= stored
+    sizes["head_channels"] = infer_width(state, "head.mix.bias", leftovers)
+    lift = head.get("head.lift.weight")
+    if lift is not None:
+        sizes["num_levels"] = max((lift.size(1) - 3) // sizes["embed_dim"], 1)
+    return state, sizes, fresh
+
+
+__all__ = ["map_segmentation_keys", "segmentation_weights"]

@@ -1,0 +1,1 @@
+"""Point Transformer, for classification and segmentation."""

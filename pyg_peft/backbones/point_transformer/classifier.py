@@ -1,0 +1,175 @@
+"""Point Transformer as a classifier: five levels of vector attention, a mean, a head on top."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.stages import Stage, encode, features, mean_of_clouds
+from pyg_peft.backbones.layers.tokens import check_sizes
+from pyg_peft.backbones.point_transformer.level import TransitionDown
+from pyg_peft.backbones.weights import build_checked, infer_depth
+from pyg_peft.backbones.weights.flat_files import OwnWeights, own_weights
+from pyg_peft.errors import check_count
+from pyg_peft.typing import Batch, Pos
+
+
+class PointTransformer(FlatBackbone):
+    """The Point Transformer classifier, after `"Point Transformer"
+    <https://arxiv.org/abs/2012.09164>`_, figure 3.
+
+    Args:
+        num_classes: number of scores.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: width of each level.
+        depths: blocks of each level; the paper does not say, these are the usual ones.
+        k: neighbours of a point in each level, itself included.
+        stride: how many points become one from level to level.
+        share: channels that share an attention weight.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
+
+    Symmetries:
+        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: positions are the first features.
+
+    Raises:
+        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+
+    Differences:
+        Sampling starts at the point of smallest coordinates (x, then y, then z). A cloud of ``n``
+        points keeps ``n / stride``, rounded up. Queries, keys and values have no bias, as in PyG.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointTransformer
+        >>> model = PointTransformer(num_classes=4, channels=(16, 32), depths=(1, 1), k=(8, 8))
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model.eval()(pos=pos, batch=batch).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[int] = (32, 64, 128, 256, 512),
+        depths: Sequence[int] = (1, 2, 3, 5, 2),
+        k: Sequence[int] = (8, 16, 16, 16, 16),
+        stride: int = 4,
+        share: int = 8,
+        head_channels: Sequence[int] = (256, 128),
+        head_dropout: float = 0.5,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        stride = check_count(stride, "stride")
+        share = check_count(share, "share")
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = check_sizes(channels, "channels")
+        self.depths = check_sizes(depths, "depths", least=0)
+        self.k = check_sizes(k, "k")
+        self.stride = stride
+        self.share = share
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.head_dropout = head_dropout
+        self.embed_dim = self.channels[-1]
+        self.levels = point_transformer_levels(
+            in_channels, self.channels, self.depths, self.k, stride, share
+        )
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths and depths are read off the weights. From a file of
+        :class:`PointTransformerSegmentation` the head stays fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``k``, ``stride``,
+                ``head_dropout``; ``head_channels`` for a fresh head.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__)
+        model = build_checked(
+            lambda: cls(**{**level_sizes(weights), **weights.head_channels(), **sizes}),
+            weights.state,
+            fresh=weights.fresh,
+        )
+        return model
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """The mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
+        clouds = self.flat_input(x, pos, batch, batch_size)
+        stage = Stage(clouds.points, clouds.pos, clouds.batch)
+        last = encode(self.levels, stage, clouds.batch_size)[-1]
+        return mean_of_clouds(features(last), last.batch, clouds.batch_size)
+
+
+def point_transformer_levels(
+    in_channels: int,
+    channels: Sequence[int],
+    depths: Sequence[int],
+    k: Sequence[int],
+    stride: int,
+    share: int,
+) -> nn.ModuleList:
+    """The encoder's levels; the first keeps all points."""
+    for name, sizes in (("depths", depths), ("k", k)):
+        if len(sizes) != len(channels):
+            raise ValueError(
+                f"Expected '{name}' to name as many levels as 'channels', {len(channels)} "
+                f"(got {len(sizes)})"
+            )
+    levels = nn.ModuleList()
+    width = 3 + in_channels
+    for number, (channel, depth, near) in enumerate(zip(channels, depths, k, strict=True)):
+        step = stride if number else 1
+        levels.append(TransitionDown(width, channel, stride=step, k=near, depth=depth, share=share))
+        width = channel
+    return levels
+
+
+def level_sizes(weights: OwnWeights) -> dict[str, Any]:
+    """What the encoder's weights say about it."""
+    channels = [level[-1] for level in weights.channels("levels", r"conv\.local_nn|mlp")]
+    depths = [infer_depth(weights.state, f"levels.{n}.blocks") for n in range(len(channels))]
+    sizes: dict[str, Any] = {
+        "num_classes": weights.num_classes,
+        "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
+        "channels": channels,
+        "depths": depths,
+    }
+    with_blocks = [number for number, depth in enumerate(depths) if depth]
+    if with_blocks:
+        narrow = weights.state.get(f"levels.{with_blocks[0]}.blocks.0.conv.attn_nn.5.bias")
+        if narrow is not None and narrow.numel():
+            sizes["share"] = channels[with_blocks[0]] // narrow.numel()
+    return sizes
+
+
+__all__ = ["PointTransformer"]

@@ -1,0 +1,202 @@
+"""The levels of Point Transformer: change the resolution, then blocks that share one graph."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch_geometric.nn import PointNetConv
+
+from pyg_peft.backbones.layers.feature_propagation import bring_back
+from pyg_peft.backbones.layers.segment_max import SegmentMax
+from pyg_peft.backbones.layers.shared_mlp import shared_mlp
+from pyg_peft.backbones.layers.stages import Stage, mean_of_clouds, sample_centers
+from pyg_peft.backbones.layers.tokens import check_positive
+from pyg_peft.backbones.point_transformer.block import make_blocks
+from pyg_peft.geometry import knn, knn_graph
+from pyg_peft.geometry.layout import count_clouds
+from pyg_peft.typing import Batch, Features, Pos
+
+
+class TransitionDown(nn.Module):
+    """Fewer points, each with the maximum over its nearest ones, as a level of Point Transformer.
+
+    Args:
+        in_channels: width of ``x``.
+        channels: width of the output.
+        stride: points for each that is kept; 1 keeps all, and has no neighbours.
+        k: neighbours of a point, itself included.
+        depth: blocks.
+        share: channels that share an attention weight.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output features (S, channels), positions (S, 3)
+        and ids (S) of the points that are kept.
+
+    Symmetries:
+        Translation invariant; permutation equivariant except at exact ties; clouds do not see each
+        other.
+
+    Raises:
+        ValueError: if sizes are not positive.
+
+    Example:
+        >>> level = TransitionDown(6, 16, stride=4, k=8, depth=1).eval()
+        >>> x, pos, batch = torch.randn(10, 6), torch.randn(10, 3), torch.zeros(10).long()
+        >>> level(x, pos, batch).x.shape
+        torch.Size([3, 16])
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, *, stride: int, k: int, depth: int, share: int = 8
+    ) -> None:
+        check_positive(stride=stride, k=k)
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = channels
+        self.stride = stride
+        self.k = k
+        self.mlp = shared_mlp(in_channels, channels, bias=False) if stride == 1 else None
+        self.conv = None if stride == 1 else make_conv(in_channels, channels)
+        self.blocks = make_blocks(channels, depth, share)
+
+    def reset_parameters(self) -> None:
+        for part in (self.mlp, self.conv, *self.blocks):
+            if part is not None:
+                part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    def forward(self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None) -> Stage:
+        size = count_clouds(batch, batch_size)
+        if self.mlp is not None:
+            x = self.mlp(x)
+        if self.conv is not None:
+            index = sample_centers(pos, batch, size, stride=self.stride)
+            center, center_batch = pos[index], batch[index]
+            edge_index = knn(pos, center, self.k, batch, center_batch, batch_size=size)
+            x = self.conv((x, None), (pos, center), edge_index)
+            pos, batch = center, center_batch
+        return Stage(run_blocks(self.blocks, x, pos, batch, self.k, size), pos, batch)
+
+    def extra_repr(self) -> str:
+        return f"stride={self.stride}, k={self.k}"
+
+
+class Summit(nn.Module):
+    """Put each cloud's mean beside its points: the first step of the decoder.
+
+    Args:
+        channels: width of a row.
+        k: neighbours of a point, itself included.
+        depth: blocks.
+        share: channels that share an attention weight.
+
+    Shapes: x (N, C), pos (N, 3), batch (N); output (N, C).
+
+    Symmetries: as :class:`TransitionDown`.
+
+    Example:
+        >>> x, pos, batch = torch.randn(10, 16), torch.randn(10, 3), torch.zeros(10).long()
+        >>> Summit(16, k=4, depth=1).eval()(x, pos, batch).shape
+        torch.Size([10, 16])
+    """
+
+    def __init__(self, channels: int, *, k: int, depth: int, share: int = 8) -> None:
+        check_positive(k=k)
+        super().__init__()
+        self.out_channels = channels
+        self.k = k
+        self.of_cloud = nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
+        self.mlp = shared_mlp(2 * channels, channels)
+        self.blocks = make_blocks(channels, depth, share)
+
+    def reset_parameters(self) -> None:
+        self.of_cloud[0].reset_parameters()  # pyright: ignore[reportCallIssue]
+        for part in (self.mlp, *self.blocks):
+            part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    def forward(
+        self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None
+    ) -> Features:
+        size = count_clouds(batch, batch_size)
+        mean = self.of_cloud(mean_of_clouds(x, batch, size))  # [B, C]
+        x = self.mlp(torch.cat([x, mean[batch]], dim=1))
+        return run_blocks(self.blocks, x, pos, batch, self.k, size)
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}"
+
+
+class TransitionUp(nn.Module):
+    """More points: coarse features interpolated, and added to the finer ones.
+
+    Args:
+        coarse_channels: width of ``coarse_x``.
+        channels: width of ``x`` and of the output.
+        k: neighbours of a point, itself included.
+        depth: blocks.
+        share: channels that share an attention weight.
+
+    Shapes:
+        x (N, channels), pos (N, 3), batch (N); coarse_x (M, coarse_channels), coarse_pos (M, 3),
+        coarse_batch (M); output (N, channels).
+
+    Symmetries: as :class:`TransitionDown`.
+
+    Example:
+        >>> level = TransitionUp(32, 16, k=4, depth=1).eval()
+        >>> x, pos, batch = torch.randn(10, 16), torch.randn(10, 3), torch.zeros(10).long()
+        >>> level(x, pos, batch, torch.randn(3, 32), pos[:3], batch[:3]).shape
+        torch.Size([10, 16])
+    """
+
+    def __init__(
+        self, coarse_channels: int, channels: int, *, k: int, depth: int, share: int = 8
+    ) -> None:
+        check_positive(k=k)
+        super().__init__()
+        self.out_channels = channels
+        self.k = k
+        self.mlp = shared_mlp(channels, channels)
+        self.coarse_mlp = shared_mlp(coarse_channels, channels)
+        self.blocks = make_blocks(channels, depth, share)
+
+    def reset_parameters(self) -> None:
+        for part in (self.mlp, self.coarse_mlp, *self.blocks):
+            part.reset_parameters()  # pyright: ignore[reportCallIssue]
+
+    def forward(
+        self,
+        x: Features,
+        pos: Pos,
+        batch: Batch,
+        coarse_x: Float[Tensor, "M D"],
+        coarse_pos: Float[Tensor, "M 3"],
+        coarse_batch: Tensor,
+        batch_size: int | None = None,
+    ) -> Features:
+        size = count_clouds(batch, batch_size)
+        coarse = (self.coarse_mlp(coarse_x), coarse_pos, coarse_batch)
+        x = self.mlp(x) + bring_back(*coarse, pos, batch, k=3, batch_size=size)
+        return run_blocks(self.blocks, x, pos, batch, self.k, size)
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}"
+
+
+def make_conv(in_channels: int, channels: int) -> PointNetConv:
+    """The maximum over neighbours, each seen by its features and its relative position."""
+    mlp = shared_mlp(in_channels + 3, channels, bias=False)
+    return PointNetConv(mlp, add_self_loops=False, aggr=SegmentMax())
+
+
+def run_blocks(
+    blocks: nn.ModuleList, x: Tensor, pos: Tensor, batch: Tensor, k: int, batch_size: int
+) -> Tensor:
+    """Run blocks on one graph of ``k`` neighbours, which is built once; none without blocks."""
+    if len(blocks) == 0:
+        return x
+    edge_index = knn_graph(pos, k, batch, loop=True, batch_size=batch_size)
+    for block in blocks:
+        x = block(x, pos, edge_index)
+    return x
+
+
+__all__ = ["Summit", "TransitionDown", "TransitionUp"]

@@ -1,0 +1,148 @@
+"""PointNet as a classifier: layers that all points share, a maximum, a head on top."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.flat_input import FlatClouds
+from pyg_peft.backbones.layers.point_level import PointLevel
+from pyg_peft.backbones.layers.segment_max import segment_max
+from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
+from pyg_peft.backbones.pointnet.keys import map_pointnet_keys
+from pyg_peft.backbones.weights import build_checked
+from pyg_peft.backbones.weights.flat_files import own_weights
+from pyg_peft.errors import check_count, check_flag
+from pyg_peft.typing import Batch, Pos
+
+
+class PointNet(FlatBackbone):
+    """The PointNet classifier, after `"PointNet: Deep Learning on Point Sets for 3D Classification
+    and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
+
+    Args:
+        num_classes: number of scores.
+        in_channels: width of point features ``x``, which stand behind the coordinates.
+        channels: widths of the shared layers of both levels.
+        head_channels: hidden widths of the head.
+        transforms: align coordinates and the first level's features by T-Nets. Without them this is
+            the paper's PointNet (vanilla).
+        head_dropout: after the last hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
+
+    Symmetries:
+        Permutation invariant; batch invariant in evaluation. Not translation or rotation invariant.
+
+    Raises:
+        ValueError: if sizes are not positive, or ``x`` has other channels.
+
+    Differences:
+        The loss is the caller's: the paper adds
+        :func:`~pyg_peft.backbones.orthogonality_penalty`. The feature of an empty cloud is zero.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointNet
+        >>> model = PointNet(num_classes=4).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64, 64), (64, 128, 1024)),
+        head_channels: Sequence[int] = (512, 256),
+        transforms: bool = True,
+        head_dropout: float = 0.3,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = check_levels(channels, "channels")
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.transforms = check_flag(transforms, "transforms")
+        self.head_dropout = head_dropout
+        self.embed_dim = self.channels[-1][-1]
+        self.levels = pointnet_levels(in_channels, self.channels, transforms)
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        All sizes are read off the weights. From a file of :class:`PointNetSegmentation` the head
+        stays fresh.
+
+        Args:
+            source: a ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping;
+                with this library's keys or those of learning3d's PointNet classifier.
+            num_classes: needed if the file has no head; otherwise it must agree with it.
+            **sizes: ``head_dropout``, and ``head_channels`` for a fresh head.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__, rename=map_pointnet_keys)
+        read: dict[str, Any] = {
+            "num_classes": weights.num_classes,
+            "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
+            "channels": weights.channels("levels", "mlp"),
+            "transforms": weights.has("levels.0.input_transform."),
+            **weights.head_channels(),
+        }
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
+        return model
+
+    def head_options(self) -> dict[str, Any]:
+        return {"dropout": 0.0, "last_dropout": self.head_dropout}
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """The maximum over each cloud's points, ``[B, embed_dim]``; zero for an empty cloud."""
+        clouds = self.flat_input(x, pos, batch, batch_size)
+        _, x = run_levels(self.levels, clouds)
+        return segment_max(x, clouds.batch, clouds.batch_size)
+
+
+def pointnet_levels(
+    in_channels: int, channels: Sequence[Sequence[int]], transforms: bool
+) -> nn.ModuleList:
+    """The two levels of PointNet, with their T-Nets around the first."""
+    if len(channels) != 2:
+        raise ValueError(f"Expected 'channels' to name two levels (got {len(channels)})")
+    first, second = channels
+    return nn.ModuleList(
+        [
+            PointLevel(3 + in_channels, first, aligns_pos=transforms, aligns_features=transforms),
+            PointLevel(first[-1], second),
+        ]
+    )
+
+
+def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> tuple[Tensor, Tensor]:
+    """The points' features after the first level, and after the last."""
+    local = levels[0](clouds.points, clouds.pos, clouds.batch, clouds.batch_size)
+    return local, levels[1](local, clouds.pos, clouds.batch, clouds.batch_size)
+
+
+__all__ = ["PointNet"]

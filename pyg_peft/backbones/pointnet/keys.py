@@ -1,0 +1,59 @@
+"""The names that PointNet's tensors have in published files, and those that they have here."""
+
+import re
+
+from torch import Tensor
+
+from pyg_peft.backbones.weights.reading import State
+from pyg_peft.errors import CheckpointError
+
+_VALUE = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
+# Layer of the published files to ours: number of the level and of the layer in it.
+_PLACES = {1: (0, 0), 2: (0, 1), 3: (1, 0), 4: (1, 1), 5: (1, 2)}
+
+
+def map_pointnet_keys(state: State) -> State:
+    """Translate a published classifier's keys to those of :class:`PointNet`; keep all others.
+
+    Understood is the layout of the learning3d collection, a PointNet without T-Nets:
+    ``feature_model.conv1`` to ``conv5`` with ``feature_model.bn1`` to ``bn5``, then ``linear1`` to
+    ``linear3`` with ``bn1`` and ``bn2``. Convolutions of width one become linear weights.
+
+    Raises:
+        CheckpointError: if two keys become the same.
+
+    Example:
+        >>> import torch
+        >>> list(map_pointnet_keys({"feature_model.conv3.weight": torch.zeros(64, 64, 1)}))
+        ['levels.1.mlp.lins.0.weight']
+    """
+    mapped: State = {}
+    for key, value in state.items():
+        name = _translate(key)
+        if name in mapped:
+            raise CheckpointError(
+                f"Expected 'source' to hold '{name}' once (got '{key}' as a second one)"
+            )
+        mapped[name] = _matrix(value) if name != key else value
+    return mapped
+
+
+def _translate(key: str) -> str:
+    if match := re.fullmatch(rf"feature_model\.(conv|bn)([1-5])\.{_VALUE}", key):
+        level, layer = _PLACES[int(match[2])]
+        return f"levels.{level}.mlp.{_layer(match[1], layer)}.{match[3]}"
+    if match := re.fullmatch(rf"(linear|bn)([1-3])\.{_VALUE}", key):
+        return f"head.{_layer(match[1], int(match[2]) - 1)}.{match[3]}"
+    return key
+
+
+def _layer(kind: str, layer: int) -> str:
+    return f"norms.{layer}.module" if kind == "bn" else f"lins.{layer}"
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """The matrix of a convolution of width one; anything else as it is."""
+    return weight.squeeze(2) if weight.dim() == 3 and weight.size(2) == 1 else weight
+
+
+__all__ = ["map_pointnet_keys"]

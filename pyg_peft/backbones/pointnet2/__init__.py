@@ -1,0 +1,1 @@
+"""PointNet++, for classification and segmentation."""

@@ -1,0 +1,181 @@
+"""PointNet++ as a classifier: a PointNet around sampled centres, level upon level."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.stages import Stage, encode, features
+from pyg_peft.backbones.layers.tokens import check_levels, check_sequence, check_sizes
+from pyg_peft.backbones.pointnet2.set_abstraction import GlobalSetAbstraction, SetAbstraction
+from pyg_peft.backbones.weights import build_checked
+from pyg_peft.backbones.weights.flat_files import own_weights
+from pyg_peft.errors import check_count, check_number
+from pyg_peft.typing import Batch, Pos
+
+LAYERS = r"conv\.local_nn|mlp"
+
+
+class PointNetPlusPlus(FlatBackbone):
+    """The PointNet++ classifier with single-scale grouping, after `"PointNet++: Deep Hierarchical
+    Feature Learning on Point Sets in a Metric Space" <https://arxiv.org/abs/1706.02413>`_.
+
+    Each level samples centres and summarises the points in a ball around each; the last one
+    summarises the cloud.
+
+    Args:
+        num_classes: number of scores.
+        in_channels: width of point features ``x``.
+        channels: widths of the layers of each level; the last level's see the whole cloud.
+        num_centers: centres per cloud of each level but the last.
+        radii: radius of their balls, in the unit of ``pos``; the paper's clouds lie in the unit
+            ball.
+        patch_sizes: points of a ball at most.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
+
+    Symmetries:
+        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: the last level sees positions.
+
+    Raises:
+        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+
+    Differences:
+        Sampling starts at the point of smallest coordinates (x, then y, then z), not at a cloud's
+        first point. A ball keeps its nearest points, not the first in memory, and does not repeat
+        one to fill up, which a maximum cannot tell, but batch statistics can.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointNetPlusPlus
+        >>> model = PointNetPlusPlus(num_classes=4).eval()
+        >>> pos, batch = torch.randn(90, 3), torch.arange(3).repeat_interleave(30)
+        >>> model(pos=pos, batch=batch).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64, 64, 128), (128, 128, 256), (256, 512, 1024)),
+        num_centers: Sequence[int] = (512, 128),
+        radii: Sequence[float] = (0.2, 0.4),
+        patch_sizes: Sequence[int] = (32, 64),
+        head_channels: Sequence[int] = (512, 256),
+        head_dropout: float = 0.5,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = check_levels(channels, "channels")
+        self.num_centers = check_sizes(num_centers, "num_centers")
+        self.radii = check_radii(radii)
+        self.patch_sizes = check_sizes(patch_sizes, "patch_sizes")
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.head_dropout = head_dropout
+        self.embed_dim = self.channels[-1][-1]
+        self.levels = pointnet2_levels(
+            in_channels, self.channels, self.num_centers, self.radii, self.patch_sizes
+        )
+        if not isinstance(self.levels[-1], GlobalSetAbstraction):
+            raise ValueError(
+                f"Expected 'num_centers' to name all levels but the last, {len(self.channels) - 1} "
+                f"(got {len(self.num_centers)})"
+            )
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths are read off the weights. From a file of :class:`PointNetPlusPlusSegmentation` the
+        head stays fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``num_centers``,
+                ``radii``, ``patch_sizes``, ``head_dropout``; ``head_channels`` for a fresh head.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__)
+        read: dict[str, Any] = {
+            "num_classes": weights.num_classes,
+            "in_channels": weights.inputs("levels.0.conv.local_nn.lins.0.weight") - 3,
+            "channels": weights.channels("levels", LAYERS),
+            **weights.head_channels(),
+        }
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
+        return model
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """The feature of each cloud, ``[B, embed_dim]``; zero for an empty one."""
+        clouds = self.flat_input(x, pos, batch, batch_size)
+        stage = Stage(clouds.x, clouds.pos, clouds.batch)
+        return features(encode(self.levels, stage, clouds.batch_size)[-1])
+
+
+def check_radii(radii: Any) -> tuple[float, ...]:
+    """Return the radii of the levels; raise unless all are positive numbers."""
+    return tuple(
+        check_number(radius, f"radii[{place}]", above=0, infinite=True)
+        for place, radius in enumerate(check_sequence(radii, "radii"))
+    )
+
+
+def pointnet2_levels(
+    in_channels: int,
+    channels: Sequence[Sequence[int]],
+    num_centers: Sequence[int],
+    radii: Sequence[float],
+    patch_sizes: Sequence[int],
+) -> nn.ModuleList:
+    """The levels of PointNet++; one more of ``channels`` than of centres is for whole clouds."""
+    for name, sizes in (("radii", radii), ("patch_sizes", patch_sizes)):
+        if len(sizes) != len(num_centers):
+            raise ValueError(
+                f"Expected '{name}' to name as many levels as 'num_centers', {len(num_centers)} "
+                f"(got {len(sizes)})"
+            )
+    if len(channels) - len(num_centers) not in (0, 1) or not num_centers:
+        raise ValueError(
+            f"Expected 'channels' to name {len(num_centers)} levels and one for whole clouds "
+            f"(got {len(channels)})"
+        )
+    levels = nn.ModuleList()
+    for widths, centers, radius, size in zip(
+        channels, num_centers, radii, patch_sizes, strict=False
+    ):
+        levels.append(
+            SetAbstraction(in_channels, widths, num_centers=centers, radius=radius, patch_size=size)
+        )
+        in_channels = widths[-1]
+    if len(channels) > len(num_centers):
+        levels.append(GlobalSetAbstraction(in_channels, channels[-1]))
+    return levels
+
+
+__all__ = ["PointNetPlusPlus"]

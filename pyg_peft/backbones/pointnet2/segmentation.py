@@ -1,0 +1,157 @@
+"""PointNet++ for segmentation: the levels of the classifier, and a way back to the points."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.feature_propagation import FeaturePropagation
+from pyg_peft.backbones.layers.stages import Stage, decode, encode
+from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
+from pyg_peft.backbones.pointnet2.classifier import LAYERS, check_radii, pointnet2_levels
+from pyg_peft.backbones.weights import build_checked
+from pyg_peft.backbones.weights.flat_files import own_weights
+from pyg_peft.errors import check_count
+from pyg_peft.typing import Batch, Pos
+
+
+class PointNetPlusPlusSegmentation(FlatBackbone):
+    """The PointNet++ segmentation network with single-scale grouping, after `"PointNet++: Deep
+    Hierarchical Feature Learning on Point Sets in a Metric Space"
+    <https://arxiv.org/abs/1706.02413>`_.
+
+    The levels are those of :class:`PointNetPlusPlus`, whose files load here; features come back to
+    the points by interpolation, joined by those of each finer level. The defaults are the paper's
+    for parts. Its network for scenes has no level for whole clouds, and ``channels=((32, 32, 64),
+    (64, 64, 128), (128, 128, 256), (256, 256, 512))``, ``num_centers=(1024, 256, 64, 16)``,
+    ``radii=(0.1, 0.2, 0.4, 0.8)`` in metres, ``patch_sizes=(32, 32, 32, 32)``,
+    ``decoder_channels=((256, 256), (256, 256), (256, 128), (128, 128, 128))``.
+
+    Args:
+        num_classes: number of scores of a point.
+        in_channels: width of point features ``x``.
+        channels: widths of the layers of each level; one level more than ``num_centers`` is for
+            whole clouds.
+        num_centers: centres per cloud of each level.
+        radii: radius of their balls, in the unit of ``pos``.
+        patch_sizes: points of a ball at most.
+        decoder_channels: widths of the layers on the way back, the coarsest first.
+        head_channels: hidden widths of the head.
+        head_dropout: after each hidden layer of the head.
+
+    Shapes:
+        x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
+
+    Symmetries:
+        Permutation equivariant except at exact ties; batch invariant in evaluation. Not translation
+        or rotation invariant: the points' own positions join the last step.
+
+    Raises:
+        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+
+    Differences:
+        As in :class:`PointNetPlusPlus`.
+
+    Example:
+        >>> import torch
+        >>> from pyg_peft.backbones import PointNetPlusPlusSegmentation
+        >>> model = PointNetPlusPlusSegmentation(num_classes=5).eval()
+        >>> model(pos=torch.randn(90, 3), batch=torch.arange(3).repeat_interleave(30)).shape
+        torch.Size([90, 5])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[Sequence[int]] = ((64, 64, 128), (128, 128, 256), (256, 512, 1024)),
+        num_centers: Sequence[int] = (512, 128),
+        radii: Sequence[float] = (0.2, 0.4),
+        patch_sizes: Sequence[int] = (32, 64),
+        decoder_channels: Sequence[Sequence[int]] = ((256, 256), (256, 128), (128, 128, 128)),
+        head_channels: Sequence[int] = (128,),
+        head_dropout: float = 0.5,
+    ) -> None:
+        num_classes = check_count(num_classes, "num_classes")
+        in_channels = check_count(in_channels, "in_channels", least=0)
+        decoder_channels = check_levels(decoder_channels, "decoder_channels")
+        channels = check_levels(channels, "channels")
+        if len(decoder_channels) != len(channels):
+            raise ValueError(
+                f"Expected 'decoder_channels' to name {len(channels)} levels "
+                f"(got {len(decoder_channels)})"
+            )
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.channels = channels
+        self.num_centers = check_sizes(num_centers, "num_centers")
+        self.radii = check_radii(radii)
+        self.patch_sizes = check_sizes(patch_sizes, "patch_sizes")
+        self.decoder_channels = decoder_channels
+        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
+        self.head_dropout = head_dropout
+        self.embed_dim = self.decoder_channels[-1][-1]
+        self.levels = pointnet2_levels(
+            in_channels, self.channels, self.num_centers, self.radii, self.patch_sizes
+        )
+        self.decoder = nn.ModuleList()
+        coarse = self.channels[-1][-1]
+        finer = [3 + in_channels, *(level[-1] for level in self.channels[:-1])]
+        for skip, widths in zip(reversed(finer), self.decoder_channels, strict=True):
+            self.decoder.append(FeaturePropagation(coarse, skip, widths))
+            coarse = widths[-1]
+        self.reset_head(num_classes)
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
+    ) -> Self:
+        """Build the model that a file of weights belongs to, and load it.
+
+        Widths are read off the weights. From a classifier's file decoder and head stay fresh.
+
+        Args:
+            source: a file or a mapping with this library's keys; see ``read_state_dict``.
+            num_classes: needed if the file has no head for points; otherwise it must agree with it.
+            **sizes: arguments of the constructor that weights cannot tell: ``num_centers``,
+                ``radii``, ``patch_sizes``, ``head_dropout``; ``decoder_channels`` and
+                ``head_channels`` where fresh.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
+            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        """
+        weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
+        read: dict[str, Any] = {
+            "num_classes": weights.num_classes,
+            "in_channels": weights.inputs("levels.0.conv.local_nn.lins.0.weight") - 3,
+            "channels": weights.channels("levels", LAYERS),
+            **weights.head_channels(),
+        }
+        if weights.has("decoder."):
+            read["decoder_channels"] = weights.channels("decoder", "mlp")
+        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
+        return model
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "N in_channels"] | None = None,
+        pos: Pos | None = None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "N C"]:
+        """A feature of each point, ``[N, embed_dim]``."""
+        clouds = self.flat_input(x, pos, batch, batch_size)
+        stage = Stage(clouds.x, clouds.pos, clouds.batch)
+        stages = encode(self.levels, stage, clouds.batch_size)
+        stages[0] = stage._replace(x=clouds.points)
+        return decode(self.decoder, stages[-1], stages[:-1], clouds.batch_size)
+
+
+__all__ = ["PointNetPlusPlusSegmentation"]

@@ -1,0 +1,174 @@
+"""Weights of a backbone: infer its sizes from them, check every shape, load all or nothing."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.backbones.weights.reading import join_names
+from pyg_peft.errors import CheckpointError
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_checked(
+    module: nn.Module, state: Mapping[str, Tensor], *, fresh: Iterable[str] = ()
+) -> None:
+    """Load ``state`` into ``module``, or raise and change nothing.
+
+    Args:
+        module: the module to fill; its data types and devices stay.
+        state: a tensor for every key of ``module.state_dict()``.
+        fresh: prefixes of keys that ``state`` may lack; those keep their initial values.
+
+    Raises:
+        CheckpointError: naming every leftover key, missing key and wrong shape.
+    """
+    expected = module.state_dict()
+    _check_fit(type(module).__name__, expected, state, fresh)
+    module.load_state_dict({**expected, **state})
+
+
+def build_checked(
+    make: Callable[[], Model], state: Mapping[str, Tensor], *, fresh: Iterable[str] = ()
+) -> Model:
+    """Build the module that ``state`` belongs to, and load it.
+
+    It is built without memory first: sizes that a file claims, and that its tensors do not have,
+    are refused before anything is taken for them.
+
+    Args:
+        make: calls the constructor with the sizes that were read off ``state``.
+        state: as in :func:`load_checked`.
+        fresh: as in :func:`load_checked`.
+
+    Raises:
+        CheckpointError: as :func:`load_checked`, or if a size is larger than any memory.
+    """
+    fresh = tuple(fresh)
+    try:
+        with torch.device("meta"):
+            shapes = make()
+    except (OverflowError, RuntimeError) as error:
+        raise CheckpointError(
+            f"Expected the sizes that 'source' tells to be those of a model (got: {error})"
+        ) from error
+    _check_fit(type(shapes).__name__, shapes.state_dict(), state, fresh)
+    model = make()
+    load_checked(model, state, fresh=fresh)
+    return model
+
+
+def _check_fit(
+    name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], fresh: Iterable[str]
+) -> None:
+    leftovers = [key for key in state if key not in expected]
+    excused = tuple(fresh)
+    missing = sorted(key for key in expected if key not in state and not key.startswith(excused))
+    wrong = [
+        f"{key} {list(state[key].shape)} instead of {list(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    problems = [
+        f"{kind}: {join_names(keys)}"
+        for kind, keys in (("leftover", leftovers), ("missing", missing), ("wrong shape", wrong))
+        if keys
+    ]
+    if problems:
+        raise CheckpointError(f"Expected 'source' to fit {name} (got {'; '.join(problems)})")
+
+
+def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
+    """The number of blocks in ``state``: one more than the largest ``N`` in ``blocks.N.…``.
+
+    Raises:
+        CheckpointError: if that is more than there are keys: a number in a name is no reason to
+            build as many blocks.
+    """
+    pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
+    found = {match[1] for key in state if (match := pattern.match(key))}
+    far = [digits for digits in found if len(digits) > 9 or int(digits) >= len(state)]
+    if far:
+        raise CheckpointError(
+            f"Expected 'source' to number the blocks of '{name}' from 0 on, below its {len(state)} "
+            f"keys (got {join_names(f'{name}.{digits[:20]}' for digits in sorted(far))})"
+        )
+    return max((int(digits) for digits in found), default=-1) + 1
+
+
+def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, Tensor]) -> int:
+    """The length of the vector ``key``, without which a file is not of this family.
+
+    Raises:
+        CheckpointError: if it is absent; the message shows what the file holds instead.
+    """
+    if key not in state or state[key].dim() != 1:
+        held = [*state, *leftovers]
+        raise CheckpointError(
+            f"Expected 'source' to be a checkpoint of the Point-MAE family, with a vector '{key}' "
+            f"after renaming (got {join_names(held)})"
+        )
+    return state[key].numel()
+
+
+def count_classes(num_classes: int | None, stored: int | None) -> int:
+    """The classes ``stored`` in a file's head; without a head, those that the caller asks for.
+
+    Raises:
+        ValueError: if neither is there, or they differ.
+    """
+    if stored is None:
+        if num_classes is None:
+            raise ValueError(
+                "Expected 'num_classes' to be given for weights without a head (got None)"
+            )
+        return num_classes
+    if num_classes not in (None, stored):
+        raise ValueError(
+            f"Expected 'num_classes' to be {stored}, the size of the checkpoint's head "
+            f"(got {num_classes}): leave it out, then call reset_head({num_classes}) for a "
+            "fresh head"
+        )
+    return stored
+
+
+def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor: sizes that weights tell, and those that the caller gives besides.
+
+    Args:
+        read: read off the weights.
+        given: the caller's.
+
+    Raises:
+        ValueError: if a size is among both, and not the same.
+    """
+    for name in read:
+        if name in given and read[name] != given[name]:
+            raise ValueError(
+                f"Expected '{name}' to be left out or {read[name]}, as the weights tell "
+                f"(got {given[name]!r})"
+            )
+    return {**given, **read}
+
+
+def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
+    """Raise :class:`CheckpointError`, naming the keys that nothing in ``name`` corresponds to."""
+    if leftovers:
+        raise CheckpointError(
+            f"Expected every key of 'source' to belong to {name} (got leftover: "
+            f"{join_names(list(leftovers))})"
+        )
+
+
+__all__ = [
+    "agreed_sizes",
+    "build_checked",
+    "count_classes",
+    "infer_depth",
+    "infer_width",
+    "load_checked",
+    "refuse_leftovers",
+]

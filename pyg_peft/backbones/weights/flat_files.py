@@ -1,0 +1,140 @@
+"""Files of the backbones on flat clouds: what their weights say about the model they belong to."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pyg_peft.backbones.weights.checking import count_classes
+from pyg_peft.backbones.weights.reading import State, join_names, read_state_dict
+from pyg_peft.errors import CheckpointError
+
+_TASK = ("decoder.", "head.")
+
+
+@dataclass(frozen=True)
+class OwnWeights:
+    """Weights under this library's names, and the sizes that they tell.
+
+    Args:
+        state: names and tensors.
+        num_classes: size of the head.
+        fresh: prefixes of what the file lacks by right.
+        name: the model's name, for messages.
+    """
+
+    state: State
+    num_classes: int
+    fresh: tuple[str, ...]
+    name: str
+
+    def channels(self, part: str, mlp: str) -> tuple[tuple[int, ...], ...]:
+        """Output widths of the layers in each level: ``part.N.mlp.lins.M.weight``.
+
+        Args:
+            part: path of the list of levels.
+            mlp: path of the layers in a level, a regular expression.
+
+        Raises:
+            CheckpointError: if there is no such layer, or a level or layer is left out.
+        """
+        pattern = re.compile(rf"{part}\.(\d+)\.(?:{mlp})\.lins\.(\d+)\.weight")
+        found: dict[int, dict[int, int]] = {}
+        for key, value in self.state.items():
+            if match := pattern.fullmatch(key):
+                # Of a name with a number of thousands of digits no part is kept.
+                level, layer = int(match[1][:9]), int(match[2][:9])
+                found.setdefault(level, {})[layer] = _rows(key, value)
+        widths = [[layers[n] for n in sorted(layers)] for _, layers in sorted(found.items())]
+        whole = sorted(found) == [*range(len(found))] and all(
+            sorted(layers) == [*range(len(layers))] for layers in found.values()
+        )
+        if not found or not whole:
+            raise CheckpointError(
+                f"Expected 'source' to be a checkpoint of {self.name}, with every "
+                f"'{part}.N.….lins.M.weight' from 0 on (got {join_names(self.state)})"
+            )
+        return tuple(tuple(level) for level in widths)
+
+    def inputs(self, key: str) -> int:
+        """Input width of the linear layer whose weight is ``key``.
+
+        Raises:
+            CheckpointError: if there is no such matrix.
+        """
+        if key not in self.state or self.state[key].dim() != 2:
+            raise CheckpointError(
+                f"Expected 'source' to be a checkpoint of {self.name}, with a matrix '{key}' "
+                f"(got {join_names(self.state)})"
+            )
+        return self.state[key].size(1)
+
+    def has(self, prefix: str) -> bool:
+        """Whether there is a tensor under ``prefix``."""
+        return any(key.startswith(prefix) for key in self.state)
+
+    def head_channels(self) -> dict[str, Any]:
+        """The head's hidden widths as a constructor's argument; none for a fresh head."""
+        if "head." in self.fresh:
+            return {}
+        return {"head_channels": _head_widths(self.state)[:-1]}
+
+
+def own_weights(
+    source: str | Path | Mapping[str, Any],
+    num_classes: int | None,
+    *,
+    name: str,
+    segments: bool = False,
+    rename: Callable[[State], State] | None = None,
+) -> OwnWeights:
+    """Read the weights of a classifier or of a segmentation model.
+
+    A file of the other task gives its encoder only: decoder and head stay fresh.
+
+    Args:
+        source: a file or a mapping; see ``read_state_dict``.
+        num_classes: what the caller asks for; ``None`` for what the file has.
+        name: the model's name, for messages.
+        segments: whether the model is one for segmentation, which has a ``decoder``.
+        rename: translates published names to ours.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is damaged.
+        ValueError: if ``num_classes`` is missing, or differs from the file's head.
+    """
+    state = read_state_dict(source)
+    state = state if rename is None else rename(state)
+    fresh: tuple[str, ...] = ()
+    if any(key.startswith("decoder.") for key in state) != segments:
+        state = {key: value for key, value in state.items() if not key.startswith(_TASK)}
+        fresh = _TASK
+    widths = _head_widths(state)
+    num_classes = count_classes(num_classes, widths[-1] if widths else None)
+    return OwnWeights(state, num_classes, fresh if widths else (*fresh, "head."), name)
+
+
+def _head_widths(state: State) -> tuple[int, ...]:
+    """Output widths of the head's layers, the classes last; nothing without a head."""
+    found: dict[int, int] = {}
+    for key, value in state.items():
+        if match := re.fullmatch(r"head\.lins\.(\d+)\.weight", key):
+            found[int(match[1][:9])] = _rows(key, value)
+    return tuple(found[layer] for layer in sorted(found))
+
+
+def _rows(key: str, weight: Tensor) -> int:
+    """Output width of a layer."""
+    if weight.dim() != 2:
+        raise CheckpointError(
+            f"Expected 'source' to have a matrix in '{key}' (got a tensor of shape "
+            f"{list(weight.shape)})"
+        )
+    return weight.size(0)
+
+
+__all__ = ["OwnWeights", "own_weights"]

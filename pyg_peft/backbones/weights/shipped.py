@@ -1,0 +1,67 @@
+"""Weights that ship inside the package: one line each."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyg_peft.errors import CheckpointError
+
+_FOLDER = Path(__file__).parent.parent / "pretrained_weights"
+
+
+@dataclass(frozen=True)
+class PretrainedFile:
+    """A file of weights in the package.
+
+    Args:
+        file: its name in the folder of weights.
+        sha256: hash of its bytes.
+        sizes: constructor arguments that weights cannot tell, such as ``num_heads``.
+    """
+
+    file: str
+    sha256: str
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+
+
+# name = PretrainedFile(file, sha256, {"num_heads": ..., "num_centers": ..., "patch_size": ...})
+POINT_MAE_FILES: dict[str, PretrainedFile] = {
+    "point-mae-tiny": PretrainedFile(
+        "point_mae_tiny.safetensors",
+        "52264a88d5e3573a9f4d6919a525b7639811cb3535b5eed16b39fa639b65c248",
+        {"num_heads": 6, "num_centers": 32, "patch_size": 32},
+    ),
+}
+
+
+def find_pretrained(
+    name: str, files: Mapping[str, PretrainedFile], folder: Path | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """The path of shipped weights, after a check of their hash, and their sizes.
+
+    Args:
+        name: a key of ``files``.
+        files: the weights that a backbone ships.
+        folder: where they are; the package's own folder by default.
+
+    Raises:
+        ValueError: if there is no such name; the message lists those that exist.
+        CheckpointError: if the file's bytes are not those that were published.
+    """
+    if name not in files:
+        names = ", ".join(f"'{known}'" for known in files)
+        available = (
+            f"one of {names}" if names else "the name of shipped weights; there are none yet"
+        )
+        raise ValueError(f"Expected 'name' to be {available} (got '{name}')")
+    entry = files[name]
+    path = (folder or _FOLDER) / entry.file
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != entry.sha256:
+        raise CheckpointError(f"Expected '{path}' to have the hash {entry.sha256} (got {digest})")
+    return path, dict(entry.sizes)
+
+
+__all__ = ["POINT_MAE_FILES", "PretrainedFile", "find_pretrained"]

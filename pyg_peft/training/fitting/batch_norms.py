@@ -1,0 +1,69 @@
+"""Whether a batch norm would train on single values: the reason why a batch of one is refused."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch_geometric.data import Batch
+
+from pyg_peft.model import PeftModel
+from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.evaluation.forward import forward_batch
+
+
+def check_batch_norms(model: PeftModel, data: ShapeDataModule, world_size: int = 1) -> None:
+    """Raise if training would show a batch norm one value per channel: that of a single cloud.
+
+    The model sees one training cloud in evaluation mode, if the smallest batch holds one; nothing
+    of it changes. Norms over points see many values of a cloud, and frozen ones take no statistics.
+
+    Args:
+        model: with the adapter to train active.
+        data: the splits.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: it would; the message names the norm.
+    """
+    if data.smallest_batch(world_size) > 1:
+        return
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    norms = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.training
+    }
+    handles = [
+        norm.register_forward_pre_hook(_refuse_single(name, data, world_size))
+        for name, norm in norms.items()
+    ]
+    batch: Any = Batch.from_data_list([data.bank_dataloader().dataset[0]])  # pyright: ignore[reportArgumentType]
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            forward_batch(model.eval(), batch.to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _refuse_single(name: str, data: ShapeDataModule, world_size: int) -> Any:
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        x = inputs[0]
+        if x.dim() > 1 and x.numel() == x.size(1):
+            processes = f" in {world_size} processes" if world_size > 1 else ""
+            raise ValueError(
+                "Expected 'batch_size' to be 2 or more, and two training clouds for each process: "
+                f"the batch norm '{name}' is trained, and takes its statistics over the clouds of "
+                f"a batch (got a batch_size of {data.batch_size} and {len(data.train_set)} clouds"
+                f"{processes}); take a larger batch, or a method that leaves it frozen"
+            )
+
+    return look
+
+
+__all__ = ["check_batch_norms"]

@@ -1,0 +1,146 @@
+"""What happens beside the steps of a training run: curves, checkpoints, the bar, the loggers."""
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
+
+from pyg_peft.training.runs.checkpoint_files import read_checkpoint, save_checkpoint
+from pyg_peft.training.runs.resuming import BEST, LAST
+
+LOSS = "val_loss"
+
+
+class Curves(Callback):
+    """Every metric once an epoch; part of the checkpoint, so a resumed run has all of them."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    @property
+    def state_key(self) -> str:
+        return "_Curves"  # as in checkpoints of earlier versions
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        for name, value in trainer.callback_metrics.items():
+            self.values.setdefault(name, []).append(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"values": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.values = {name: list(values) for name, values in state_dict["values"].items()}
+
+
+class KeptEpoch(Checkpoint):
+    """Write ``last.ckpt`` after each epoch, and ``best.ckpt`` after the best on validation so far.
+
+    The metric decides and, of equal values, the lower validation loss; of equal losses the earlier
+    epoch. Small validation sets tie all the time. Where nothing validates, the last epoch is kept.
+
+    Args:
+        folder: of the run.
+        monitor: name of the metric, the larger the better; ``None`` where nothing validates.
+    """
+
+    def __init__(self, folder: Path, monitor: str | None) -> None:
+        self.folder = folder
+        self.monitor = monitor
+        self.best: tuple[float, float] | None = None  # metric and loss of what is kept
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if self.monitor is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        found = tuple(float(trainer.callback_metrics[name]) for name in (self.monitor, LOSS))
+        # One process decides: all of them must save together.
+        metric, loss = trainer.strategy.broadcast(found)
+        if self.best is None or _rank(metric, loss) > _rank(*self.best):
+            self.best = (metric, loss)
+            trainer.save_checkpoint(self.folder / BEST)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        trainer.save_checkpoint(self.folder / LAST)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        best = state_dict["best"]
+        self.best = None if best is None else (best[0], best[1])
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take over the best epoch of a run that was begun with Lightning's own checkpoints."""
+        if self.monitor is None or self.state_key in checkpoint.get("callbacks", {}):
+            return
+        kept = int(read_checkpoint(self.folder / BEST)["epoch"])
+        curves = checkpoint["callbacks"]["_Curves"]["values"]
+        # A kill between both files may have left a best epoch that the last one does not know.
+        if kept < len(curves[self.monitor]):
+            self.best = (curves[self.monitor][kept], curves[LOSS][kept])
+
+
+def _rank(metric: float, loss: float) -> tuple[float, float]:
+    """For comparing epochs; NaN is worse than anything."""
+    return (
+        -math.inf if math.isnan(metric) else metric,
+        -math.inf if math.isnan(loss) else -loss,
+    )
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints reach the disk whole or not at all; beside the last one is kept before it."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        save_checkpoint(checkpoint, path, keep_previous=path.name == LAST.name)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class EpochBar(TQDMProgressBar):
+    """Lightning's bar, with epochs from 1."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        counted: Any = SimpleNamespace(current_epoch=trainer.current_epoch + 1)
+        super().on_train_epoch_start(counted, *args)  # asks the trainer for nothing else
+
+
+class _FromOne:
+    """Log epochs from 1: Lightning counts from 0."""
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        if "epoch" in metrics:
+            metrics = {**metrics, "epoch": metrics["epoch"] + 1}
+        super().log_metrics(metrics, step)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class CSVEpochs(_FromOne, CSVLogger):
+    """Lightning's log in one CSV file, with epochs from 1."""
+
+
+class TensorBoardEpochs(_FromOne, TensorBoardLogger):
+    """Lightning's log for TensorBoard, with epochs from 1."""
+
+
+__all__ = [
+    "CSVEpochs",
+    "Curves",
+    "EpochBar",
+    "KeptEpoch",
+    "TensorBoardEpochs",
+    "WholeFiles",
+]

@@ -1,0 +1,191 @@
+"""A model with an adapter as a Lightning module."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Data
+
+from pyg_peft.datasets.keyed import keyed_seed
+from pyg_peft.errors import CheckpointError, check_count, check_number
+from pyg_peft.model import PeftModel
+from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training.data.cache import FeatureCache
+from pyg_peft.training.data.checks import check_kind
+from pyg_peft.training.data.labels import whole_labels
+from pyg_peft.training.evaluation.forward import forward_batch
+from pyg_peft.training.evaluation.metrics import classification_metrics
+from pyg_peft.training.runs.decay import decay_groups
+from pyg_peft.training.runs.schedule import warmup_cosine
+from pyg_peft.tuners.engine.saving import base_fingerprint
+
+_FINGERPRINT = "base_fingerprint"
+
+
+class PeftModule(LightningModule):
+    """Trains what the active adapter of ``model`` owns, and nothing else.
+
+    AdamW with a warm-up and a cosine, label smoothing, overall and macro accuracy. Checkpoints hold
+    the adapter's tensors and the fingerprint of the base: megabytes, not the base again. Draws of a
+    training step (dropout) are keyed by seed, epoch, step and process, so a run that was killed and
+    resumed at an epoch's end equals one that was not.
+
+    Args:
+        model: with the adapter to train active; called with what its base takes of a batch, by
+            name, or as ``forward(data)``.
+        num_classes: number of classes.
+        lr: largest learning rate.
+        weight_decay: of matrices; biases, norms and tokens have none.
+        warmup_epochs: linear warm-up; the cosine ends with the last epoch of the trainer.
+        label_smoothing: share of the target that is spread over all classes.
+        seed: keys the draws.
+        caches: a :class:`FeatureCache` per stage (``"train"``, ``"val"``, ``"test"``) that is
+            wanted; sets of different stages number their samples on their own.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: nothing to train, or ``label_smoothing`` does not lie in [0, 1).
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        num_classes: int,
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        warmup_epochs: float = 1.0,
+        label_smoothing: float = 0.1,
+        seed: int = 0,
+        caches: Mapping[str, FeatureCache] | None = None,
+    ) -> None:
+        check_kind(model, "model", PeftModel)
+        check_count(num_classes, "num_classes")
+        check_count(seed, "seed", least=None)
+        check_kind(caches, "caches", Mapping, optional=True)
+        for name, value in (
+            ("lr", lr),
+            ("weight_decay", weight_decay),
+            ("warmup_epochs", warmup_epochs),
+        ):
+            check_number(value, name)
+        check_number(label_smoothing, "label_smoothing", least=0, below=1)
+        if not trainable_parameters(model):
+            raise ValueError("Expected 'model' to have trainable parameters (got none)")
+        super().__init__()
+        self.model = model
+        self.num_classes = num_classes
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup_epochs = warmup_epochs
+        self.label_smoothing = label_smoothing
+        self.seed = seed
+        self.caches = dict(caches or {})
+        self.metrics = nn.ModuleDict(
+            {stage: classification_metrics(num_classes, f"{stage}_") for stage in ("val", "test")}
+        )
+
+    def forward(self, data: Data, stage: str = "predict") -> Tensor:
+        """Logits ``[B, num_classes]``; only training samples are kept from themselves in a bank."""
+        sample_id = data.sample_id if stage == "train" else None
+        if stage in self.caches:
+            return self.model(sample_id=sample_id, **self.caches[stage](data))
+        return forward_batch(self.model, data, sample_id=sample_id)
+
+    def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
+        # Lightning restores modes module by module after validation, and on its own way through
+        # the tree; which modules train is the model's to say, for each step the same.
+        self.model.train()
+
+    def training_step(self, batch: Data, batch_idx: int) -> Tensor:
+        torch.manual_seed(
+            keyed_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
+        )
+        logits = self(batch, "train").float()
+        loss, accuracy = self._learned(logits, batch)
+        size = batch.num_graphs
+        self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=size, sync_dist=True)
+        self.log(
+            "train_accuracy",
+            accuracy,
+            on_epoch=True,
+            on_step=False,
+            prog_bar=True,
+            batch_size=size,
+            sync_dist=True,
+        )
+        return loss
+
+    def validation_step(self, batch: Data, batch_idx: int) -> None:
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Data, batch_idx: int) -> None:
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Data, batch_idx: int) -> Tensor:
+        return self(batch).float().softmax(dim=-1)
+
+    def _learned(self, scores: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy of a training step."""
+        labels = whole_labels(batch.y, "cloud", batch.num_graphs)
+        loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
+        return loss, (scores.argmax(dim=-1) == labels).float().mean()
+
+    def _evaluate(self, batch: Data, stage: str) -> None:
+        logits = self(batch, stage).float()
+        labels = whole_labels(batch.y, "cloud", batch.num_graphs)
+        loss = F.cross_entropy(logits, labels)
+        metrics: Any = self.metrics[stage]
+        metrics.update(logits, labels)
+        self.log(f"{stage}_loss", loss, batch_size=batch.num_graphs, sync_dist=True)
+        self.log_dict(metrics, prog_bar=True, batch_size=batch.num_graphs)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        trained = (parameter for _, parameter in trainable_parameters(self.model))
+        optimizer = torch.optim.AdamW(decay_groups(trained, self.weight_decay), lr=self.lr)
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        epochs = max(1, self.trainer.max_epochs or 1)
+        warmup = min(total, round(self.warmup_epochs * total / epochs))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, total, warmup)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # ---- checkpoints --------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: state[name] for name in state if _is_adapter(name)}
+        checkpoint[_FINGERPRINT] = self._fingerprint()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        own, found = self.state_dict(), checkpoint["state_dict"]
+        if checkpoint.get(_FINGERPRINT) != self._fingerprint():
+            raise CheckpointError(
+                f"Expected a checkpoint on the base {self._fingerprint()[:16]} "
+                f"(got one on {str(checkpoint.get(_FINGERPRINT))[:16]})"
+            )
+        # The base is already here; with it the state is complete and is loaded strictly.
+        rest = {name: tensor for name, tensor in own.items() if not _is_adapter(name)}
+        checkpoint["state_dict"] = {**rest, **found}
+
+    def _fingerprint(self) -> str:
+        name = self.model.active_adapter
+        if name is None:
+            raise ValueError("Expected an active adapter (got none)")
+        return base_fingerprint(self.model.base, self.model.peft_config[name])
+
+
+def _is_adapter(name: str) -> bool:
+    """Whether a key of the state belongs to an adapter: it goes through a slot."""
+    return "peft" in name.split(".")
+
+
+__all__ = ["PeftModule"]

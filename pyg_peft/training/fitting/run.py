@@ -1,0 +1,328 @@
+"""Train an adapter from start to saved folder: best epoch by validation, resumable."""
+
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from pyg_peft.errors import MissingExtraError, check_count, check_flag
+from pyg_peft.model import PeftModel
+from pyg_peft.storage import claim_folder, remove_leftovers
+from pyg_peft.training.data.cache import FeatureCache
+from pyg_peft.training.data.checks import check_kind
+from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.evaluation.classification import Evaluation, check_precision
+from pyg_peft.training.fitting.batch_norms import check_batch_norms
+from pyg_peft.training.fitting.callbacks import (
+    CSVEpochs,
+    Curves,
+    EpochBar,
+    KeptEpoch,
+    TensorBoardEpochs,
+    WholeFiles,
+)
+from pyg_peft.training.fitting.options import LOGGERS, FitOptions
+from pyg_peft.training.fitting.tasks import task_of
+from pyg_peft.training.runs.checkpoint_files import has_checkpoint, read_checkpoint
+from pyg_peft.training.runs.resuming import (
+    BEST,
+    LAST,
+    Resumed,
+    check_folder,
+    check_resumed,
+    describe_run,
+    write_run,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a run found.
+
+    Args:
+        val: the kept epoch on the validation set, which chose it; ``None`` where nothing validated.
+        test: that epoch on the test set; ``None`` without one.
+        epoch: the kept epoch, from 1: the best on validation, the last where nothing validated.
+        curves: per epoch, by name of the metric.
+        is_main: whether this is the process that saves and prints.
+        chosen_by: the metric that chose the epoch; ``None`` where nothing validated.
+    """
+
+    val: Evaluation | None
+    test: Evaluation | None
+    epoch: int
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    is_main: bool = True
+    chosen_by: str | None = None
+
+
+def fit(
+    model: PeftModel,
+    data: ShapeDataModule,
+    folder: str | Path,
+    *,
+    options: FitOptions | None = None,
+    caches: Mapping[str, FeatureCache] | None = None,
+    trainer: dict[str, Any] | None = None,
+    resume: bool = False,
+    metadata: dict[str, Any] | None = None,
+) -> FitReport:
+    """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
+
+    The best epoch has the largest metric on validation and, of equal ones, the lowest loss there.
+    Data without validation (``val_fraction=0``) keep the last epoch.
+
+    Args:
+        model: receives the weights of the kept epoch.
+        data: the splits; with a :class:`SegmentationDataModule` points are labelled.
+        folder: receives the adapter, and below it ``checkpoints`` and ``logs``. One run at a time
+            writes to it.
+        options: see :class:`FitOptions`.
+        caches: frozen features by stage, ``"train"``, ``"val"`` and ``"test"``, which other runs on
+            the same data may have filled; instead of those that ``options.cache`` makes.
+        trainer: arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
+        resume: go on from the last finished epoch of a run in ``folder`` that was interrupted. If
+            its checkpoint is damaged, from the one before, which the log says.
+        metadata: JSON-able values that are saved beside the preprocessing.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: ``folder`` holds a run and ``resume`` is off, or another process writes to it; a
+            precision that would round positions; a cache without a fixed number of views; a single
+            class; nothing to validate on; batches of one cloud where a batch norm trains on values
+            of clouds.
+        CheckpointError: the run to resume is another one, which the message tells apart, or its
+            checkpoints are damaged.
+        KeyboardInterrupt: the run was interrupted; ``resume`` goes on.
+    """
+    check_kind(model, "model", PeftModel)
+    check_kind(data, "data", ShapeDataModule)
+    check_kind(caches, "caches", Mapping, optional=True)
+    check_kind(metadata, "metadata", Mapping, optional=True)
+    options = options or FitOptions()
+    settings = check_run(folder, options, trainer or {}, resume=resume)
+    folder = Path(folder)
+    precision = str(settings["precision"])
+    data.check_trainable()
+    validates = data.validates and settings.get("limit_val_batches") != 0
+    if not validates:
+        settings["limit_val_batches"] = 0
+    if caches is None:
+        caches = _caches(model, data) if options.cache else {}
+    _check_views(caches, data)
+    described = describe_run(model, data, asdict(options), settings)
+    resumed = None
+    if resume and has_checkpoint(folder / LAST):
+        resumed = check_resumed(folder, described)
+    _use_clouds(data, resumed)
+    curves, task = Curves(), task_of(data)
+    monitor = task.monitor if validates else None
+    module = task.make_module(
+        model,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        warmup_epochs=options.warmup_epochs,
+        label_smoothing=options.label_smoothing,
+        seed=data.seed,
+        caches=caches,
+    )
+    callbacks: list[Callback] = [KeptEpoch(folder, monitor), curves]
+    if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
+        callbacks.append(EpochBar())
+    runner = _make_trainer(
+        **settings,
+        logger=_logger(options.logger, folder),
+        callbacks=callbacks,
+        default_root_dir=folder,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    check_batch_norms(model, data, runner.world_size)
+    with ExitStack() as stack:
+        if runner.is_global_zero:
+            _claim(stack, folder, resume=resume)
+            if resumed is None:
+                write_run(folder / LAST, described)
+        _run(runner, module, data, None if resumed is None else resumed.checkpoint)
+        kept = _kept(folder, monitor)
+        module.on_load_checkpoint(kept)
+        module.load_state_dict(kept["state_dict"])
+        has_test = data.test_set is not None
+        report = FitReport(
+            val=_evaluate(model, data, "val", precision, caches) if validates else None,
+            test=_evaluate(model, data, "test", precision, caches) if has_test else None,
+            epoch=int(kept["epoch"]) + 1,  # Lightning counts from 0
+            curves=curves.values,
+            is_main=runner.is_global_zero,
+            chosen_by=monitor,
+        )
+        if runner.is_global_zero:
+            model.save_pretrained(
+                folder,
+                class_names=data.class_names,
+                preprocessing={
+                    **data.preprocessing.to_dict(),
+                    "read_args": data.read_args,
+                    **(metadata or {}),
+                },
+            )
+    return report
+
+
+def check_run(
+    folder: str | Path, options: FitOptions, trainer: Mapping[str, Any], *, resume: bool
+) -> dict[str, Any]:
+    """Settings of the trainer with the defaults, unless :func:`fit` would refuse to start.
+
+    Raises:
+        TypeError, ValueError: see :func:`fit`.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"Expected 'folder' to be a path (got {folder!r})")
+    check_kind(options, "options", FitOptions)
+    check_kind(trainer, "trainer", Mapping)
+    check_flag(resume, "resume")
+    settings: dict[str, Any] = {"max_epochs": 50, "gradient_clip_val": 10.0, "precision": "32-true"}
+    settings |= trainer
+    check_precision(str(settings["precision"]))
+    check_count(settings["max_epochs"], "max_epochs")
+    every = settings.get("check_val_every_n_epoch")
+    if every is not None and every > settings["max_epochs"]:
+        raise ValueError(
+            f"Expected 'check_val_every_n_epoch' to be at most 'max_epochs', "
+            f"{settings['max_epochs']}, so that an epoch is validated (got {every})"
+        )
+    plugins = settings.pop("plugins", None) or []
+    plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]
+    if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        plugins.append(WholeFiles())
+    settings["plugins"] = plugins
+    check_folder(Path(folder), resume=resume)
+    return settings
+
+
+def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:
+    """All of them, unless the run was begun by a version that left some out of each epoch."""
+    data.drop_last = resumed is not None and not resumed.every_cloud
+    if data.drop_last and len(data.train_set) % data.batch_size:
+        logger.warning(
+            "this run was begun by a version that left a last batch out that was not full, and "
+            "goes on so; a run in another folder uses every training cloud in every epoch"
+        )
+
+
+def _claim(stack: ExitStack, folder: Path, *, resume: bool) -> None:
+    """Hold ``folder`` for this run, and tidy up after one that was killed.
+
+    Raises:
+        ValueError: another process writes to it, or has meanwhile.
+    """
+    checkpoints = (folder / LAST).parent
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    held = stack.enter_context(claim_folder(checkpoints))
+    check_folder(folder, resume=resume)
+    if held:
+        remove_leftovers(checkpoints, "*")
+
+
+def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path | None) -> None:
+    """Train; an interrupt is a ``KeyboardInterrupt``, whatever Lightning makes of it."""
+    handler = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        _expect_of_lightning()
+        try:
+            runner.fit(module, datamodule=data, ckpt_path=checkpoint)
+        except SystemExit:
+            if not runner.interrupted:
+                raise
+    if runner.interrupted:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
+        raise KeyboardInterrupt
+
+
+def _kept(folder: Path, monitor: str | None) -> dict[str, Any]:
+    """The checkpoint of the epoch that is kept."""
+    if monitor is None:
+        return read_checkpoint(folder / LAST)
+    if not (folder / BEST).exists():
+        raise ValueError(
+            "Expected 'trainer' to validate after an epoch, so that one can be chosen (got no "
+            "validation); a 'val_fraction' of 0 keeps the last epoch"
+        )
+    return read_checkpoint(folder / BEST)
+
+
+def _make_trainer(**settings: Any) -> Trainer:
+    try:
+        return Trainer(**settings)
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise ValueError(
+            f"Expected the trainer's options to fit together and this machine (got: {error})"
+        ) from error
+
+
+def _expect_of_lightning() -> None:
+    """Silence what Lightning says about things that are meant here, and about its own code."""
+    for message in (
+        r".*module\(s\) in eval mode at the start of training",  # the frozen base is
+        r".*does not have many workers",  # clouds are small and in memory
+        r".*isinstance\(treespec, LeafSpec\)",
+        r".*Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
+        r".*Experiment logs directory .* exists",
+        r".*callbacks used to create the checkpoint need to be provided",  # of earlier versions
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _evaluate(
+    model: PeftModel,
+    data: ShapeDataModule,
+    stage: str,
+    precision: str,
+    caches: Mapping[str, FeatureCache],
+) -> Evaluation:
+    loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
+    return task_of(data).evaluate(model, loader, precision=precision, cache=caches.get(stage))
+
+
+def _check_views(caches: Mapping[str, FeatureCache], data: ShapeDataModule) -> None:
+    if "train" in caches and data.train_set.num_views is None:
+        raise ValueError(
+            "Expected the data to have a fixed number of views to cache features of "
+            "(got num_views=None)"
+        )
+
+
+def _caches(model: PeftModel, data: ShapeDataModule) -> dict[str, FeatureCache]:
+    transform = str(data.preprocessing)
+    return {stage: FeatureCache(model, f"{stage}: {transform}") for stage in ("train", "val")}
+
+
+def _logger(name: str, folder: Path) -> Logger | bool:
+    if name == "none":
+        return False
+    if name == "csv":
+        return CSVEpochs(folder, name="logs", version="")
+    try:
+        return TensorBoardEpochs(folder, name="logs", version="")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("tensorboard", "train") from error
+
+
+__all__ = ["LOGGERS", "FitOptions", "FitReport", "check_run", "fit"]

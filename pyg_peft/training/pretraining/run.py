@@ -1,0 +1,347 @@
+"""Masked-autoencoder pre-training as one plain loop that can be killed at any moment."""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pyg_peft.backbones.point_mae.pretraining import PointMAEPretraining
+from pyg_peft.backbones.weights.stand_ins import harmless_types_allowed
+from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
+from pyg_peft.errors import CheckpointError
+from pyg_peft.storage import claim_folder, remove_leftovers, write_atomic
+from pyg_peft.training.data.batches import batch_sizes
+from pyg_peft.training.data.checks import check_kind
+from pyg_peft.training.pretraining.corpus import Corpus
+from pyg_peft.training.pretraining.options import PretrainOptions
+from pyg_peft.training.runs.checkpoint_files import has_checkpoint, read_latest, save_checkpoint
+from pyg_peft.training.runs.decay import decay_groups
+from pyg_peft.training.runs.resuming import check_same
+from pyg_peft.training.runs.schedule import warmup_cosine
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
+# In the state of runs that use every cloud, and that number epochs in their log from 1.
+_EVERY_CLOUD, _FIRST_EPOCH = "every_cloud", "first_epoch"
+_STATE = {"model", "optimizer", "identity", "step", "seconds", "lines"}  # of a checkpoint
+
+
+@dataclass(frozen=True)
+class PretrainReport:
+    """Where the run stands: steps done of all steps, the last logged loss, minutes spent."""
+
+    step: int
+    total_steps: int
+    loss: float
+    minutes: float
+
+    @property
+    def finished(self) -> bool:
+        return self.step == self.total_steps
+
+
+# Looks at the model, in evaluation mode, after a number of epochs; what it returns is logged.
+Watch: TypeAlias = Callable[[PointMAEPretraining, int], Mapping[str, float]]
+
+
+def pretrain(
+    model: PointMAEPretraining,
+    corpus: Corpus,
+    folder: str | Path,
+    options: PretrainOptions,
+    watch: Watch | None = None,
+) -> PretrainReport:
+    """Train ``model`` in place; resume from ``folder`` if a checkpoint of the same run is there.
+
+    It runs on the device that ``model`` is on. On a CPU, a run that was killed and started again
+    ends with the same bits as one that was not, on the same machine with the same number of
+    threads: each step draws its order, views, masks and drop-paths from the seed, the epoch and the
+    step, and the optimizer is part of the checkpoint.
+
+    Args:
+        model: fresh; the caller seeds its initial weights.
+        corpus: the clouds.
+        folder: receives ``checkpoint.pth`` (replaced atomically), the one before it as
+            ``checkpoint_previous.pth``, and ``log.jsonl``, whose epochs count from 1. One run at a
+            time writes to it.
+        options: see :class:`PretrainOptions`.
+        watch: called after every epoch with the model in evaluation mode and the number of epochs
+            done; it may draw random numbers, the run does not notice.
+
+    Raises:
+        TypeError: an argument is of another type.
+        ValueError: the corpus is smaller than a batch, or another process writes to ``folder``.
+        CheckpointError: the checkpoint in ``folder`` belongs to other options, another model or
+            another corpus, or is none of this function; or it and the one before are damaged.
+        FloatingPointError: the loss is no longer finite.
+    """
+    check_kind(model, "model", PointMAEPretraining)
+    check_kind(corpus, "corpus", Corpus)
+    check_kind(options, "options", PretrainOptions)
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"Expected 'folder' to be a path (got {folder!r})")
+    if len(corpus) < options.batch_size:
+        raise ValueError(
+            f"Expected 'batch_size' to be at most the {len(corpus)} clouds "
+            f"(got {options.batch_size})"
+        )
+    run = _Run(model, Path(folder), options, corpus)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with claim_folder(run.folder) as held:
+        run.resume(alone=held)
+        return _train(model, corpus, options, watch, run)
+
+
+def steps_of_epoch(count: int, batch_size: int, *, every_cloud: bool = True) -> int:
+    """Steps of an epoch of :func:`pretrain`.
+
+    Args:
+        count: clouds of an epoch.
+        batch_size: largest number of clouds of a step.
+        every_cloud: whether the run uses all clouds; those that were begun by earlier versions left
+            out a last batch that was not full.
+    """
+    return len(batch_sizes(count, batch_size, drop_last=not every_cloud))
+
+
+def _train(
+    model: PointMAEPretraining,
+    corpus: Corpus,
+    options: PretrainOptions,
+    watch: Watch | None,
+    run: "_Run",
+) -> PretrainReport:
+    sizes = batch_sizes(len(corpus), options.batch_size, drop_last=not run.every_cloud)
+    starts = list(accumulate(sizes, initial=0))
+    steps_per_epoch = len(sizes)
+    total_steps = steps_per_epoch * options.epochs
+    warmup_steps = min(total_steps, round(options.warmup_epochs * steps_per_epoch))
+    device = next(model.parameters()).device
+    loss, last_save = run.last_loss(), time.monotonic()
+    drawn, order = -1, torch.empty(0, dtype=torch.long)
+    model.train()
+    while run.step < total_steps and not run.out_of_time():
+        started = time.monotonic()
+        epoch, within = divmod(run.step, steps_per_epoch)
+        if epoch != drawn:
+            drawn, order = epoch, corpus.order(options.seed, epoch)
+        rows = order[starts[within] : starts[within + 1]].tolist()
+        pos, batch = corpus.batch(rows, options.views, options.seed, epoch)
+        factor = warmup_cosine(run.step, total_steps, warmup_steps, options.lr_floor)
+        pos, batch = pos.to(device), batch.to(device)
+        loss = run.train_step(pos, batch, len(rows), options.lr * factor)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"Expected 'loss' to be finite (got {loss} in step {run.step}); begin again in "
+                "another folder with a smaller 'lr'"
+            )
+        run.seconds += time.monotonic() - started
+        if run.step % options.log_every == 0 or run.step == total_steps:
+            run.log(epoch=epoch + 1, loss=loss, lr=options.lr * factor)
+        if watch is not None and run.step % steps_per_epoch == 0:
+            found = _look(watch, model, epoch + 1)
+            if found:
+                run.log(epoch=epoch + 1, **found)
+        if time.monotonic() - last_save > 60 * options.checkpoint_minutes:
+            run.save()
+            last_save = time.monotonic()
+    run.save()
+    return PretrainReport(run.step, total_steps, loss, run.seconds / 60)
+
+
+def read_sizes(path: str | Path) -> dict[str, Any]:
+    """Constructor arguments of the model in a checkpoint of :func:`pretrain`; none in other files.
+
+    Args:
+        path: any file of weights.
+    """
+    if Path(path).suffix.lower() not in (".pth", ".pt"):
+        return {}
+    with harmless_types_allowed():
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    identity = state.get("identity") if isinstance(state, dict) else None
+    sizes = identity.get("model") if isinstance(identity, dict) else None
+    if not isinstance(sizes, dict):
+        return {}
+    for name, value in sizes.items():
+        if not isinstance(name, str) or not isinstance(value, (int, float)):
+            raise CheckpointError(
+                f"Expected 'identity.model' in '{path}' to hold numbers by name "
+                f"(got {value!r} under {name!r})"
+            )
+    return dict(sizes)
+
+
+def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
+    model.eval()
+    with _own_randomness(next(model.parameters()).device), torch.no_grad():
+        found = watch(model, epochs)
+    model.train()
+    return found
+
+
+def _own_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Give the global generators of the CPU and of ``device`` back as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+@contextmanager
+def _precision(device: str, bf16: bool) -> Generator[None]:
+    """Matrix products in bfloat16 where asked for, with the attention that is fast there.
+
+    The fused attention of CPUs takes five times as long in bfloat16 as in float32 for the few
+    tokens of a cloud; written out as products and a softmax it is the faster one.
+    """
+    with ExitStack() as stack:
+        if bf16:
+            stack.enter_context(torch.autocast(device, torch.bfloat16))
+            if device == "cpu":
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+class _Run:
+    """The state that a checkpoint holds: model, optimizer, steps done, seconds spent, log lines."""
+
+    def __init__(
+        self,
+        model: PointMAEPretraining,
+        folder: Path,
+        options: PretrainOptions,
+        corpus: Corpus,
+    ) -> None:
+        self.model, self.folder, self.options = model, folder, options
+        self.every_cloud = True
+        self.num_clouds = len(corpus)
+        self.identity = {
+            "class": type(model).__name__,
+            "model": model.config,
+            "options": options.identity(),
+            "corpus": corpus.identity(),
+        }
+        self.optimizer = torch.optim.AdamW(
+            decay_groups(model.parameters(), options.weight_decay), lr=0.0
+        )
+        self.step, self.seconds, self.lines = 0, 0.0, list[str]()
+
+    def out_of_time(self) -> bool:
+        limit = self.options.max_minutes
+        return limit is not None and self.seconds >= 60 * limit
+
+    def train_step(self, pos: torch.Tensor, batch: torch.Tensor, size: int, lr: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        generator = keyed_generator(self.options.seed, "mask", self.step)
+        # Drop-path draws from the global generator: seed it for this step and give it back after.
+        with _own_randomness(pos.device):
+            torch.manual_seed(keyed_seed(self.options.seed, "step", self.step))
+            with _precision(pos.device.type, self.options.bf16):
+                rebuilt = self.model.reconstruct(pos, batch, size, generator=generator)
+            loss = self.model.loss(rebuilt)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def log(self, **values: float) -> None:
+        self.lines.append(json.dumps({"step": self.step, "seconds": self.seconds, **values}))
+        logger.info("%s", self.lines[-1])
+        with (self.folder / LOG).open("a") as file:
+            file.write(self.lines[-1] + "\n")
+
+    def last_loss(self) -> float:
+        """The loss that was logged last, NaN before there is one."""
+        losses = [line["loss"] for line in map(json.loads, self.lines) if "loss" in line]
+        return losses[-1] if losses else math.nan
+
+    def save(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "identity": self.identity,
+            "step": self.step,
+            "seconds": self.seconds,
+            "lines": self.lines,
+            _EVERY_CLOUD: self.every_cloud,
+            _FIRST_EPOCH: 1,
+        }
+        save_checkpoint(state, self.folder / CHECKPOINT, keep_previous=True)
+
+    def resume(self, *, alone: bool) -> None:
+        """Go on from the checkpoint in the folder, if there is one.
+
+        Args:
+            alone: nobody else writes to the folder, so what killed runs left can be removed.
+        """
+        path = self.folder / CHECKPOINT
+        for name in (CHECKPOINT, LOG) if alone else ():
+            remove_leftovers(self.folder, name)
+        if not has_checkpoint(path):
+            write_atomic(self.folder / LOG, lambda file: file.write_text(""))
+            return
+        path, found = read_latest(path)
+        state: Any = found
+        if not isinstance(state, dict) or not state.keys() >= _STATE:
+            raise CheckpointError(f"Expected '{path}' to be a checkpoint of pretrain (got another)")
+        kinds = {"identity": dict, "step": int, "seconds": float, "lines": list}
+        wrong = [name for name, kind in kinds.items() if not isinstance(state[name], kind)]
+        if wrong or not all(isinstance(line, str) for line in state["lines"]):
+            raise CheckpointError(
+                f"Expected '{path}' to be a checkpoint of pretrain "
+                f"(got another kind of value under {', '.join(wrong or ['lines'])})"
+            )
+        check_same(state["identity"], self.identity, path)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        # What torch raises for another model's tensors, or for values that are none.
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                f"Expected '{path}' to hold the tensors of this run (got: {error})"
+            ) from error
+        self.step, self.seconds, self.lines = state["step"], state["seconds"], state["lines"]
+        if _FIRST_EPOCH not in state:  # earlier versions counted epochs from 0
+            self.lines = [_from_one(line) for line in self.lines]
+        self.every_cloud = bool(state.get(_EVERY_CLOUD, False))
+        if not self.every_cloud and (left := self.num_clouds % self.options.batch_size):
+            logger.warning(
+                "this run was begun by a version that left out a last batch that was not full, and "
+                "goes on so: %d of %d clouds are left out of each epoch; a run in another folder "
+                "uses all of them",
+                left,
+                self.num_clouds,
+            )
+        # Lines of steps that the kill undid go away with them.
+        text = "".join(line + "\n" for line in self.lines)
+        write_atomic(self.folder / LOG, lambda file: file.write_text(text))
+        logger.info("resumed %s at step %d", path, self.step)
+
+
+def _from_one(line: str) -> str:
+    """A line of the log of an earlier version, with epochs counted from 1."""
+    values = json.loads(line)
+    return json.dumps({**values, "epoch": values["epoch"] + 1})
+
+
+__all__ = [
+    "PretrainOptions",
+    "PretrainReport",
+    "Watch",
+    "pretrain",
+    "read_sizes",
+    "steps_of_epoch",
+]

@@ -1,0 +1,1 @@
+"""What training and pre-training share: checkpoint files, resuming, schedules."""

@@ -1,0 +1,182 @@
+"""What a run must share with the one that it goes on from."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyg_peft.checkpoint import WEIGHTS
+from pyg_peft.errors import CheckpointError
+from pyg_peft.model import PeftModel
+from pyg_peft.storage import write_atomic
+from pyg_peft.training.runs.checkpoint_files import has_checkpoint, read_checkpoint, read_latest
+from pyg_peft.tuners.engine.saving import base_fingerprint
+
+logger = logging.getLogger(__name__)
+
+RUN = "run.json"
+LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
+_EVERY_CLOUD = "every_cloud"  # of a run that uses all training clouds in each epoch
+_SHOWN = 6
+# Of the trainer's settings those that change weights and do not depend on the machine.
+_TRAINER = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches")
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a run goes on from.
+
+    Args:
+        checkpoint: the last that is whole.
+        every_cloud: whether the run uses every training cloud in each epoch. One that was begun by
+            a version that left out a last batch which was not full goes on as it was begun.
+    """
+
+    checkpoint: Path
+    every_cloud: bool
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Raise unless a run may write to ``folder``, or go on in it.
+
+    Raises:
+        ValueError: it is a file, or holds a run or an adapter that would be lost.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"Expected 'folder' to be a folder (got the file '{folder}')")
+    has_run = has_checkpoint(folder / LAST)
+    if has_run and not resume:
+        raise ValueError(
+            f"Expected 'folder' to hold no run (got one in '{folder}'): resume it, or choose "
+            "another folder"
+        )
+    if not has_run and (folder / WEIGHTS).exists():
+        raise ValueError(
+            f"Expected 'folder' to hold no adapter (got one in '{folder}', without a run to "
+            "resume): choose another folder"
+        )
+
+
+def describe_run(
+    model: PeftModel, data: Any, options: Mapping[str, Any], trainer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What decides the weights that a run ends with, as JSON values.
+
+    Args:
+        model: with an adapter active.
+        data: the data module.
+        options: of the fit; how it logs and whether it caches change nothing.
+        trainer: settings of the trainer.
+    """
+    config = model.peft_config[model.active_adapter or ""]
+    bank = model.memory_bank
+    described = {
+        "base": base_fingerprint(model.base, config)[:16],
+        "method": config.method,
+        "settings": config.to_dict(),
+        "bank": None if bank is None else bank.hash[:16],
+        "classes": list(data.class_names),
+        "preprocessing": data.preprocessing.to_dict(),
+        "augmentation": type(data.augmentation).__name__,
+        "train": len(data.train_set),
+        "val": len(data.val_set),
+        "batch_size": data.batch_size,
+        "num_views": data.train_set.num_views,
+        _EVERY_CLOUD: True,
+        "seed": data.seed,
+        "options": {k: v for k, v in options.items() if k not in ("logger", "cache")},
+        "trainer": {name: trainer.get(name) for name in _TRAINER},
+    }
+    return _plain(described)
+
+
+def write_run(checkpoint: Path, described: Mapping[str, Any]) -> None:
+    """Write ``run.json`` beside the checkpoints of a run that begins."""
+    text = json.dumps(described, indent=2, sort_keys=True) + "\n"
+    write_atomic(checkpoint.with_name(RUN), lambda path: path.write_text(text))
+
+
+def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
+    """Find what to go on from, and raise unless it is whole and of the run that ``described`` is.
+
+    Args:
+        folder: of the run.
+        described: see :func:`describe_run`.
+
+    Raises:
+        CheckpointError: it is damaged or of another run.
+    """
+    checkpoint, state = read_latest(folder / LAST)
+    best = folder / BEST
+    if best.exists():
+        read_checkpoint(best)  # all that is left of the best epoch
+    elif _has_best(state):
+        raise CheckpointError(
+            f"Expected '{best}' to hold the best epoch (got no file): begin again in another folder"
+        )
+    path = (folder / LAST).with_name(RUN)
+    if not path.is_file():
+        logger.warning("'%s' is missing: it is not checked that the options are the same", path)
+        return Resumed(checkpoint, every_cloud=True)
+    try:
+        found = json.loads(path.read_text())
+        every_cloud = bool(found.setdefault(_EVERY_CLOUD, False))
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
+    check_same({**found, _EVERY_CLOUD: True}, described, path)
+    return Resumed(checkpoint, every_cloud)
+
+
+def _has_best(state: Any) -> bool:
+    callbacks = state.get("callbacks") if isinstance(state, dict) else None
+    kept = callbacks.get("KeptEpoch") if isinstance(callbacks, dict) else None
+    return isinstance(kept, dict) and kept.get("best") is not None
+
+
+def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], source: str | Path) -> None:
+    """Raise unless two runs are the same; the message names what differs.
+
+    Args:
+        found: JSON values of the run that was interrupted.
+        expected: those of the run that is to go on from it.
+        source: where ``found`` stands.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    lines = list(_differences(_plain(found), _plain(expected), ""))
+    if lines:
+        more = f"; {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        raise CheckpointError(
+            f"Expected '{source}' to belong to this run (got another: "
+            f"{'; '.join(lines[:_SHOWN])}{more})"
+        )
+
+
+def _plain(values: Any) -> Any:
+    """As JSON gives it back: tuples are lists."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def _differences(found: Any, expected: Any, path: str) -> Iterator[str]:
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in sorted({*found, *expected}):
+            inner = f"{path}.{key}" if path else key
+            yield from _differences(found.get(key), expected.get(key), inner)
+    elif found != expected:
+        yield f"{path} {found!r} instead of {expected!r}"
+
+
+__all__ = [
+    "BEST",
+    "LAST",
+    "RUN",
+    "Resumed",
+    "check_folder",
+    "check_resumed",
+    "check_same",
+    "describe_run",
+    "write_run",
+]

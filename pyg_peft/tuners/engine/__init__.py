@@ -1,0 +1,1 @@
+"""How methods are fastened to a model, switched, saved and loaded: none is known by name."""

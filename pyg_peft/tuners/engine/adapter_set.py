@@ -1,0 +1,283 @@
+"""The adapters of one base: which exist, which runs, and what they own."""
+
+import re
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pyg_peft.errors import PlacementError, check_module
+from pyg_peft.tuners.engine.config import MethodConfig, Site
+from pyg_peft.tuners.engine.merging import check_merge
+from pyg_peft.tuners.engine.placement import match_base, place, remove, site_tensors, slots
+from pyg_peft.tuners.engine.slot import Slot
+from pyg_peft.tuners.engine.turns import Turns
+
+
+class AdapterSet:
+    """Adds, switches, pauses and removes adapters on a base, which stays frozen meanwhile.
+
+    Args:
+        base: Frozen from here on, until :meth:`clear`.
+
+    Attributes:
+        configs: Configuration by adapter name, in the order of adding.
+        turns: What the threads that call the model share.
+
+    Raises:
+        PlacementError: If ``base`` carries adapters already, or waits for its first input.
+        TypeError: If it is no module.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        check_module(base, "base")
+        if slots(base):
+            raise PlacementError(
+                "Expected a model without adapters (got one that carries some): "
+                "add to its PeftModel, or unload it first"
+            )
+        if waiting := [n for n, p in base.named_parameters() if is_lazy(p)]:
+            raise PlacementError(
+                f"Expected a model whose layers are initialised (got {', '.join(waiting)}, which "
+                "wait for a first input): run it once, or hand get_peft_model an 'example' of its "
+                "input"
+            )
+        self.base = base
+        self.configs: dict[str, MethodConfig] = {}
+        self.turns = Turns()
+        self._chosen: str | None = None
+        self._mode = base.training
+        self._sites: dict[str, list[Site]] = {}
+        self._owners: dict[str, list[nn.Module]] = {}
+        self._slots: list[Slot] = []
+        self._verified: set[str] = set()
+        self._modes = {path: module.training for path, module in base.named_modules()}
+        self._requires_grad = {name: p.requires_grad for name, p in base.named_parameters()}
+        base.requires_grad_(False)
+
+    @property
+    def active(self) -> str | None:
+        """Name of the adapter that runs, or ``None``, as also where adapters rest."""
+        return None if self.turns.rests else self._chosen
+
+    def check_name(self, name: str) -> None:
+        """Raise unless ``name`` is free and can name a module."""
+        _check_text(name)
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict(), name):
+            raise ValueError(
+                "Expected 'adapter_name' to be of letters, digits, '_' and '-', and no attribute "
+                f"of a module (got {name!r})"
+            )
+        if name in self.configs:
+            raise ValueError(f"Expected 'adapter_name' to be new (got {name!r}, which exists)")
+
+    def check_new(self, name: str, config: object) -> None:
+        """Raise unless ``name`` is free and ``config`` is one of a method."""
+        self.check_name(name)
+        if not isinstance(config, MethodConfig):
+            raise TypeError(
+                "Expected 'config' to be the configuration of a method, such as LoRAConfig() "
+                f"(got {config!r})"
+            )
+
+    def sites(self, name: str) -> list[Site]:
+        """Where an adapter sits.
+
+        Raises:
+            ValueError: If there is none of this name; those that exist are listed.
+        """
+        _check_text(name)
+        if name not in self._sites:
+            known = ", ".join(self._sites) or "none"
+            raise ValueError(f"Expected 'adapter_name' to be one of {known} (got {name!r})")
+        return self._sites[name]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Every tensor of an adapter by its key in a file."""
+        return site_tensors(self.sites(name))
+
+    def add(self, name: str, config: MethodConfig, sites: list[Site]) -> None:
+        """Place an adapter; it is not active yet."""
+        self._refuse_while_paused()
+        match_base(self.base, sites)
+        owners = config.trained_modules(self.base)
+        owners |= {s.path: self.base.get_submodule(s.path) for s in sites if s.trains_buffers}
+        place(self.base, name, sites, self.turns)
+        self.configs[name] = config
+        self._sites[name] = sites
+        self._owners[name] = list(owners.values())
+        self._slots = list(slots(self.base).values())
+
+    def activate(self, name: str) -> None:
+        """Let one adapter run and train, and no other."""
+        self._refuse_while_paused()
+        self.sites(name)
+        self._chosen = name
+        for other in self._sites:
+            for tensor in self.tensors(other).values():
+                if isinstance(tensor, nn.Parameter):
+                    tensor.requires_grad_(other == name)
+        for slot in self._slots:
+            slot.activate(name)
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Within the context the base runs alone in this thread, in eval mode. Contexts may be
+        nested.
+        """
+        if self.active is None:
+            yield
+            return
+        if not torch.compiler.is_compiling():
+            self.forget_interrupted()
+        rest = self.turns.rest()
+        self._set_owners()
+        try:
+            yield
+        except BaseException:
+            if not self.turns.is_calling:
+                self.release()
+            raise
+        finally:
+            self.turns.wake(rest)
+            self._set_owners()
+
+    def _set_owners(self) -> None:
+        """Set the mode of what the adapter owns: eval mode while it rests in any thread."""
+        # In training mode the statistics of the base would move.
+        if self._mode and self._chosen is not None:
+            for module in self._owners[self._chosen]:
+                module.training = not self.turns.rests_somewhere
+
+    @contextmanager
+    def calling(self) -> Generator[None]:
+        """Within the context no other thread changes the adapters; an exception leaves the base
+        with its own tensors.
+        """
+        with self.turns.calling() as outermost:
+            if outermost:
+                self.forget_interrupted()
+            try:
+                yield
+            except BaseException:
+                self.release()
+                raise
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Within the context no other thread calls the model or changes its adapters."""
+        return self.turns.changing()
+
+    def remove(self, name: str) -> None:
+        """Take an adapter off, and its slots where no other adapter uses them."""
+        self._refuse_while_paused()
+        self.sites(name)
+        remove(self.base, name)
+        del self._sites[name], self._owners[name], self.configs[name]
+        self._slots = list(slots(self.base).values())
+        self._verified.discard(name)
+        if self._chosen == name:
+            self._chosen = None
+
+    def clear(self) -> nn.Module:
+        """Take all adapters off and give the base back as it came, its modes included."""
+        for name in list(self._sites):
+            self.remove(name)
+        for name, parameter in self.base.named_parameters():
+            parameter.requires_grad_(self._requires_grad[name])
+        for path, module in self.base.named_modules():
+            module.training = self._modes[path]
+        return self.base
+
+    def merge(self, name: str) -> None:
+        """Fold an adapter into the base's weights.
+
+        Raises:
+            NotImplementedError: If a component is no change of a weight, or its weight is shared or
+                computed. Nothing has changed then.
+        """
+        check_merge(self.base, self.configs[name].method, self.sites(name))
+        num_classes = self.configs[name].num_classes
+        if num_classes is not None:
+            # The base learns its new size; the tensors of the new head are overwritten below.
+            self.base.reset_head(num_classes)  # type: ignore[operator]
+        for site in self.sites(name):
+            site.component.merge(self.base.get_submodule(site.path))
+
+    def train(self, mode: bool) -> None:
+        """Set the mode of what the active adapter owns; everything frozen goes to eval mode."""
+        self._mode = mode
+        self.base.train(False)
+        name = self._chosen
+        if mode and name is not None:
+            for site in self._sites[name]:
+                site.component.train()
+            self._set_owners()
+
+    def release(self) -> None:
+        """Drop what this thread's calls have left, such as after an interrupt, on which hooks do
+        not run: notes, and tensors in the places of the base's.
+        """
+        is_mine = self.turns.is_mine
+        for sites in self._sites.values():
+            for site in sites:
+                if is_mine or not site.component.takes_turns:
+                    site.component.abandon(self.base.get_submodule(site.path))
+        self.turns.drop()
+
+    def forget_interrupted(self) -> None:
+        """Drop what an interrupted call of the base itself has left: this thread calls anew."""
+        if self.turns.is_mine:
+            self.release()
+
+    def adapts(self, path: str) -> bool:
+        """Whether the active adapter sits at a module or below it."""
+        sites = self._sites.get(self.active, []) if self.active is not None else []
+        return any(f"{site.path}.".startswith(f"{path}.") for site in sites)
+
+    def _refuse_while_paused(self) -> None:
+        if self.turns.rests_somewhere:
+            raise ValueError(
+                "Expected adapters to stay as they are within 'disable_adapter' "
+                f"(got a change while {self._chosen!r} rests)"
+            )
+
+    def verify(self) -> None:
+        """Raise if a module of the active adapter was not called in a forward; asked once per
+        adapter.
+
+        Raises:
+            PlacementError: Naming the modules that are not used, or whose parents use their weights
+                without calling them.
+        """
+        if self.active is None or self.active in self._verified:
+            return
+        silent = [
+            path
+            for path, slot in slots(self.base).items()
+            if self.active in slot.adapters and not slot.fired
+        ]
+        if silent:
+            raise PlacementError(
+                "Expected every adapted module to be called in a forward (got no call of "
+                f"{', '.join(silent)}): each is only read by its parent, or is never used; "
+                f"{_remedy(self.configs[self.active])}"
+            )
+        self._verified.add(self.active)
+
+
+def _check_text(name: object) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"Expected 'adapter_name' to be text (got {name!r})")
+
+
+def _remedy(config: MethodConfig) -> str:
+    """How a module is left out, by the settings that this method has."""
+    if hasattr(config, "exclude_modules"):
+        return "name it in 'exclude_modules'"
+    settings = ("target_modules", "head", "modules_to_save")
+    return f"leave it out of {' and '.join(repr(n) for n in settings if hasattr(config, n))}"
+
+
+__all__ = ["AdapterSet"]

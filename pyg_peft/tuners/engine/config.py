@@ -1,0 +1,277 @@
+"""What a method tells the engine: where its components sit, and what it keeps.
+
+A method is a frozen dataclass derived from :class:`MethodConfig`. It answers one question,
+:meth:`~MethodConfig.sites`; everything else (attaching, switching, saving) is the engine's and the
+same for all. Third parties write their own the same way and hand the class to
+``PeftModel.from_pretrained(..., configs=[MyConfig])``.
+"""
+
+import copy
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from pyg_peft.errors import CheckpointError, PlacementError
+from pyg_peft.nn import MemoryBank
+from pyg_peft.trainable import Target, check_targets, match_modules
+from pyg_peft.tuners.engine.checks import check_types
+from pyg_peft.tuners.engine.dry_run import Widths
+from pyg_peft.tuners.engine.slot import SLOT, Component
+from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
+from pyg_peft.tuners.tokens.blocks import feature_stems
+
+
+@dataclass(frozen=True)
+class Site:
+    """One component at one module.
+
+    Attributes:
+        path: Path of the module in the base; ``""`` is the base itself.
+        name: Name of the component in the slot.
+        component: What sits there.
+    """
+
+    path: str
+    name: str
+    component: Component
+
+    @property
+    def trains_buffers(self) -> bool:
+        """Whether the adapter has its own running statistics here; the module then follows
+        ``train()``.
+        """
+        return isinstance(self.component, TrainedTensors) and bool(self.component._buffers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """Settings that every method has.
+
+    Besides what a method places, the adapter has its own ``feature_stem`` (128 · ``in_channels``
+    parameters) where the backbone embeds patches with features: pre-trained weights leave that
+    layer at zero, so nothing else would see ``x``.
+
+    Args:
+        modules_to_save: Whole paths (or globs, ``re:`` expressions, classes) of modules that the
+            adapter trains and keeps as its own, all tensors and buffers of theirs included, such as
+            batch norms with their statistics. By default the head.
+        num_classes: Classes of the adapter's own head; ``None`` keeps the base's number. Needs a
+            base with ``reset_head``.
+    """
+
+    method: ClassVar[str]
+    takes_memory_bank: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = True
+
+    modules_to_save: tuple[Target, ...] = ("head",)
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("modules_to_save", "target_modules", "exclude_modules"):
+            targets = getattr(self, name, None)
+            if targets is None and self._may_be_none(name):
+                continue
+            if isinstance(targets, (str, type)) or not isinstance(targets, Iterable):
+                raise TypeError(f"Expected '{name}' to be a tuple of targets (got {targets!r})")
+            targets = tuple(targets)
+            check_targets(targets, argument=name)
+            if name == "target_modules" and not targets:
+                raise ValueError(f"Expected '{name}' to hold at least one target (got none)")
+            object.__setattr__(self, name, targets)
+        if self.num_classes is not None and self.num_classes < 1:
+            raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
+
+    def _may_be_none(self, name: str) -> bool:
+        """Whether a setting has a default of ``None``, or is not one of this method."""
+        default = {f.name: f.default for f in dataclasses.fields(self)}.get(name)
+        return default is None
+
+    def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
+        """Make the components and say where each sits; changes nothing of ``base``.
+
+        Args:
+            base: The model.
+            has_bank: Whether the adapter gets a memory bank; without one, nothing waits for its
+                answer.
+
+        Raises:
+            PlacementError: If the method does not fit this model.
+        """
+        raise NotImplementedError
+
+    def trained_modules(self, base: nn.Module) -> dict[str, nn.Module]:
+        """Modules that the adapter owns as a whole, by path: they follow ``train()``, the rest
+        stays in eval.
+        """
+        return {
+            _join(path, inner): module
+            for path, root in {**self._saved(base), **feature_stems(base)}.items()
+            for inner, module in root.named_modules()
+            if SLOT not in inner.split(".")
+        }
+
+    def saved_sites(self, base: nn.Module) -> list[Site]:
+        """The adapter's own copies of what ``modules_to_save`` matches, and of feature stems."""
+        owner = base if self.num_classes is None else _with_head(base, self.num_classes)
+        saved = self.trained_modules(owner)
+        if owner is not base:
+            self._check_own_head(base, owner, saved)
+        sites: list[Site] = []
+        for path, module in saved.items():
+            parameters = [name for name, p in module._parameters.items() if p is not None]
+            buffers = [name for name, b in module._buffers.items() if b is not None]
+            if parameters or buffers:
+                # Where the parent is not the adapter's too, a module that is never called raises.
+                inside = path.rpartition(".")[0] in saved
+                sites.append(trained_site(owner, path, parameters, buffers, at_parent=inside))
+        return sites
+
+    def _check_own_head(
+        self, base: nn.Module, owner: nn.Module, saved: Mapping[str, nn.Module]
+    ) -> None:
+        """Raise unless all of a new head is the adapter's own: else the base's would answer."""
+        for name, head in owner._modules.items():
+            if head is None or head is base._modules.get(name):
+                continue
+            parts = head.named_modules(prefix=name)
+            if any(path not in saved for path, module in parts if module._parameters):
+                raise PlacementError(
+                    f"Expected 'modules_to_save' to hold '{name}', which is made anew for the "
+                    f"adapter's 'num_classes' (got {self.modules_to_save!r})"
+                )
+
+    def replaced_paths(self, base: nn.Module) -> list[str]:
+        """Paths whose tensors in the base do not matter to the adapter, since it has its own.
+
+        Feature stems are not among them: through the base's own a memory bank is asked.
+        """
+        return list(self._saved(base))
+
+    def head_paths(self, base: nn.Module) -> list[str]:
+        """Paths that count as head when parameters are counted."""
+        return self.replaced_paths(base)
+
+    def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
+        """Raise unless the method can use this bank on this base."""
+        if bank is not None and not self.takes_memory_bank:
+            raise ValueError(f"Expected no 'memory_bank' for the method {self.method} (got one)")
+
+    def check_example(
+        self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
+    ) -> None:
+        """Raise if a dry run with ``example`` shows that the method does not fit this model.
+
+        Args:
+            model: The base with its adapters.
+            base: The model that ``example`` is for.
+            sites: Of the adapter.
+            example: An input, or ``None``.
+        """
+
+    def resolve(
+        self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None
+    ) -> Self:
+        """The same configuration with all that its file needs: classes written as paths, and the
+        widths that a dry run has measured.
+
+        Args:
+            base: The model.
+            widths: Of every module that was called in a dry run.
+            bank: The adapter's memory bank.
+        """
+        changes: dict[str, Any] = {}
+        for name in ("target_modules", "modules_to_save", "exclude_modules"):
+            targets = getattr(self, name, None)
+            if targets is not None and any(isinstance(target, type) for target in targets):
+                changes[name] = tuple(match_modules(base, targets, argument=name))
+        targets = getattr(self, "target_modules", None)
+        if widths is not None and targets is not None:
+            paths = match_modules(base, targets)
+            for name, found in (("channels", widths.outputs), ("in_channels", widths.inputs)):
+                if hasattr(self, name):
+                    changes[name] = {path: found[path] for path in paths if path in found}
+        return dataclasses.replace(self, **changes) if changes else self
+
+    def _saved(self, base: nn.Module) -> dict[str, nn.Module]:
+        return match_modules(base, self.modules_to_save, argument="modules_to_save")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON-able values."""
+        return {f.name: _plain(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """Rebuild a configuration.
+
+        Raises:
+            CheckpointError: If a setting is unknown to this version; it is named.
+        """
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(settings) - known):
+            raise CheckpointError(
+                f"Expected the settings of {cls.__name__} to be among {', '.join(sorted(known))} "
+                f"(got {', '.join(unknown)})"
+            )
+        lists_as_tuples: dict[str, Any] = {}
+        for name, value in settings.items():
+            lists_as_tuples[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**lists_as_tuples)
+
+
+def trained_site(
+    base: nn.Module,
+    path: str,
+    parameters: list[str],
+    buffers: list[str] | None = None,
+    *,
+    at_parent: bool = True,
+) -> Site:
+    """The adapter's own version of some tensors of the module at ``path``.
+
+    ``out_proj`` of ``nn.MultiheadAttention`` is never called: its tensors are replaced in the call
+    of its parent, unless ``at_parent`` is false.
+    """
+    module = base.get_submodule(path)
+    parent, _, child = path.rpartition(".")
+    if at_parent and child == "out_proj":
+        owner = base.get_submodule(parent)
+        if isinstance(owner, nn.MultiheadAttention):
+            own = TrainedTensors(module, parameters, buffers, inner=child)
+            return Site(parent, f"trained_{child}", own)
+    return Site(path, "trained", TrainedTensors(module, parameters, buffers))
+
+
+def _with_head(base: nn.Module, num_classes: int) -> nn.Module:
+    """The same modules with another head beside; ``base`` is not changed."""
+    if not hasattr(base, "reset_head"):
+        raise PlacementError(
+            f"Expected a base with 'reset_head' to give an adapter {num_classes} classes of its "
+            f"own (got {type(base).__name__})"
+        )
+    shadow = copy.copy(base)
+    shadow.__dict__ = dict(base.__dict__, _modules=dict(base._modules))
+    shadow.reset_head(num_classes)  # type: ignore[operator]
+    return shadow
+
+
+def _join(path: str, inner: str) -> str:
+    return f"{path}.{inner}" if path and inner else path or inner
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, tuple):
+        for item in value:
+            if isinstance(item, type):
+                raise TypeError(
+                    f"Expected '{name}' to hold paths when an adapter is saved (got the class "
+                    f"{item.__name__}; classes cannot be written to a file)"
+                )
+        return list(value)
+    return value
+
+
+__all__ = ["MethodConfig", "Site", "trained_site"]

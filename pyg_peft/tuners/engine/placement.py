@@ -1,0 +1,94 @@
+"""From a list of sites to slots on a model, and to the tensors of a file."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pyg_peft.errors import PlacementError
+from pyg_peft.tuners.engine.config import Site
+from pyg_peft.tuners.engine.slot import SLOT, Component, Slot, attach, check_site, detach, slot_of
+from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
+from pyg_peft.tuners.engine.turns import Turns
+
+
+def place(base: nn.Module, adapter_name: str, sites: Sequence[Site], turns: Turns) -> None:
+    """Attach an adapter's components; all sites are checked before the first is touched.
+
+    Args:
+        base: The model.
+        adapter_name: Name of the adapter.
+        sites: Its components.
+        turns: Of the base, for its slots.
+
+    Raises:
+        PlacementError: If a site is a container, does not exist, or is named twice.
+    """
+    grouped: dict[str, dict[str, Component]] = {}
+    for site in sites:
+        check_site(base.get_submodule(site.path), site.path)
+        components = grouped.setdefault(site.path, {})
+        if site.name in components:
+            raise PlacementError(f"Expected one {site.name!r} at {site.path!r} (got two)")
+        components[site.name] = site.component
+    try:
+        for path, components in grouped.items():
+            attach(base.get_submodule(path), path, adapter_name, components, turns)
+    except BaseException:
+        remove(base, adapter_name)
+        raise
+
+
+def match_base(base: nn.Module, sites: Sequence[Site]) -> None:
+    """Move components to the base's device and precision; copies of its tensors have theirs."""
+    like = next(base.parameters(), None)
+    if like is None:
+        return
+    for site in sites:
+        copied = isinstance(site.component, TrainedTensors)
+        site.component.to(like.device, None if copied else like.dtype)
+
+
+def remove(base: nn.Module, adapter_name: str) -> None:
+    """Take an adapter's components away; slots that end up empty go, hooks and all."""
+    for module in [m for m in base.modules() if slot_of(m) is not None]:
+        detach(module, adapter_name)
+
+
+def slots(base: nn.Module) -> dict[str, Slot]:
+    """Every slot by the path of the module that it sits at."""
+    return {path: s for path, m in base.named_modules() if (s := slot_of(m)) is not None}
+
+
+def site_tensors(sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Every tensor of an adapter by its key in a file, a shared one once.
+
+    A base tensor that the adapter has its own version of keeps its name in the base; a component's
+    tensors stand under ``path.peft.component``.
+    """
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for site in sites:
+        parts = (
+            [site.path, site.component.inner]
+            if isinstance(site.component, TrainedTensors)
+            else [site.path, SLOT, site.name]
+        )
+        prefix = ".".join(part for part in parts if part)
+        for name, tensor in site.component.state_dict(keep_vars=True).items():
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                tensors[f"{prefix}.{name}" if prefix else name] = tensor
+    return tensors
+
+
+def base_tensors(base: nn.Module, without: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The base's own parameters and buffers, except those under the paths of ``without``."""
+    return {
+        name: tensor
+        for name, tensor in base.state_dict().items()
+        if SLOT not in name.split(".")
+        and not any(path == "" or f"{name}.".startswith(f"{path}.") for path in without)
+    }
+
+
+__all__ = ["base_tensors", "match_base", "place", "remove", "site_tensors", "slots"]

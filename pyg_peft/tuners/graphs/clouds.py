@@ -1,0 +1,143 @@
+"""Whose cloud a layer's points are, and what a memory bank answers for each cloud.
+
+A layer with edges is seldom told cloud ids. But its positions have come from somewhere: from a call
+with ``pos`` and ``batch``, or from an output ``(x, pos, batch)``. Both are noted during a forward,
+and a layer looks up the very tensor that it is handed. Where edges lead from points that are known
+to others, such as from points to centres, these are known as well::
+
+    level(x, pos, batch) ──before──▶ told: pos belongs to batch
+        └── conv(x, (pos, center), edge_index) ──▶ told: center belongs to batch, along the edges
+            block(x, center, edge_index)       ──▶ find(center)
+"""
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
+from pyg_peft.tuners.engine.turns import PerThread
+from pyg_peft.tuners.graphs.geometry import CallReader, Found, read_output
+
+
+class CloudIds(Component):
+    """At the base: the bank's answer, and cloud ids of positions, for the time of one forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forwards = PerThread(_Forward)
+
+    @property
+    def prior(self) -> Tensor | None:
+        """The bank's answer in this thread's forward."""
+        return self._forwards.here().prior
+
+    @property
+    def told(self) -> list[tuple[Tensor, Tensor]]:
+        """Positions and their cloud ids in this thread's forward."""
+        return self._forwards.here().told
+
+    def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        forward = self._forwards.here()
+        forward.told = []
+        # Handed on by name, but the base knows no such parameter.
+        forward.prior = kwargs.get("prior")
+        return args, {name: value for name, value in kwargs.items() if name != "prior"}
+
+    def release(self, module: nn.Module) -> None:
+        forward = self._forwards.here()
+        forward.told = []
+        forward.prior = None
+
+    def tell(self, found: Found) -> None:
+        """Note what a call or an output says."""
+        if found.pos is None:
+            return
+        ids = self.find(found)
+        if ids is not None:
+            self.note(found.pos[1], ids)
+
+    def note(self, pos: Tensor, ids: Tensor) -> None:
+        """Note whose clouds the points at these very positions are, unless that is known."""
+        if self._known(pos) is None:
+            self.told.append((pos, ids))
+
+    def find(self, found: Found) -> Tensor | None:
+        """Cloud of each target of a call, ``-1`` for one that no edge leads to; ``None`` if nothing
+        tells.
+        """
+        if found.pos is None:
+            return None
+        source, target = found.pos
+        # A call may name more cloud ids than it has points: those of another level.
+        if found.has_ids:
+            return found.batch
+        ids = self._known(target)
+        edges = found.edge_index
+        if not isinstance(edges, Tensor) or edges.layout != torch.strided:
+            edges = None  # a sparse adjacency tells nothing here
+        if ids is None and source is not target and edges is not None:
+            of_source = self._known(source)
+            if of_source is not None:
+                sender, receiver = edges.flip(0) if found.flipped else edges
+                # Ids start at 0, and the largest of nothing is 0: count from 1.
+                ids = scatter(of_source[sender] + 1, receiver, 0, target.size(0), "max") - 1
+        return ids
+
+    def _known(self, pos: Tensor) -> Tensor | None:
+        return next((ids for known, ids in self.told if known is pos), None)
+
+
+class _Forward:
+    """What :class:`CloudIds` keeps of one forward."""
+
+    def __init__(self) -> None:
+        self.prior: Tensor | None = None
+        self.told: list[tuple[Tensor, Tensor]] = []
+
+
+class CloudTeller(Component):
+    """At a module whose call or output tells geometry: notes it for the layers with prompts.
+
+    Args:
+        reader: Of the module's calls.
+        clouds: Where it is noted.
+    """
+
+    def __init__(self, reader: CallReader, clouds: CloudIds) -> None:
+        super().__init__()
+        # In a tuple: a module that sits elsewhere and is no child of this one.
+        self._links = (reader, clouds)
+
+    def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        reader, clouds = self._links
+        clouds.tell(reader(args, kwargs))
+        return args, kwargs
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> object:
+        self._links[1].tell(read_output(output))
+        return output
+
+
+def cloud_of_each(ids: Tensor | None, num_points: int, num_clouds: int, path: str) -> Tensor | None:
+    """Cloud of each of a layer's points; ``None`` if there is one cloud.
+
+    Raises:
+        ValueError: If there are several and nothing tells, or an id is beyond them.
+    """
+    if num_clouds == 1:
+        return None
+    if ids is None or ids.size(0) != num_points:
+        raise ValueError(
+            f"Expected the clouds of the {num_points} points of {path!r} to be told by a call or "
+            "an output with 'pos' and 'batch', of this very tensor of positions (got none): the "
+            "bank answers for each cloud; choose other targets or num_prompts=0"
+        )
+    if not torch.compiler.is_compiling() and ids.numel() and int(ids.max()) >= num_clouds:
+        raise ValueError(
+            f"Expected 'query' to have a row for each of {int(ids.max()) + 1} clouds "
+            f"(got {num_clouds})"
+        )
+    return ids
+
+
+__all__ = ["CloudIds", "CloudTeller", "cloud_of_each"]

@@ -1,0 +1,203 @@
+"""Where the layers of any model lie in space, as their calls and outputs say by name.
+
+A layer's own call comes first; what it lacks is taken from a call around it, see
+:mod:`~pyg_peft.tuners.graphs.sources`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from pyg_peft.nn.cloud_rows import level_of
+from pyg_peft.tuners.engine.calls import parameter_names, required_names
+from pyg_peft.tuners.engine.slot import Args, Kwargs
+
+# What a model calls a PyG batch that it is called with, if it does not say otherwise.
+_DATA = ("data", "graph")
+# Where a tensor is as likely, so that the user has to say.
+_PERHAPS_DATA = ("inputs", "input", "graphs", "sample", "samples", "points", "cloud", "clouds")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a model calls the geometry in its calls; the usual names are known besides.
+
+    Attributes:
+        pos: parameter of the positions, or ``"graph.pos"`` for an attribute of a parameter.
+        batch: parameter or attribute of the cloud ids.
+        edge_index: parameter or attribute of the edges.
+    """
+
+    pos: str = "pos"
+    batch: str = "batch"
+    edge_index: str = "edge_index"
+
+
+class Found(NamedTuple):
+    """What one call, or one output, says of the geometry.
+
+    Attributes:
+        pos: positions of the sources and of the targets; the same tensor unless bipartite.
+        batch: cloud ids of the targets. ``None`` if there is one cloud, or if a caller left out
+            what its layer can do without; ids of another number of points if only those were told.
+        knows_batch: whether the call has cloud ids, be they ``None``.
+        edge_index: edges as they came, a sparse adjacency among them.
+        flipped: whether row 1 is the source, of a layer that passes messages against the edges.
+    """
+
+    pos: tuple[Tensor, Tensor] | None = None
+    batch: Tensor | None = None
+    knows_batch: bool = False
+    edge_index: Any = None
+    flipped: bool = False
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether there is a cloud id for each target."""
+        if self.pos is None or self.batch is None:
+            return False
+        return self.batch.size(0) == self.pos[1].size(0)
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether neighbourhoods follow from this, whatever the calls around it say."""
+        return self.pos is not None and (self.edge_index is not None or self.has_ids)
+
+    def completed_by(self, outer: "Found") -> "Found":
+        """What is missing here is taken from there; edges only if they join as many points."""
+        found = self if self.pos is not None else self._replace(pos=outer.pos)
+        if found.edge_index is None and not self.tells_all and _as_many(found.pos, outer.pos):
+            found = found._replace(edge_index=outer.edge_index, flipped=outer.flipped)
+        # Ids of other points are taken too: where there are any, None is not one cloud.
+        if not found.has_ids and outer.batch is not None:
+            found = found._replace(batch=outer.batch)
+        return found._replace(knows_batch=self.knows_batch or outer.knows_batch)
+
+
+class CallReader:
+    """Reads a module's calls; its parameters' names are looked up once, when it is made.
+
+    Args:
+        module: Whose calls are read.
+        names: What they call the geometry; where they do not, the usual names are read.
+
+    Attributes:
+        names: As handed in.
+        parameters: Names of what the module is called with.
+        pos: The parameter of the positions; empty without one. Likewise ``batch`` and
+            ``edge_index``.
+        features: The first parameter, unless it is one of these.
+    """
+
+    def __init__(self, module: nn.Module, names: Names) -> None:
+        self.names = names
+        self.parameters = parameter_names(module)
+        owner, _, pos = names.pos.rpartition(".")
+        # PyG's layers have the usual names in a model that has its own.
+        self._pos = (pos, "pos")
+        self._batch = (names.batch, "batch")
+        self._edges = (names.edge_index, "edge_index")
+        self._required = set(required_names(module))
+        self.pos = self._parameter(self._pos)
+        batch = self._parameter(self._batch)
+        # Called with nothing else, it is a whole batch of graphs: cloud ids alone are no input.
+        is_whole = bool(batch) and self._required == {batch} and "x" not in self.parameters
+        is_whole = is_whole and not self.pos
+        self._owners = tuple(n for n in (owner, *_DATA, *([batch] if is_whole else [])) if n)
+        self.batch = "" if is_whole else batch
+        self.edge_index = self._parameter(self._edges)
+        first, *_ = *self.parameters, ""
+        self.features = "" if first in (self.pos, self.batch, self.edge_index) else first
+        # Row 0 of edge_index is the source, unless a layer passes messages against the edges.
+        self.flipped = getattr(module, "flow", "source_to_target") == "target_to_source"
+
+    @property
+    def tells_pos(self) -> bool:
+        """Whether the parameters name positions, or data that have them."""
+        return bool(self.pos or self._parameter(self._owners))
+
+    @property
+    def tells_neighbors(self) -> bool:
+        """Whether the parameters name cloud ids or edges besides, or data that have them."""
+        return any(self._parameter(n) for n in (self._batch, self._edges, self._owners))
+
+    def needs(self, name: str) -> bool:
+        """Whether the module cannot be called without this parameter."""
+        return name in self._required
+
+    def needs_only(self, *names: str) -> bool:
+        """Whether the module can be called with these parameters alone."""
+        return self._required <= set(names)
+
+    def __call__(self, args: Args, kwargs: Kwargs) -> Found:
+        call = {**dict(zip(self.parameters, args, strict=False)), **kwargs}
+        data = None
+        for owner in (*self._owners, *self._batch):
+            if is_data(call.get(owner)):
+                data = call.pop(owner)
+                break
+        # Left out of a call, ids have their default.
+        known = bool(self.batch) or any(name in call for name in self._batch)
+        found = self._found(call.get, known)
+        if data is None:
+            return found
+        # A layer's own arguments go before those of the data that it is called with.
+        return found.completed_by(self._found(_getter(data), True))
+
+    def _found(self, get: Callable[[str], Any], knows_batch: bool) -> Found:
+        pos, batch, edges = (_first(get, n) for n in (self._pos, self._batch, self._edges))
+        return Found(_pair(pos), _ids(batch), knows_batch, edges, self.flipped)
+
+    @property
+    def perhaps_data(self) -> str:
+        """The parameter that may be a batch of graphs, by its name; empty without one."""
+        return self._parameter(_PERHAPS_DATA)
+
+    def _parameter(self, names: tuple[str, ...]) -> str:
+        return next((name for name in names if name in self.parameters), "")
+
+
+def read_output(output: Any) -> Found:
+    """The geometry that a module returns beside its features, as ``(x, pos, batch)``."""
+    level = level_of(output)
+    return Found() if level is None else Found((level.pos, level.pos), level.batch, True)
+
+
+def _first(get: Callable[[str], Any], names: tuple[str, str]) -> Any:
+    return next((value for name in names if (value := get(name)) is not None), None)
+
+
+def is_data(value: Any) -> bool:
+    """Whether an argument is a graph or a batch of graphs, of which positions are an attribute."""
+    return value is not None and not isinstance(value, (Tensor, tuple, list))
+
+
+def _getter(data: Any) -> Callable[[str], Any]:
+    if isinstance(data, Mapping):
+        return data.get  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return lambda name: getattr(data, name, None)
+
+
+def _pair(pos: Any) -> tuple[Tensor, Tensor] | None:
+    if isinstance(pos, Tensor):
+        return pos, pos
+    if isinstance(pos, (tuple, list)) and len(pos) == 2 and isinstance(pos[1], Tensor):  # pyright: ignore[reportUnknownArgumentType]
+        return pos[0], pos[1]  # pyright: ignore[reportUnknownVariableType]
+    return None
+
+
+def _as_many(pos: tuple[Tensor, Tensor] | None, other: tuple[Tensor, Tensor] | None) -> bool:
+    if pos is None or other is None:
+        return pos is other
+    return all(a.size(0) == b.size(0) for a, b in zip(pos, other, strict=True))
+
+
+def _ids(batch: Any) -> Tensor | None:
+    """Cloud ids, of a pair those of the targets."""
+    batch = batch[-1] if isinstance(batch, (tuple, list)) and batch else batch  # pyright: ignore[reportUnknownVariableType]
+    return batch if isinstance(batch, Tensor) else None
+
+
+__all__ = ["CallReader", "Found", "Names", "is_data", "read_output"]

@@ -1,0 +1,136 @@
+"""Which module tells where a layer lies: decided when a method is attached."""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from pyg_peft.errors import PlacementError
+from pyg_peft.trainable import match_modules
+from pyg_peft.tuners.engine.config import Site
+from pyg_peft.tuners.engine.slot import SLOT, check_site
+from pyg_peft.tuners.graphs.geometry import CallReader, Names
+from pyg_peft.tuners.graphs.sources import GeometrySource, OutputSource
+
+
+class Origins:
+    """Finds and makes the sources of the layers of a model; changes nothing of it.
+
+    Args:
+        base: The model.
+        names: What its calls name the geometry.
+        pos_from: What the user names as source, a path or a glob.
+
+    Attributes:
+        around: Sources at modules around layers, by path.
+        beside: Sources at modules whose output layers work on, by path.
+    """
+
+    def __init__(self, base: nn.Module, names: Names, pos_from: str | None = None) -> None:
+        self.base = base
+        self.names = names
+        self.pos_from = pos_from
+        self.around: dict[str, GeometrySource] = {}
+        self.beside: dict[str, OutputSource] = {}
+
+    def of(self, path: str) -> GeometrySource | None:
+        """The source of what the call of a layer lacks; ``None`` if it tells all.
+
+        Raises:
+            PlacementError: If no module tells it; those that carry geometry are listed.
+        """
+        if self.pos_from is not None:
+            return self._named(path, self.pos_from)
+        if (source := self._around(path)) is not None:
+            return source
+        own = self.reader(path)
+        if own.tells_pos and own.tells_neighbors:
+            return None
+        names, layer = self.names, self.base.get_submodule(path)
+        raise PlacementError(
+            f"Expected {path!r}, or a module around it, to receive {names.pos!r} and "
+            f"{names.batch!r} or {names.edge_index!r} by name (got {type(layer).__name__} with "
+            f"{', '.join(own.parameters) or 'no named parameters'}); say 'pos_name' if the model "
+            f"has another name{self._dotted()}, 'pos_from' if another module tells it; modules "
+            f"that do: {listed(self.carriers())}"
+        )
+
+    def sites(self) -> list[Site]:
+        """Where the sources sit."""
+        return [
+            *(Site(path, "source", source) for path, source in self.around.items()),
+            *(Site(path, "returned", source) for path, source in self.beside.items()),
+        ]
+
+    def carriers(self) -> dict[str, CallReader]:
+        """Readers of the modules whose calls tell the geometry, by path."""
+        return {
+            path: reader
+            for path, module in self.base.named_modules()
+            if SLOT not in path.split(".")
+            and (reader := CallReader(module, self.names)).tells_pos
+            and reader.tells_neighbors
+        }
+
+    def reader(self, path: str) -> CallReader:
+        """Reads the calls of the module at a path."""
+        return CallReader(self.base.get_submodule(path), self.names)
+
+    def _dotted(self) -> str:
+        """How positions are named that are an attribute of what the model is called with."""
+        reader = self.reader("")
+        # A PyG batch may have any name. Without a hint in the names, it is the only parameter.
+        name = reader.perhaps_data or (reader.features if len(reader.parameters) == 1 else "")
+        return f" ({name + '.pos'!r} if {name!r} is a PyG batch)" if name else ""
+
+    def _around(self, path: str) -> GeometrySource | None:
+        """The nearest module whose call tells what one of the module at ``path`` may lack."""
+        own, ancestors = self.reader(path), _ancestors(path)
+        if own.pos and own.needs(own.edge_index):
+            return None
+        if own.pos and own.needs(own.batch):
+            # It is handed ids, if there are any; only the model itself is sure to be called.
+            ancestors = ancestors[-1:]
+        for ancestor in ancestors:
+            reader = self.reader(ancestor)
+            if reader.tells_neighbors and (reader.tells_pos or own.tells_pos):
+                return self._at(ancestor)
+        return None
+
+    def _at(self, path: str) -> GeometrySource:
+        """The source at a module, with those around it."""
+        if path not in self.around:
+            self.around[path] = GeometrySource(path, self.reader(path), self._around(path))
+        return self.around[path]
+
+    def _named(self, path: str, pos_from: str) -> GeometrySource | None:
+        """The nearest module around a layer that ``pos_from`` names, or the only one beside it."""
+        named = match_modules(self.base, [pos_from], argument="pos_from")
+        if path in named:
+            return None
+        for ancestor in _ancestors(path):
+            if ancestor in named:
+                return self._at(ancestor)
+        if len(named) > 1:
+            raise PlacementError(
+                f"Expected 'pos_from' to name a module around {path!r} or one module whose output "
+                f"it works on (got {', '.join(named)})"
+            )
+        ((origin, module),) = named.items()
+        check_site(module, origin)
+        if origin not in self.beside:
+            self.beside[origin] = OutputSource(origin, self.reader(origin), self._around(origin))
+        return self.beside[origin]
+
+
+def listed(modules: Mapping[str, object]) -> str:
+    """Paths for a message."""
+    return ", ".join(path or "the model itself" for path in modules) or "none"
+
+
+def _ancestors(path: str) -> list[str]:
+    """Paths around ``path``, the nearest first, the model itself last."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)]
+
+
+__all__ = ["Origins", "listed"]

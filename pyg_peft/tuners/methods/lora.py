@@ -1,0 +1,131 @@
+"""LoRA on linear layers."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from pyg_peft.errors import PlacementError
+from pyg_peft.nn import LowRankHeteroLinear, LowRankLinear
+from pyg_peft.trainable import Target, match_modules
+from pyg_peft.tuners.engine.calls import first_input
+from pyg_peft.tuners.engine.checks import check_dropout, check_positive
+from pyg_peft.tuners.engine.config import MethodConfig, Site
+from pyg_peft.tuners.engine.layers import adaptable_layers, below
+from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig(MethodConfig):
+    r"""Low-rank changes beside linear layers, after `"LoRA" <https://arxiv.org/abs/2106.09685>`_.
+
+    ::
+
+        x ──┬── Linear (frozen) ──────────(+)── output
+            └── down [rank] ── up ── α/r ──┘
+
+    | placed at | component | trainable parameters |
+    | --- | --- | --- |
+    | linear layers matched | :class:`~pyg_peft.nn.LowRankLinear` | rank · (in + out) |
+    | ``HeteroLinear`` | :class:`~pyg_peft.nn.LowRankHeteroLinear` | rank · types · (in + out) |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
+    | ``modules_to_save`` | own copy | all of them |
+
+    Identity at init. Can be merged: see :meth:`pyg_peft.model.PeftModel.merge_and_unload`.
+
+    Args:
+        rank: Width between the two matrices.
+        alpha: Numerator of the multiplier ``alpha / rank``; ``None`` means ``rank``.
+        dropout: Of the input, while training.
+        target_modules: Paths, globs, ``re:`` expressions or classes of linear layers of PyTorch or
+            PyG (``Linear``, ``HeteroLinear``), or of modules that hold some, such as ``MLP``: then
+            all of theirs. ``None`` takes all linear layers in ``blocks`` where the model has such
+            a child, and otherwise all that the adapter does not own already, but for ``out_proj``
+            of ``nn.MultiheadAttention``, which is never called.
+        exclude_modules: Paths, globs, ``re:`` expressions or classes of modules that get no change,
+            with all below them. Needed where ``target_modules`` takes in a layer that the model
+            never calls, which the first forward reports.
+    """
+
+    method: ClassVar[str] = "lora"
+
+    rank: int = 8
+    alpha: float | None = None
+    dropout: float = 0.0
+    target_modules: tuple[Target, ...] | None = None
+    exclude_modules: tuple[Target, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(self, "rank", "alpha")
+        check_dropout(self)
+
+    def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
+        without = {*self.trained_modules(base), *below(base, self.exclude_modules)}
+        sites = [
+            Site(path, "lora", LowRankUpdate(self._update(layer)))
+            for path, layer in self._targets(base).items()
+            if path not in without
+        ]
+        if not sites:
+            raise PlacementError(
+                "Expected 'target_modules' to match a linear layer outside 'modules_to_save' and "
+                "'exclude_modules' (got none)"
+            )
+        return sites + self.saved_sites(base)
+
+    def _targets(self, base: nn.Module) -> dict[str, nn.Module]:
+        layers = adaptable_layers(base)
+        if self.target_modules is None:
+            inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
+            return {p: m for p, m in (inside or layers).items() if not _only_read(base, p)}
+        chosen: set[str] = set()
+        for path, module in match_modules(base, self.target_modules).items():
+            within = {p for p in layers if path == "" or f"{p}.".startswith(f"{path}.")}
+            if not within:
+                raise PlacementError(
+                    f"Expected {path!r} to be or to hold a linear layer "
+                    f"(got {type(module).__name__})"
+                )
+            chosen |= within
+        return {path: layer for path, layer in layers.items() if path in chosen}
+
+    def _update(self, layer: nn.Module) -> LowRankLinear | LowRankHeteroLinear:
+        weight: Any = layer.weight
+        # A plain weight is [out, in], one with types [types, in, out].
+        out_channels, in_channels = weight.shape if weight.dim() == 2 else weight.shape[:0:-1]
+        rank = min(self.rank, in_channels, out_channels)
+        alpha = None if self.alpha is None else self.alpha * rank / self.rank
+        more: dict[str, Any] = {"alpha": alpha, "dropout": self.dropout}
+        if weight.dim() == 2:
+            return LowRankLinear(in_channels, out_channels, rank, **more)
+        return LowRankHeteroLinear(in_channels, out_channels, weight.size(0), rank, **more)
+
+
+class LowRankUpdate(Component):
+    """Adds the output of a low-rank layer to that of the layer it sits at."""
+
+    def __init__(self, update: LowRankLinear | LowRankHeteroLinear) -> None:
+        super().__init__()
+        self.update = update
+
+    def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
+        if isinstance(self.update, LowRankHeteroLinear):
+            return output + self.update(*args, **kwargs)
+        return output + self.update(first_input(args, kwargs))
+
+    def merged(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
+        return [(module, "weight")]
+
+    def merge(self, module: nn.Module) -> None:
+        weight: Any = module.weight
+        weight.data.add_(self.update.delta_weight().detach().to(weight.dtype))
+
+
+def _only_read(base: nn.Module, path: str) -> bool:
+    """Whether a layer is the one whose weights an attention reads without calling it."""
+    parent, _, child = path.rpartition(".")
+    return child == "out_proj" and isinstance(base.get_submodule(parent), nn.MultiheadAttention)
+
+
+__all__ = ["LoRAConfig", "LowRankUpdate"]

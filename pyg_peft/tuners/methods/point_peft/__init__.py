@@ -1,0 +1,1 @@
+"""Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""

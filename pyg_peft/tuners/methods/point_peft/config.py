@@ -1,0 +1,272 @@
+"""Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+from torch import nn
+
+from pyg_peft.nn import MemoryBank
+from pyg_peft.trainable import Target, match_modules
+from pyg_peft.tuners.engine.checks import check_names, check_positive, check_widths
+from pyg_peft.tuners.engine.config import MethodConfig, Site
+from pyg_peft.tuners.engine.dry_run import Widths
+from pyg_peft.tuners.graphs.geometry import Names
+from pyg_peft.tuners.graphs.row_order import check_row_order
+from pyg_peft.tuners.methods.point_peft.bank import check_graph_bank, check_token_bank
+from pyg_peft.tuners.methods.point_peft.on_graphs import graph_sites
+from pyg_peft.tuners.methods.point_peft.on_tokens import token_sites
+from pyg_peft.tuners.tokens.blocks import is_token_backbone, token_blocks
+
+_TOKEN_PROMPTS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointPEFTConfig(MethodConfig):
+    r"""`"Point-PEFT: Parameter-Efficient Fine-Tuning for 3D Pre-trained Models"
+    <https://arxiv.org/abs/2310.03059>`_ for Point-MAE and its family, and for any PyG model.
+
+    On a token backbone::
+
+                                                         once per forward: structures, bank(query)
+        pos ── patches ── tokens ──▶ [cls, patches]
+                                        │ insert P prompts ◀── bank(query)
+                        ┌───────────────▼────────────────┐
+                        │ x + proj(attn(norm1 x))        │  frozen weights, own biases
+                        │ x + f + 0.7·A(f), f = MLP(..)  │  Bottleneck after the MLP
+                        └───────────────┬────────────────┘
+                                        │ GeometryAwareAdapter over the patches' centers
+                                        │ remove the prompts
+                                        ▼  next block
+
+    | placed at | component | trainable parameters (C = 384) |
+    | --- | --- | --- |
+    | first ``prompt_depth`` blocks, input | :class:`~pyg_peft.nn.PointPriorPrompt` \
+      (:class:`~pyg_peft.nn.PromptTokens` without a bank) | 10,376 (3,840) each |
+    | every block's MLP, output | :class:`~pyg_peft.nn.Bottleneck` | 12,688 each |
+    | every block, output | :class:`~pyg_peft.nn.GeometryAwareAdapter` | 13,457 each |
+    | shared by all of these | :class:`~pyg_peft.nn.NeighborAttention` | 28,800 |
+    | base | prompt positions; own biases, final norm, cls token | 30 + 38,400 |
+    | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
+    | ``modules_to_save`` | own copy of the head | 267,535 (15 classes) |
+
+    On the layers of another model that ``target_modules`` names::
+
+        pos, batch / edge_index ─────────────┐   by name, from the layer's call or from the nearest
+                                             ▼   one around it
+        x ── layer (frozen, own biases) ── GeometryAwareAdapter ── output
+        │                              │
+        └ join P prompts to all points └ remove their rows          with num_prompts, where a layer
+                                                                    has edges and features
+
+    | placed at | component | trainable parameters |
+    | --- | --- | --- |
+    | first ``prompt_depth`` layers that can take them, input | \
+      :class:`~pyg_peft.nn.PointPriorPrompt` (:class:`~pyg_peft.nn.PromptTokens` without a bank) \
+      | P C + 17 C + 8 (P C) |
+    | the same, if they are told positions | prompt positions | 3 P |
+    | the same, for a bank of another width D | linear map of rank 8 | 8 (C + D) |
+    | layers named, output | :class:`~pyg_peft.nn.GeometryAwareAdapter` | 35 C + 17 (width 16) |
+    | shared by layers of one width C | :class:`~pyg_peft.nn.NeighborAttention` | 75 C (width 18) |
+    | layers named, and below | own biases | their lengths |
+    | ``modules_to_save`` | own copy | all of them |
+
+    There the adapter's neighbourhoods are the layer's own edges, and every point is a centre. Where
+    a layer has none, a structure over ``pos`` and ``batch`` is built once per level: centres as in
+    a token backbone, ``k`` neighbours; ``ratio`` and ``num_interp`` have no effect where there are
+    edges. Identity at init without prompts, which are off there unless ``num_prompts`` is given.
+
+    A prompt on a graph is a virtual node: learned features of the width ``C`` of the layer's input
+    and, as on tokens, learned coordinates (so a layer that was invariant under translation is so no
+    longer). It sends to every point of its cloud and receives nothing; of bipartite edges it is a
+    source. A layer can take prompts if it is called with features first, with ``edge_index`` by
+    name, and with nothing else that has a row per point or edge, but for positions:
+    ``PointTransformerConv``, ``PointNetConv`` with features, ``EdgeConv``, and blocks of these; not
+    ``PPFConv`` (normals), nor what searches neighbours itself. If no layer named can, that raises.
+    A bank there is made by ``MemoryBank.from_loader(..., module=...)``, which says what the query
+    is; calls or outputs with ``pos`` and ``batch`` must then tell whose cloud a layer's points are.
+
+    The authors' code counts 773,017 trainable parameters on ScanObjectNN, of which 62,268 never get
+    a gradient (prompts of blocks that have none, and an unused gate in each block). Ours has
+    710,761: those are gone, and each adapter's propagation has a gate.
+
+    On tokens it is no identity at init, since prompts change the attention. Without prompts
+    (``num_prompts=0``) it is one.
+
+    Differences to the released code: clouds of a batch do not mix; a prompt is a node at its
+    learned position and takes part in neighbourhoods; the query is made by the same frozen backbone
+    with its adapters off, not by a second copy; the second-level centers start from the point
+    farthest from the centroid; the frozen backbone stays in eval mode; ``propagation_scale`` starts
+    at 0 and is trained (0.3 and fixed), ``up`` weights start at 0, and the propagation takes the
+    ``num_interp`` nearest centers (all). :meth:`authors` gives their values.
+
+    Args:
+        bottleneck_channels: Width of the bottlenecks in the adapters.
+        num_prompts: Prompts of a prompted block or layer, ``P``; with a memory bank the top
+            ``P - 2`` rows are retrieved. ``None`` is 10 on tokens, and none on other layers.
+        prompt_depth: How many blocks, or layers that can take prompts, are prompted, from the
+            first.
+        prompt_bottleneck_channels: Width of the bottleneck that the bank's answer passes, and rank
+            of the map from the bank to a layer of another width; no more than the layer's own.
+        attention_channels: Width of the attention among neighbours, all heads together.
+        attention_heads: Its heads.
+        k: Neighbours of a second-level center.
+        ratio: Second-level centers per patch center.
+        num_interp: Centers that a patch takes its propagated feature from; ``None`` for all.
+        mlp_scale: Factor of the bottleneck after the MLP.
+        scale: Factor of the bottleneck after the propagation.
+        propagation_scale: Initial value of the gate on the propagation.
+        center_scale: Factor of a center's own feature.
+        train_biases: Own biases of ``proj``, ``fc1``, ``fc2`` and the norms, own final norm and cls
+            token; in other models own biases of the layers named.
+        target_modules: Paths, globs, ``re:`` expressions or classes of layers, such as
+            ``PointTransformerConv``, or of some of a token backbone's blocks; ``None`` takes all of
+            its blocks. A layer returns a row per point, or ``(x, pos, batch)``.
+        channels: Width of a layer's output by path, where its last linear layer does not tell it;
+            measured if ``get_peft_model`` is handed an ``example``.
+        in_channels: Width of the features that a layer with prompts is called with, likewise.
+        bank_channels: Width of the memory bank; ``get_peft_model`` notes it.
+        pos_from: Path or glob of the module that tells where layers lie: one around them, by its
+            call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
+            call and, for what that lacks, the nearest one around it.
+        pos_name: What the model calls positions in its calls; ``"graph.pos"`` is an attribute of
+            the parameter ``graph``. A parameter ``data`` or ``graph`` is looked into anyway, as is
+            a ``batch`` that the model is called with alone; the usual names are read besides, for
+            layers of PyG.
+        batch_name: What it calls cloud ids.
+        edge_index_name: What it calls edges.
+    """
+
+    method: ClassVar[str] = "point_peft"
+    takes_memory_bank: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = False
+
+    bottleneck_channels: int = 16
+    num_prompts: int | None = None
+    prompt_depth: int = 6
+    prompt_bottleneck_channels: int = 8
+    attention_channels: int = 18
+    attention_heads: int = 6
+    k: int = 16
+    ratio: float = 0.5
+    num_interp: int | None = 3
+    mlp_scale: float = 0.7
+    scale: float = 1.0
+    propagation_scale: float = 0.0
+    center_scale: float = 0.3
+    train_biases: bool = True
+    target_modules: tuple[Target, ...] | None = None
+    channels: Mapping[str, int] | None = field(default=None, hash=False)
+    in_channels: Mapping[str, int] | None = field(default=None, hash=False)
+    bank_channels: int | None = None
+    pos_from: str | None = None
+    pos_name: str = "pos"
+    batch_name: str = "batch"
+    edge_index_name: str = "edge_index"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_prompts is not None and self.num_prompts < 0:
+            raise ValueError(f"Expected 'num_prompts' to be non-negative (got {self.num_prompts})")
+        if self.prompt_depth < 0:
+            raise ValueError(
+                f"Expected 'prompt_depth' to be non-negative (got {self.prompt_depth})"
+            )
+        check_positive(
+            self,
+            "bottleneck_channels",
+            "prompt_bottleneck_channels",
+            "attention_channels",
+            "attention_heads",
+            "k",
+            "num_interp",
+            "bank_channels",
+        )
+        if self.attention_channels % self.attention_heads:
+            raise ValueError(
+                f"Expected 'attention_heads' to divide attention_channels "
+                f"{self.attention_channels} (got {self.attention_heads})"
+            )
+        check_widths(self, "channels", "in_channels")
+        check_names(self, "pos_name", dotted=True)
+        check_names(self, "batch_name", "edge_index_name")
+        if not 0.0 < self.ratio <= 1.0:
+            raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {self.ratio})")
+
+    @classmethod
+    def authors(cls, **settings: Any) -> Self:
+        """The released code's factors: propagation from all centers, with 0.3 from the start."""
+        theirs: dict[str, Any] = {"propagation_scale": 0.3, "num_interp": None}
+        return cls(**{**theirs, **settings})
+
+    @property
+    def top_k(self) -> int:
+        """Rows that are retrieved from the memory bank; two prompts carry the query and the
+        weighted sum.
+        """
+        return (_TOKEN_PROMPTS if self.num_prompts is None else self.num_prompts) - 2
+
+    @property
+    def names(self) -> Names:
+        """What the model calls the geometry."""
+        return Names(self.pos_name, self.batch_name, self.edge_index_name)
+
+    def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
+        if bank is None:
+            return
+        if self._is_on_tokens(base):
+            check_token_bank(base, bank)
+        else:
+            check_graph_bank(base, bank)
+        if self._prompts(base) < 3:
+            raise ValueError(
+                "Expected 'num_prompts' to be at least 3 with a memory bank, and to be given on "
+                f"other layers than a token backbone's blocks (got {self.num_prompts})"
+            )
+        if self.prompt_depth < 1:
+            raise ValueError(
+                "Expected 'prompt_depth' to be positive with a memory bank "
+                f"(got {self.prompt_depth})"
+            )
+        if len(bank) <= self.top_k:
+            raise ValueError(
+                f"Expected 'memory_bank' to have more than {self.top_k} rows (got {len(bank)})"
+            )
+
+    def check_example(
+        self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
+    ) -> None:
+        check_row_order(model, base, sites, example)
+
+    def resolve(
+        self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None
+    ) -> Self:
+        changes: dict[str, Any] = {"num_prompts": self._prompts(base)}
+        if bank is not None:
+            changes["bank_channels"] = bank.channels
+        return replace(super().resolve(base, widths), **changes)
+
+    def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
+        config = replace(self, num_prompts=self._prompts(base))
+        found = None if self.target_modules is None else match_modules(base, self.target_modules)
+        if found is None or self._is_on_tokens(base):
+            sites = token_sites(base, config, found, has_bank=has_bank)
+        else:
+            sites = graph_sites(base, config, found, has_bank=has_bank)
+        return sites + self.saved_sites(base)
+
+    def _is_on_tokens(self, base: nn.Module) -> bool:
+        """Whether all targets are blocks of a token backbone."""
+        if self.target_modules is None:
+            return True
+        if not is_token_backbone(base):
+            return False
+        return set(match_modules(base, self.target_modules)) <= set(token_blocks(base)[1])
+
+    def _prompts(self, base: nn.Module) -> int:
+        if self.num_prompts is not None:
+            return self.num_prompts
+        return _TOKEN_PROMPTS if self._is_on_tokens(base) else 0
+
+
+__all__ = ["PointPEFTConfig"]

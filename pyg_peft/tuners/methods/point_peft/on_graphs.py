@@ -1,0 +1,147 @@
+"""Where Point-PEFT sits in any model whose layers can be placed in space."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from pyg_peft.errors import PlacementError
+from pyg_peft.nn import GeometryAwareAdapter, NeighborAttention, PointPriorPrompt, PromptTokens
+from pyg_peft.tuners.engine.config import Site
+from pyg_peft.tuners.engine.layers import check_bottleneck, input_channels, output_channels
+from pyg_peft.tuners.engine.slot import SLOT, check_site
+from pyg_peft.tuners.graphs.adapter import GraphAdapter
+from pyg_peft.tuners.graphs.clouds import CloudIds, CloudTeller
+from pyg_peft.tuners.graphs.geometry import CallReader
+from pyg_peft.tuners.graphs.origins import Origins, listed
+from pyg_peft.tuners.graphs.prompts import GraphPrompts, takes_prompts
+from pyg_peft.tuners.graphs.sources import GeometrySource, SharedStructures
+from pyg_peft.tuners.methods.biases import bias_sites
+
+if TYPE_CHECKING:
+    from pyg_peft.tuners.methods.point_peft.config import PointPEFTConfig
+
+
+def graph_sites(
+    base: nn.Module,
+    config: "PointPEFTConfig",
+    targets: Mapping[str, nn.Module],
+    *,
+    has_bank: bool,
+) -> list[Site]:
+    """Components at layers of any model, the head aside.
+
+    Args:
+        base: The model.
+        config: The method's settings.
+        targets: The layers by path.
+        has_bank: Whether prompts get an answer of a memory bank.
+
+    Raises:
+        PlacementError: If a target is a container, tells no width, or neither receives geometry nor
+            lies within a module that does; those that do are listed. If there are to be prompts
+            and no target can take them.
+    """
+    origins = Origins(base, config.names, config.pos_from)
+    sources: dict[str, GeometrySource | None] = {}
+    for path, layer in targets.items():
+        check_site(layer, path)
+        sources[path] = origins.of(path)
+    clouds = CloudIds() if has_bank else None
+    prompted = _prompted(base, config, targets) if config.num_prompts else {}
+    prompts = {
+        path: GraphPrompts(
+            _prompt(config, channels, has_bank=has_bank),
+            path,
+            origins.reader(path),
+            sources[path],
+            clouds,
+            config.bank_channels,
+        )
+        for path, channels in prompted.items()
+    }
+    shared = SharedStructures((*origins.beside.values(), *prompts.values()))
+    attention: dict[int, NeighborAttention] = {}
+    sites = [Site("", "structures", shared)]
+    if clouds is not None:
+        sites.append(Site("", "clouds", clouds))
+    for path, layer in targets.items():
+        channels = output_channels(layer, path, config.channels)
+        check_bottleneck(config.bottleneck_channels, channels, path)
+        if channels not in attention:
+            attention[channels] = NeighborAttention(
+                channels, config.attention_channels, config.attention_heads
+            )
+        adapter = GeometryAwareAdapter(
+            channels,
+            config.bottleneck_channels,
+            k=config.k,
+            ratio=config.ratio,
+            num_interp=config.num_interp,
+            attention=attention[channels],
+            propagation_scale=config.propagation_scale,
+            center_scale=config.center_scale,
+            scale=config.scale,
+        )
+        reader, joined = origins.reader(path), prompts.get(path)
+        placed = GraphAdapter(adapter, path, reader, sources[path], shared, joined)
+        sites.append(Site(path, "adapter", placed))
+        # After hooks run in reverse: the rows of prompts go before the adapter.
+        if joined is not None:
+            sites.append(Site(path, "prompt", joined))
+    # After the prompts: layers inside a layer that has some are handed them as points.
+    sites += origins.sites()
+    if clouds is not None:
+        carriers = origins.carriers().items()
+        sites += [Site(path, "tells", CloudTeller(reader, clouds)) for path, reader in carriers]
+    if config.train_biases:
+        saved = config.trained_modules(base)
+        sites += bias_sites(base, inside=tuple(targets), without=saved)
+    return sites
+
+
+def _prompted(
+    base: nn.Module, config: "PointPEFTConfig", targets: Mapping[str, nn.Module]
+) -> dict[str, int]:
+    """The first targets that can take prompts, and the width of their input, by path."""
+    if not config.prompt_depth:
+        return {}
+    if found := _takers(targets, config):
+        return dict(list(found.items())[: config.prompt_depth])
+    others = _takers(dict(base.named_modules()), config)
+    raise PlacementError(
+        f"Expected a target that can take prompts: one called with features first, with "
+        f"{config.edge_index_name!r} by name, and with nothing else that has a row per point, but "
+        f"for positions (got {', '.join(targets)}); num_prompts=0 goes without; modules that can: "
+        f"{listed(others)}"
+    )
+
+
+def _prompt(
+    config: "PointPEFTConfig", channels: int, *, has_bank: bool
+) -> PointPriorPrompt | PromptTokens:
+    num_prompts = config.num_prompts or 0
+    if not has_bank:
+        return PromptTokens(num_prompts, channels)
+    # The first layers of a model may be narrower than the bottleneck.
+    width = min(config.prompt_bottleneck_channels, channels)
+    return PointPriorPrompt(channels, num_prompts, width)
+
+
+def _takers(modules: Mapping[str, nn.Module], config: "PointPEFTConfig") -> dict[str, int]:
+    """The modules that can take prompts, and the width of their input, by path.
+
+    Not the model itself: what its layers share of a forward ends with its call.
+    """
+    measured = config.in_channels or {}
+    return {
+        path: channels
+        for path, module in modules.items()
+        if path
+        and SLOT not in path.split(".")
+        and takes_prompts(module, CallReader(module, config.names))
+        and (channels := input_channels(module, measured.get(path))) > 0
+    }
+
+
+__all__ = ["graph_sites"]

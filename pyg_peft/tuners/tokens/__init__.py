@@ -1,0 +1,1 @@
+"""What methods on token backbones share."""

@@ -1,0 +1,120 @@
+"""The frozen half of a forward: what a memory bank is asked with, and its answer."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyg_peft.errors import check_tensor, described
+from pyg_peft.geometry import Patches
+from pyg_peft.nn import MemoryBank
+from pyg_peft.nn.cloud_rows import CloudRows
+from pyg_peft.tuners.graphs.geometry import CallReader, Names
+from pyg_peft.tuners.tokens.blocks import is_token_backbone
+
+
+def frozen_part(
+    base: nn.Module, call: Mapping[str, Any], *, keep_tokens: bool, make_query: bool
+) -> dict[str, Any]:
+    """Patches, tokens and query of a call to a token backbone whose adapters rest.
+
+    Args:
+        base: Offers ``make_patches``, ``embed`` and ``forward_query``.
+        call: Its arguments by name; ``patches`` and ``tokens`` are taken over if they are there.
+        keep_tokens: Whether tokens are handed on; not if an adapter changes them.
+        make_query: Whether the query is computed.
+
+    Raises:
+        TypeError: If the base is no token backbone.
+    """
+    if not is_token_backbone(base):
+        raise TypeError(
+            "Expected the model to be a token backbone, or its memory bank to name a module "
+            f"(got {type(base).__name__}): nothing else has a part that is computed once"
+        )
+    backbone: Any = base
+    patches, tokens = call.get("patches"), call.get("tokens")
+    if patches is None:
+        patches = backbone.make_patches(*(call.get(n) for n in ("pos", "batch", "batch_size", "x")))
+    if tokens is None:
+        tokens = backbone.embed(patches)
+    part = {"patches": patches, "tokens": tokens} if keep_tokens else {"patches": patches}
+    if make_query:
+        part["query"] = backbone.forward_query(patches, tokens=tokens)
+    return part
+
+
+def wants_gradients(call: Mapping[str, Any]) -> bool:
+    """Whether an input is to get a gradient, which nothing that was made without hands on."""
+    patches = call.get("patches")
+    values = [*call.values()]
+    if isinstance(patches, Patches):
+        values += [patches.points, patches.center, patches.features]
+    return torch.is_grad_enabled() and any(
+        isinstance(value, Tensor) and value.requires_grad for value in values
+    )
+
+
+def module_query(
+    base: nn.Module, call: Mapping[str, Any], source: CloudRows, names: Names
+) -> Tensor:
+    """The query of a call to any model whose adapters rest: what its bank's rows are made of.
+
+    Args:
+        base: The model; it runs once.
+        call: Its arguments by name.
+        source: Where the bank's rows come from.
+        names: What the model calls its cloud ids.
+
+    Shapes: output ``(B, C)``.
+    """
+    batch = CallReader(base, names)((), dict(call)).batch
+    data = next((v for v in call.values() if hasattr(v, "num_graphs")), None)
+    size: Any = call.get("batch_size")
+    if size is None and data is not None:
+        size = data.num_graphs
+    if size is None:
+        size = 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
+    with torch.no_grad():
+        return source.read(base, partial(base, **call), batch, int(size))
+
+
+def retrieve(
+    bank: MemoryBank, query: Tensor, top_k: int, *, sample_id: Tensor | None, training: bool
+) -> Tensor:
+    """The bank's answer; while training, a sample does not retrieve itself.
+
+    Raises:
+        ValueError: If ids are needed for that and there are none, or the query is on another
+            device.
+        TypeError: If query or ids are of another type.
+    """
+    check_tensor(query, "query", kind="float", device=bank.keys.device)
+    # The bank sees the ids only where they leave samples out.
+    if sample_id is not None:
+        if not isinstance(sample_id, Tensor):
+            raise TypeError(
+                f"Expected 'sample_id' to be an integer tensor [B] (got {described(sample_id)})"
+            )
+        check_tensor(sample_id, "sample_id", kind="int")
+    leaves_out = training and bank.sample_id is not None
+    if leaves_out and sample_id is None:
+        raise ValueError(
+            "Expected 'sample_id' while training with a memory bank, so that no sample "
+            "retrieves itself (got None)"
+        )
+    return bank(query, top_k, sample_id=sample_id if leaves_out else None)
+
+
+def check_precision(base: nn.Module, query: Any) -> None:
+    """Raise unless a query that was handed in is as precise as the model: double, or not."""
+    like = next((p.dtype for p in base.parameters() if p.is_floating_point()), None)
+    if like is None or not isinstance(query, Tensor) or not query.is_floating_point():
+        return
+    if (query.dtype == torch.float64) != (like == torch.float64):
+        raise TypeError(f"Expected 'query' to be of {like}, as the model (got {query.dtype})")
+
+
+__all__ = ["check_precision", "frozen_part", "module_query", "retrieve", "wants_gradients"]
