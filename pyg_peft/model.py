@@ -10,23 +10,17 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pyg_peft.backbones.contract import FROZEN_INPUTS, frozen_part
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import ParameterCount, count_parameters
 from pyg_peft.tuners import METHODS, MethodConfig
 from pyg_peft.tuners.engine.adapter_set import AdapterSet
 from pyg_peft.tuners.engine.calls import by_name
+from pyg_peft.tuners.engine.config import Question
 from pyg_peft.tuners.engine.dry_run import initialize, measure_widths, try_out
 from pyg_peft.tuners.engine.loading import fill, load_adapter
 from pyg_peft.tuners.engine.placement import site_tensors
 from pyg_peft.tuners.engine.saving import count, save_adapter
-from pyg_peft.tuners.graphs.geometry import Names
-from pyg_peft.tuners.tokens.query import (
-    check_precision,
-    frozen_part,
-    module_query,
-    retrieve,
-    wants_gradients,
-)
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -262,30 +256,19 @@ class PeftModel(nn.Module):
         sample_id: Tensor | None,
     ) -> Any:
         bank = self.memory_bank
-        if bank is None and query is None and kwargs.get("tokens") is None:
+        for name, path in FROZEN_INPUTS.items():
+            if kwargs.get(name) is not None and self._adapters.adapts(path):
+                raise ValueError(
+                    f"Expected '{name}' to be None, since the adapter changes '{path}', which "
+                    "computes it (got a tensor)"
+                )
+        if bank is None:
+            if query is not None:
+                raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
             return self.base(*args, **kwargs)
+        question = Question(bank, query, sample_id, self.training, self.precompute)
         call = dict(by_name(self.base, args, kwargs))
-        if call.get("tokens") is not None and self._adapters.adapts("patch_embed"):
-            raise ValueError(
-                "Expected 'tokens' to be None, since the adapter changes the embedding that makes "
-                "them (got a tensor)"
-            )
-        if bank is not None:
-            asked: Any = query
-            if query is None:
-                frozen = self.precompute(**call)
-                asked = frozen.pop("query")
-                if not wants_gradients(call):
-                    call.update(frozen)
-            else:
-                check_precision(self.base, query)
-            config: Any = self._adapters.configs[self._adapters.active or ""]
-            call["prior"] = retrieve(
-                bank, asked, config.top_k, sample_id=sample_id, training=self.training
-            )
-        elif query is not None:
-            raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
-        return self.base(**call)
+        return self.base(**self._config.ask_bank(self.base, call, question))
 
     def precompute(self, **call: Any) -> dict[str, Any]:
         """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
@@ -305,13 +288,11 @@ class PeftModel(nn.Module):
 
     @torch.no_grad()
     def _precompute(self, call: dict[str, Any]) -> dict[str, Any]:
-        bank, kept = self.memory_bank, not self._adapters.adapts("patch_embed")
-        config: Any = self._adapters.configs.get(self._adapters.active or "")
+        stale = [name for name, path in FROZEN_INPUTS.items() if self._adapters.adapts(path)]
         with self.disable_adapter():
-            if bank is not None and bank.source is not None:
-                names = getattr(config, "names", Names())
-                return {"query": module_query(self.base, call, bank.source, names)}
-            return frozen_part(self.base, call, keep_tokens=kept, make_query=bank is not None)
+            if self._config is None:
+                return frozen_part(self.base, call)
+            return self._config.precompute(self.base, call, self.memory_bank, stale)
 
     @_changes
     def train(self, mode: bool = True) -> Self:
@@ -447,6 +428,11 @@ class PeftModel(nn.Module):
         fill(sites, tensors, "tensors")
 
     # ---- private ----------------------------------------------------------------------------
+
+    @property
+    def _config(self) -> Any:
+        """The active adapter's configuration, or ``None``."""
+        return self._adapters.configs.get(self._adapters.active or "")
 
     def _remove(self, name: str) -> None:
         self._adapters.remove(name)

@@ -113,7 +113,7 @@ def _count(module: nn.Module) -> tuple[int, int]:
 def _name(component: nn.Module) -> str:
     inner = getattr(component, "component", None)
     kind = type(inner if isinstance(inner, nn.Module) else component).__name__
-    if kind == "TrainedTensors":
+    if getattr(component, "replaces", None) is not None:
         names = [name for name, _ in component.named_parameters()]
         return f"own {', '.join(names)}" + (" and statistics" if [*component.buffers()] else "")
     return kind

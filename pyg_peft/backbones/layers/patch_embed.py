@@ -45,6 +45,9 @@ class PatchEmbed(nn.Module):
         statistics; the authors have no masked patches.
     """
 
+    #: Children that every adapter trains as its own: pre-trained weights leave them at zero.
+    always_trained = ("feature_stem",)
+
     def __init__(self, embed_dim: int, *, in_channels: int = 0) -> None:
         embed_dim = check_count(embed_dim, "embed_dim")
         in_channels = check_count(in_channels, "in_channels", least=0)

@@ -8,12 +8,13 @@ same for all. Third parties write their own the same way and hand the class to
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from torch import nn
+from torch import Tensor, nn
 
+from pyg_peft.backbones.contract import frozen_part
 from pyg_peft.errors import CheckpointError, PlacementError
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import Target, check_targets, match_modules
@@ -21,7 +22,6 @@ from pyg_peft.tuners.engine.checks import check_types
 from pyg_peft.tuners.engine.dry_run import Widths
 from pyg_peft.tuners.engine.slot import SLOT, Component
 from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
-from pyg_peft.tuners.tokens.blocks import feature_stems
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,17 @@ class Site:
         """Whether the adapter has its own running statistics here; the module then follows
         ``train()``.
         """
-        return isinstance(self.component, TrainedTensors) and bool(self.component._buffers)
+        return self.component.replaces is not None and bool(self.component._buffers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """Settings that every method has.
 
-    Besides what a method places, the adapter has its own ``feature_stem`` (128 · ``in_channels``
-    parameters) where the backbone embeds patches with features: pre-trained weights leave that
-    layer at zero, so nothing else would see ``x``.
+    Besides what a method places, the adapter has its own copy of what a module of the backbone
+    names in ``always_trained``, such as the ``feature_stem`` (128 · ``in_channels`` parameters)
+    where patches are embedded with features: pre-trained weights leave that layer at zero, so
+    nothing else would see ``x``.
 
     Args:
         modules_to_save: Whole paths (or globs, ``re:`` expressions, classes) of modules that the
@@ -109,13 +110,13 @@ class MethodConfig:
         """
         return {
             _join(path, inner): module
-            for path, root in {**self._saved(base), **feature_stems(base)}.items()
+            for path, root in {**self._saved(base), **always_trained(base)}.items()
             for inner, module in root.named_modules()
             if SLOT not in inner.split(".")
         }
 
     def saved_sites(self, base: nn.Module) -> list[Site]:
-        """The adapter's own copies of what ``modules_to_save`` matches, and of feature stems."""
+        """Own copies of what ``modules_to_save`` matches, and of what is always trained."""
         owner = base if self.num_classes is None else _with_head(base, self.num_classes)
         saved = self.trained_modules(owner)
         if owner is not base:
@@ -147,7 +148,7 @@ class MethodConfig:
     def replaced_paths(self, base: nn.Module) -> list[str]:
         """Paths whose tensors in the base do not matter to the adapter, since it has its own.
 
-        Feature stems are not among them: through the base's own a memory bank is asked.
+        What is always trained is not among them: the base's own makes the memory bank's query.
         """
         return list(self._saved(base))
 
@@ -171,6 +172,35 @@ class MethodConfig:
             sites: Of the adapter.
             example: An input, or ``None``.
         """
+
+    def precompute(
+        self,
+        base: nn.Module,
+        call: Mapping[str, Any],
+        bank: MemoryBank | None,
+        stale: Collection[str],
+    ) -> dict[str, Any]:
+        """Return what of a call is frozen, while adapters rest; see ``PeftModel.precompute``.
+
+        Args:
+            base: The model.
+            call: Its arguments by name.
+            bank: The adapter's memory bank.
+            stale: Names of arguments that the adapter changes, which are left out.
+        """
+        return frozen_part(base, call, leave_out=stale, make_query=bank is not None)
+
+    def ask_bank(
+        self, base: nn.Module, call: dict[str, Any], question: "Question"
+    ) -> dict[str, Any]:
+        """Return the call with the memory bank's answer, for methods that take a bank.
+
+        Args:
+            base: The model.
+            call: Its arguments by name.
+            question: The bank, and what it is asked with.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no memory bank")
 
     def resolve(
         self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None
@@ -220,6 +250,39 @@ class MethodConfig:
         for name, value in settings.items():
             lists_as_tuples[name] = tuple(value) if isinstance(value, list) else value
         return cls(**lists_as_tuples)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a memory bank is asked in one forward.
+
+    Attributes:
+        bank: The bank.
+        query: Features that were handed in, or ``None``.
+        sample_id: Ids of the samples, or ``None``.
+        training: Whether the model trains: a sample then does not retrieve itself.
+        precompute: Computes what of a call is frozen, with adapters off; see
+            ``PeftModel.precompute``.
+    """
+
+    bank: MemoryBank
+    query: Tensor | None
+    sample_id: Tensor | None
+    training: bool
+    precompute: Callable[..., dict[str, Any]]
+
+
+def always_trained(base: nn.Module) -> dict[str, nn.Module]:
+    """Return the children that modules of a model name in ``always_trained``, by path."""
+    found: dict[str, nn.Module] = {}
+    for path, module in base.named_modules():
+        if SLOT in path.split("."):
+            continue
+        for name in getattr(module, "always_trained", ()):
+            child = module._modules.get(name)
+            if child is not None:
+                found[_join(path, name)] = child
+    return found
 
 
 def trained_site(
@@ -274,4 +337,4 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-__all__ = ["MethodConfig", "Site", "trained_site"]
+__all__ = ["MethodConfig", "Question", "Site", "always_trained", "trained_site"]

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from pyg_peft.errors import PlacementError
 from pyg_peft.tuners.engine.config import Site
 from pyg_peft.tuners.engine.slot import SLOT, Component, Slot, attach, check_site, detach, slot_of
-from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
 from pyg_peft.tuners.engine.turns import Turns
 
 
@@ -44,8 +43,8 @@ def match_base(base: nn.Module, sites: Sequence[Site]) -> None:
     if like is None:
         return
     for site in sites:
-        copied = isinstance(site.component, TrainedTensors)
-        site.component.to(like.device, None if copied else like.dtype)
+        is_copy = site.component.replaces is not None
+        site.component.to(like.device, None if is_copy else like.dtype)
 
 
 def remove(base: nn.Module, adapter_name: str) -> None:
@@ -68,11 +67,8 @@ def site_tensors(sites: Sequence[Site]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for site in sites:
-        parts = (
-            [site.path, site.component.inner]
-            if isinstance(site.component, TrainedTensors)
-            else [site.path, SLOT, site.name]
-        )
+        replaces = site.component.replaces
+        parts = [site.path, SLOT, site.name] if replaces is None else [site.path, replaces]
         prefix = ".".join(part for part in parts if part)
         for name, tensor in site.component.state_dict(keep_vars=True).items():
             if id(tensor) not in seen:

@@ -36,9 +36,13 @@ class Component(nn.Module):
     Attributes:
         takes_turns: Whether the component changes ``module`` itself until :meth:`release`. Threads
             then run the module one after the other, also those in which adapters rest.
+        replaces: Path, from the module, of the module whose own tensors the component's stand for
+            (``""`` is the module itself), or ``None`` if it stands for none. Such tensors keep the
+            base's names, types and devices.
     """
 
     takes_turns: ClassVar[bool] = False
+    replaces: str | None = None
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Return the arguments that ``module`` will run on."""

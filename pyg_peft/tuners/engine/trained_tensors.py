@@ -37,7 +37,7 @@ class TrainedTensors(Component):
         inner: str = "",
     ) -> None:
         super().__init__()
-        self.inner = inner
+        self.replaces = inner
         for name in parameters:
             original = owner._parameters.get(name)
             if original is None:
@@ -98,10 +98,10 @@ class TrainedTensors(Component):
         return [(self._parameters, owner._parameters), (self._buffers, owner._buffers)]
 
     def _owner(self, module: nn.Module) -> nn.Module:
-        return module.get_submodule(self.inner) if self.inner else module
+        return module.get_submodule(self.replaces) if self.replaces else module
 
     def extra_repr(self) -> str:
-        prefix = f"{self.inner}." if self.inner else ""
+        prefix = f"{self.replaces}." if self.replaces else ""
         return ", ".join(f"{prefix}{name}" for name in [*self._parameters, *self._buffers])
 
 

@@ -4,16 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from pyg_peft.backbones import PatchEmbed
+from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.errors import PlacementError
-from pyg_peft.tuners.engine.slot import SLOT
-
-
-def is_token_backbone(base: nn.Module) -> bool:
-    """Whether a model has transformer blocks over tokens of one width."""
-    blocks = getattr(base, "blocks", None)
-    has_blocks = isinstance(blocks, nn.ModuleList) and len(blocks) > 0
-    return has_blocks and isinstance(getattr(base, "embed_dim", None), int)
 
 
 def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
@@ -34,15 +26,4 @@ def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
     return embed_dim, {f"blocks.{name}": block for name, block in blocks.named_children()}
 
 
-def feature_stems(base: nn.Module) -> dict[str, nn.Module]:
-    """The layers through which point features enter the patch embeddings of a model, by path."""
-    return {
-        f"{path}.feature_stem" if path else "feature_stem": module.feature_stem
-        for path, module in base.named_modules()
-        if isinstance(module, PatchEmbed)
-        and module.feature_stem is not None
-        and SLOT not in path.split(".")
-    }
-
-
-__all__ = ["feature_stems", "is_token_backbone", "token_blocks"]
+__all__ = ["token_blocks"]

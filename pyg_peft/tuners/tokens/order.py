@@ -3,14 +3,9 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyg_peft.tuners.engine.slot import Kwargs
-
-
-def num_prefix_tokens(base: nn.Module) -> int:
-    """Tokens that a backbone puts in front of its patches: one, unless it says otherwise."""
-    return int(getattr(base, "num_prefix_tokens", 1))
 
 
 def insert_prompts(x: Tensor, prompts: Tensor, kwargs: Kwargs) -> Tensor:
@@ -48,4 +43,4 @@ def _num_patches(kwargs: Kwargs) -> int:
     return patches.num_centers
 
 
-__all__ = ["insert_prompts", "num_prefix_tokens", "remove_prompts"]
+__all__ = ["insert_prompts", "remove_prompts"]

@@ -1,28 +1,27 @@
 """Point-PEFT: Point-prior Prompt and Geometry-aware Adapter, on tokens or on any PyG model."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from torch import nn
 
+from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.nn import MemoryBank
-from pyg_peft.trainable import Target, match_modules
-from pyg_peft.tuners.engine.checks import check_names, check_positive, check_widths
-from pyg_peft.tuners.engine.config import MethodConfig, Site
+from pyg_peft.trainable import match_modules
+from pyg_peft.tuners.engine.config import Question, Site
 from pyg_peft.tuners.engine.dry_run import Widths
-from pyg_peft.tuners.graphs.geometry import Names
 from pyg_peft.tuners.graphs.row_order import check_row_order
 from pyg_peft.tuners.methods.point_peft.bank import check_graph_bank, check_token_bank
 from pyg_peft.tuners.methods.point_peft.on_graphs import graph_sites
 from pyg_peft.tuners.methods.point_peft.on_tokens import token_sites
-from pyg_peft.tuners.tokens.blocks import is_token_backbone, token_blocks
-
-_TOKEN_PROMPTS = 10
+from pyg_peft.tuners.methods.point_peft.retrieval import ask, module_query
+from pyg_peft.tuners.methods.point_peft.settings import TOKEN_PROMPTS, PointPEFTSettings
+from pyg_peft.tuners.tokens.blocks import token_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointPEFTConfig(MethodConfig):
+class PointPEFTConfig(PointPEFTSettings):
     r"""`"Point-PEFT: Parameter-Efficient Fine-Tuning for 3D Pre-trained Models"
     <https://arxiv.org/abs/2310.03059>`_ for Point-MAE and its family, and for any PyG model.
 
@@ -141,75 +140,11 @@ class PointPEFTConfig(MethodConfig):
     takes_memory_bank: ClassVar[bool] = True
     identity_at_init: ClassVar[bool] = False
 
-    bottleneck_channels: int = 16
-    num_prompts: int | None = None
-    prompt_depth: int = 6
-    prompt_bottleneck_channels: int = 8
-    attention_channels: int = 18
-    attention_heads: int = 6
-    k: int = 16
-    ratio: float = 0.5
-    num_interp: int | None = 3
-    mlp_scale: float = 0.7
-    scale: float = 1.0
-    propagation_scale: float = 0.0
-    center_scale: float = 0.3
-    train_biases: bool = True
-    target_modules: tuple[Target, ...] | None = None
-    channels: Mapping[str, int] | None = field(default=None, hash=False)
-    in_channels: Mapping[str, int] | None = field(default=None, hash=False)
-    bank_channels: int | None = None
-    pos_from: str | None = None
-    pos_name: str = "pos"
-    batch_name: str = "batch"
-    edge_index_name: str = "edge_index"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_prompts is not None and self.num_prompts < 0:
-            raise ValueError(f"Expected 'num_prompts' to be non-negative (got {self.num_prompts})")
-        if self.prompt_depth < 0:
-            raise ValueError(
-                f"Expected 'prompt_depth' to be non-negative (got {self.prompt_depth})"
-            )
-        check_positive(
-            self,
-            "bottleneck_channels",
-            "prompt_bottleneck_channels",
-            "attention_channels",
-            "attention_heads",
-            "k",
-            "num_interp",
-            "bank_channels",
-        )
-        if self.attention_channels % self.attention_heads:
-            raise ValueError(
-                f"Expected 'attention_heads' to divide attention_channels "
-                f"{self.attention_channels} (got {self.attention_heads})"
-            )
-        check_widths(self, "channels", "in_channels")
-        check_names(self, "pos_name", dotted=True)
-        check_names(self, "batch_name", "edge_index_name")
-        if not 0.0 < self.ratio <= 1.0:
-            raise ValueError(f"Expected 'ratio' to lie in (0, 1] (got {self.ratio})")
-
     @classmethod
     def authors(cls, **settings: Any) -> Self:
         """The released code's factors: propagation from all centers, with 0.3 from the start."""
         theirs: dict[str, Any] = {"propagation_scale": 0.3, "num_interp": None}
         return cls(**{**theirs, **settings})
-
-    @property
-    def top_k(self) -> int:
-        """Rows that are retrieved from the memory bank; two prompts carry the query and the
-        weighted sum.
-        """
-        return (_TOKEN_PROMPTS if self.num_prompts is None else self.num_prompts) - 2
-
-    @property
-    def names(self) -> Names:
-        """What the model calls the geometry."""
-        return Names(self.pos_name, self.batch_name, self.edge_index_name)
 
     def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
         if bank is None:
@@ -232,6 +167,20 @@ class PointPEFTConfig(MethodConfig):
             raise ValueError(
                 f"Expected 'memory_bank' to have more than {self.top_k} rows (got {len(bank)})"
             )
+
+    def precompute(
+        self,
+        base: nn.Module,
+        call: Mapping[str, Any],
+        bank: MemoryBank | None,
+        stale: Collection[str],
+    ) -> dict[str, Any]:
+        if bank is not None and bank.source is not None:
+            return {"query": module_query(base, call, bank.source, self.names)}
+        return super().precompute(base, call, bank, stale)
+
+    def ask_bank(self, base: nn.Module, call: dict[str, Any], question: Question) -> dict[str, Any]:
+        return ask(base, call, question, self.top_k)
 
     def check_example(
         self, model: nn.Module, base: nn.Module, sites: Sequence[Site], example: Any
@@ -266,7 +215,7 @@ class PointPEFTConfig(MethodConfig):
     def _prompts(self, base: nn.Module) -> int:
         if self.num_prompts is not None:
             return self.num_prompts
-        return _TOKEN_PROMPTS if self._is_on_tokens(base) else 0
+        return TOKEN_PROMPTS if self._is_on_tokens(base) else 0
 
 
 __all__ = ["PointPEFTConfig"]

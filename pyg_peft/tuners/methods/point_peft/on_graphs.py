@@ -1,7 +1,6 @@
 """Where Point-PEFT sits in any model whose layers can be placed in space."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -17,14 +16,12 @@ from pyg_peft.tuners.graphs.origins import Origins, listed
 from pyg_peft.tuners.graphs.prompts import GraphPrompts, takes_prompts
 from pyg_peft.tuners.graphs.sources import GeometrySource, SharedStructures
 from pyg_peft.tuners.methods.biases import bias_sites
-
-if TYPE_CHECKING:
-    from pyg_peft.tuners.methods.point_peft.config import PointPEFTConfig
+from pyg_peft.tuners.methods.point_peft.settings import PointPEFTSettings
 
 
 def graph_sites(
     base: nn.Module,
-    config: "PointPEFTConfig",
+    config: PointPEFTSettings,
     targets: Mapping[str, nn.Module],
     *,
     has_bank: bool,
@@ -101,7 +98,7 @@ def graph_sites(
 
 
 def _prompted(
-    base: nn.Module, config: "PointPEFTConfig", targets: Mapping[str, nn.Module]
+    base: nn.Module, config: PointPEFTSettings, targets: Mapping[str, nn.Module]
 ) -> dict[str, int]:
     """The first targets that can take prompts, and the width of their input, by path."""
     if not config.prompt_depth:
@@ -118,7 +115,7 @@ def _prompted(
 
 
 def _prompt(
-    config: "PointPEFTConfig", channels: int, *, has_bank: bool
+    config: PointPEFTSettings, channels: int, *, has_bank: bool
 ) -> PointPriorPrompt | PromptTokens:
     num_prompts = config.num_prompts or 0
     if not has_bank:
@@ -128,7 +125,7 @@ def _prompt(
     return PointPriorPrompt(channels, num_prompts, width)
 
 
-def _takers(modules: Mapping[str, nn.Module], config: "PointPEFTConfig") -> dict[str, int]:
+def _takers(modules: Mapping[str, nn.Module], config: PointPEFTSettings) -> dict[str, int]:
     """The modules that can take prompts, and the width of their input, by path.
 
     Not the model itself: what its layers share of a forward ends with its call.

@@ -1,7 +1,6 @@
 """Where Point-PEFT sits in a token backbone."""
 
 from collections.abc import Container
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -15,6 +14,7 @@ from pyg_peft.nn import (
 from pyg_peft.tuners.engine.config import Site
 from pyg_peft.tuners.engine.slot import OutputAdapter
 from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
+from pyg_peft.tuners.methods.point_peft.settings import PointPEFTSettings
 from pyg_peft.tuners.methods.point_peft.token_components import (
     GeometryBlock,
     PromptGeometry,
@@ -22,13 +22,10 @@ from pyg_peft.tuners.methods.point_peft.token_components import (
 )
 from pyg_peft.tuners.tokens.blocks import token_blocks
 
-if TYPE_CHECKING:
-    from pyg_peft.tuners.methods.point_peft.config import PointPEFTConfig
-
 
 def token_sites(
     base: nn.Module,
-    config: "PointPEFTConfig",
+    config: PointPEFTSettings,
     chosen: Container[str] | None = None,
     *,
     has_bank: bool,

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyg_peft.backbones.contract import num_prefix_tokens
 from pyg_peft.geometry import Patches, Structure, build_structure
 from pyg_peft.geometry.layout import to_flat
 from pyg_peft.nn import GeometryAwareAdapter, PointPriorPrompt, PromptTokens
 from pyg_peft.tuners.engine.calls import by_name
 from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
-from pyg_peft.tuners.tokens.order import insert_prompts, num_prefix_tokens, remove_prompts
+from pyg_peft.tuners.tokens.order import insert_prompts, remove_prompts
 
 
 class TokenStructures(NamedTuple):

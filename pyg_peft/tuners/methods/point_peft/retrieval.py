@@ -1,4 +1,4 @@
-"""The frozen half of a forward: what a memory bank is asked with, and its answer."""
+"""What a memory bank is asked with in a forward, and its answer."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,39 +11,35 @@ from pyg_peft.errors import check_tensor, described
 from pyg_peft.geometry import Patches
 from pyg_peft.nn import MemoryBank
 from pyg_peft.nn.cloud_rows import CloudRows
+from pyg_peft.tuners.engine.config import Question
 from pyg_peft.tuners.graphs.geometry import CallReader, Names
-from pyg_peft.tuners.tokens.blocks import is_token_backbone
 
 
-def frozen_part(
-    base: nn.Module, call: Mapping[str, Any], *, keep_tokens: bool, make_query: bool
-) -> dict[str, Any]:
-    """Patches, tokens and query of a call to a token backbone whose adapters rest.
+def ask(base: nn.Module, call: dict[str, Any], question: Question, top_k: int) -> dict[str, Any]:
+    """Return the call with the bank's answer as ``prior``, and with what asking has computed.
 
     Args:
-        base: Offers ``make_patches``, ``embed`` and ``forward_query``.
-        call: Its arguments by name; ``patches`` and ``tokens`` are taken over if they are there.
-        keep_tokens: Whether tokens are handed on; not if an adapter changes them.
-        make_query: Whether the query is computed.
-
-    Raises:
-        TypeError: If the base is no token backbone.
+        base: The model.
+        call: Its arguments by name.
+        question: The bank, and what it is asked with.
+        top_k: Rows that are retrieved.
     """
-    if not is_token_backbone(base):
-        raise TypeError(
-            "Expected the model to be a token backbone, or its memory bank to name a module "
-            f"(got {type(base).__name__}): nothing else has a part that is computed once"
-        )
-    backbone: Any = base
-    patches, tokens = call.get("patches"), call.get("tokens")
-    if patches is None:
-        patches = backbone.make_patches(*(call.get(n) for n in ("pos", "batch", "batch_size", "x")))
-    if tokens is None:
-        tokens = backbone.embed(patches)
-    part = {"patches": patches, "tokens": tokens} if keep_tokens else {"patches": patches}
-    if make_query:
-        part["query"] = backbone.forward_query(patches, tokens=tokens)
-    return part
+    query = question.query
+    if query is None:
+        frozen = question.precompute(**call)
+        query = frozen.pop("query")
+        if not wants_gradients(call):
+            call = {**call, **frozen}
+    else:
+        check_precision(base, query)
+    prior = retrieve(
+        question.bank,
+        query,
+        top_k,
+        sample_id=question.sample_id,
+        training=question.training,
+    )
+    return {**call, "prior": prior}
 
 
 def wants_gradients(call: Mapping[str, Any]) -> bool:
@@ -117,4 +113,4 @@ def check_precision(base: nn.Module, query: Any) -> None:
         raise TypeError(f"Expected 'query' to be of {like}, as the model (got {query.dtype})")
 
 
-__all__ = ["check_precision", "frozen_part", "module_query", "retrieve", "wants_gradients"]
+__all__ = ["ask", "check_precision", "module_query", "retrieve", "wants_gradients"]
