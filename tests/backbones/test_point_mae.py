@@ -255,6 +255,7 @@ def test_frozen_and_in_evaluation_nothing_moves():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counts", "training"), [([20, 20], False), ([20, 3], False), ([20, 3], True)]
 )

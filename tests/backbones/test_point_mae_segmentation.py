@@ -198,6 +198,7 @@ def test_coincident_points_and_lower_precisions(clouds: Clouds):
     assert ((mixed - expected).abs().max() / expected.abs().max()).item() < 0.05
 
 
+@pytest.mark.slow
 def test_compiles_without_a_break():
     torch.compiler.reset()
     model = make_model(num_categories=3).float()

@@ -312,6 +312,8 @@ class TestsOf:
             data = CoverageData(str(path.with_suffix(".sqlite")))
             data.read()
             for file in data.measured_files():
+                if "tree-" not in file:  # code that PyG renders to a temporary file
+                    continue
                 name = file[file.index("pyg_peft/", file.rindex("tree-")) :]
                 found = self.lines.setdefault(name, {})
                 for line, contexts in data.contexts_by_lineno(file).items():

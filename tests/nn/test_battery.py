@@ -286,6 +286,7 @@ def test_checkpointing(name: str, clouds: Clouds):
     testing.assert_checkpoints(build(name), clouds, call=RECIPES[name].call)
 
 
+@pytest.mark.slow
 @every_module
 def test_compiles(name: str, clouds: Clouds, generator: torch.Generator):
     batches = [clouds, random_clouds([4, 6, 2], CHANNELS, generator=generator)]
@@ -307,6 +308,7 @@ def test_resetting_is_reproducible(name: str):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+@pytest.mark.slow
 def test_geometry_is_compiled_with_the_adapter(generator: torch.Generator):
     def one_cloud(module: Any, clouds: Clouds) -> Tensor:
         return module(clouds.x, clouds.pos)
@@ -316,6 +318,7 @@ def test_geometry_is_compiled_with_the_adapter(generator: torch.Generator):
     testing.assert_compiles(adapter, batches, call=one_cloud, backend="eager")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_geometry_of_ragged_clouds_is_compiled_too(train: bool, generator: torch.Generator):
     def several(module: Any, clouds: Clouds) -> Tensor:

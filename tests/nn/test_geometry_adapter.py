@@ -312,6 +312,7 @@ def test_low_precision(generator: torch.Generator):
     torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regular", [True, False])
 def test_compiles_with_a_structure(regular: bool, generator: torch.Generator):
     module = awake()

@@ -75,6 +75,7 @@ def network(**sizes: int) -> PointMAEPretraining:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True])
 def test_killed_three_times_and_resumed_equals_undisturbed(tmp_path, bf16):
     options = PretrainOptions(**OPTIONS, bf16=bf16)

@@ -238,6 +238,7 @@ def test_checkpointing(name: str, clouds: Clouds):
     testing.assert_checkpoints(awake(name), clouds, call=call)
 
 
+@pytest.mark.slow
 @every_recipe
 def test_compiles(name: str, generator: torch.Generator):
     model = awake(name)
@@ -250,6 +251,7 @@ def test_compiles(name: str, generator: torch.Generator):
     testing.assert_compiles(model, batches, call=call_on_patches, backend="eager")
 
 
+@pytest.mark.slow
 def test_patches_are_compiled_with_the_model(generator: torch.Generator):
     model = awake("lora")
     batches = [random_clouds(sizes, generator=generator) for sizes in ([20, 3], [12, 25, 9])]

@@ -157,6 +157,7 @@ def test_saved_copied_checkpointed(name: str, has_bank: bool):
         assert getattr(module, "prior", None) is None, "nothing is kept after the forward"
 
 
+@pytest.mark.slow
 @either_way
 def test_compiles(has_bank: bool):
     """With a bank from a query that is handed in: the frozen forward is no part of the graph."""

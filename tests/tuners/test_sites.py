@@ -405,6 +405,7 @@ def test_recomputed_layers(kind: str, works: bool):
             torch.testing.assert_close(parameter.grad, plain[name], msg=name)
 
 
+@pytest.mark.slow
 def test_compiles_on_shared_edges(generator: torch.Generator):
     class Levels(nn.Module):
         def __init__(self) -> None:
