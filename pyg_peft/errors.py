@@ -32,6 +32,10 @@ class CheckpointError(ValueError):
     """A file of weights does not fit: damaged, foreign, of another base, or with leftover keys."""
 
 
+class MissingHeadError(ValueError):
+    """Weights have no head, and the number of classes was not given."""
+
+
 class PlacementError(ValueError):
     """A method cannot be put on this model: nothing matched, or a match cannot carry it."""
 

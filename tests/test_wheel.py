@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES
+from pyg_peft.backbones.weights.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,7 +49,7 @@ def run(python: Path, *arguments: str, cwd: Path) -> str:
 def test_the_wheel_holds_the_package_alone(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert "pyg_peft/py.typed" in names
-    for entry in POINT_MAE_FILES.values():
+    for entry in SHIPPED.values():
         path = f"pyg_peft/backbones/pretrained_weights/{entry.file}"
         assert {path, path.replace(".safetensors", ".md")} <= set(names)
     assert any(name.endswith("/NOTICE") for name in names)

@@ -8,7 +8,7 @@ from typing import Any
 
 from backbones import Backbone
 
-from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES
+from pyg_peft.backbones.weights.shipped import SHIPPED
 from pyg_peft.tuners import METHODS
 
 ABSENT = "not here"
@@ -181,19 +181,19 @@ def weights_hash(weights: str, sizes: Mapping[str, Any]) -> str:
     """What the base weights are, without reading their tensors."""
     if weights == "random":
         return str(sorted(sizes.items()))
-    if weights in POINT_MAE_FILES:
-        return POINT_MAE_FILES[weights].sha256
+    if weights in SHIPPED:
+        return SHIPPED[weights].sha256
     path = Path(weights)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ABSENT
 
 
 def is_file(weights: str) -> bool:
-    return weights != "random" and weights not in POINT_MAE_FILES
+    return weights != "random" and weights not in SHIPPED
 
 
 def sizes_of(weights: str, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """The constructor arguments that these weights do not bring along."""
-    if weights in POINT_MAE_FILES:
+    if weights in SHIPPED:
         return {}
     unread = sizes if weights == "random" else ("num_heads", "num_centers", "patch_size")
     return {name: sizes[name] for name in unread}

@@ -7,7 +7,7 @@
 Written are the encoder and its summary token in half precision (statistics of batch norms stay in
 float32), a card beside them that says what the clouds were as --data_text does, and the run's log
 below benchmarks/accuracy/results. Printed is the
-entry for ``POINT_MAE_FILES`` of pyg_peft/backbones/weights/shipped.py.
+entry for ``SHIPPED`` of pyg_peft/backbones/weights/shipped.py.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Pre-trained encoders of point clouds, with the loaders of their published weights."""
 
+from pyg_peft.backbones.contract import TokenBackbone
 from pyg_peft.backbones.dgcnn.classifier import DGCNN
 from pyg_peft.backbones.dgcnn.edge_conv_block import EdgeConvBlock
 from pyg_peft.backbones.dgcnn.segmentation import DGCNNSegmentation
@@ -23,6 +24,7 @@ from pyg_peft.backbones.pointnet.segmentation import PointNetSegmentation
 from pyg_peft.backbones.pointnet2.classifier import PointNetPlusPlus
 from pyg_peft.backbones.pointnet2.segmentation import PointNetPlusPlusSegmentation
 from pyg_peft.backbones.pointnet2.set_abstraction import GlobalSetAbstraction, SetAbstraction
+from pyg_peft.backbones.registry import list_backbones, list_models, register_backbone
 
 __all__ = [
     "DGCNN",
@@ -53,5 +55,9 @@ __all__ = [
     "SegmentationHead",
     "SetAbstraction",
     "TNet",
+    "TokenBackbone",
+    "list_backbones",
+    "list_models",
     "orthogonality_penalty",
+    "register_backbone",
 ]

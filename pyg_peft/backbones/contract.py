@@ -6,15 +6,28 @@ the reason for it. Any ``nn.Module`` that has them is one; it need not be derive
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from pyg_peft.geometry import Patches
+from pyg_peft.geometry import Patches, Structure
 
 #: The call argument that may be computed once, and the path of the module that computes it: an
 #: adapter on that module makes the argument stale.
 FROZEN_INPUTS: Mapping[str, str] = {"tokens": "patch_embed"}
+
+
+class TokenStructures(NamedTuple):
+    """The neighborhood structures of one forward, which all adapters in it share.
+
+    Attributes:
+        prompted: Over the rows ``[cls, prompts, patches]`` of each cloud; ``None`` if no block has
+            prompts.
+        plain: Over the rows ``[cls, patches]`` of each cloud.
+    """
+
+    prompted: Structure | None
+    plain: Structure
 
 
 @runtime_checkable
@@ -106,6 +119,7 @@ def frozen_part(
 __all__ = [
     "FROZEN_INPUTS",
     "TokenBackbone",
+    "TokenStructures",
     "frozen_part",
     "is_token_backbone",
     "num_prefix_tokens",

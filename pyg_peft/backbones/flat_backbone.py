@@ -1,7 +1,7 @@
 """What the backbones on flat clouds have in common: features first, then a head of layers."""
 
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ class FlatBackbone(nn.Module):
         x (N, in_channels), pos (N, 3), batch (N); output (rows, num_classes).
     """
 
+    task: ClassVar[str]
     num_classes: int
     in_channels: int
     embed_dim: int

@@ -34,7 +34,8 @@ EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; errors of the user's making end in one line and exit code 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    modules, arguments = _modules_to_import(given)
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(_usage())
         return 0
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(f"Expected a command of {', '.join(COMMANDS)} (got {name!r})")
         return 2
     try:
+        _import_modules(modules)
         return _run(name, arguments[1:])
     except BrokenPipeError:
         return 0  # the reader of a pipe has seen enough
@@ -55,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in arguments:
             raise
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes one says it
-            sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(arguments)}\n")
+            sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(modules, arguments)}\n")
         return INTERRUPTED
     except ArgumentError as error:
         if "--traceback" in arguments:
@@ -121,14 +123,42 @@ def _run(name: str, arguments: list[str]) -> int:
     return 0
 
 
-def _how_to_go_on(arguments: Sequence[str]) -> str:
+def _modules_to_import(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split ``--import MODULE`` before the command off the arguments."""
+    modules: list[str] = []
+    while arguments and arguments[0].partition("=")[0] == "--import":
+        _, equals, name = arguments[0].partition("=")
+        taken = 1 if equals else 2
+        modules.append(name if equals else "".join(arguments[1:2]))
+        arguments = arguments[taken:]
+    return modules, arguments
+
+
+def _import_modules(names: Sequence[str]) -> None:
+    """Import modules that register methods, backbones or data; also from the current folder.
+
+    Only what a person types here is imported: no file names code.
+    """
+    if names and "" not in sys.path:
+        sys.path.insert(0, "")
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ImportError(
+                f"Expected '--import' to name a module (got {name!r}: {error})"
+            ) from error
+
+
+def _how_to_go_on(modules: Sequence[str], arguments: Sequence[str]) -> str:
     """The command that goes on from what an interrupted one has left, where one can."""
     if arguments[0] not in RESUMABLE:
         return ""
     more = RESUMABLE[arguments[0]]
     if " ".join(more) in " ".join(arguments).replace("--resume=", "--resume "):
         more = ()
-    return f"; this goes on: {shlex.join(['pyg-peft', *arguments, *more])}"
+    imported = [f"--import={name}" for name in modules]
+    return f"; this goes on: {shlex.join(['pyg-peft', *imported, *arguments, *more])}"
 
 
 def _check_arguments(arguments: list[str]) -> None:
@@ -144,9 +174,10 @@ def _check_arguments(arguments: list[str]) -> None:
 
 
 def _usage() -> str:
-    lines = ["usage: pyg-peft COMMAND [options]", ""]
+    lines = ["usage: pyg-peft [--import MODULE] COMMAND [options]", ""]
     lines += [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()]
-    lines += ["", "pyg-peft COMMAND --help lists the options of a command.", ""]
+    lines += ["", "pyg-peft COMMAND --help lists the options of a command."]
+    lines += ["--import names a module of yours that registers methods, backbones or data.", ""]
     return "\n".join(lines)
 
 

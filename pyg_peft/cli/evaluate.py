@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.fit import RESULT, TASKS
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
@@ -78,8 +77,7 @@ def run(
     elif data_args is None and Path(str(data)).is_dir():
         data_args = saved.read_args
     options: dict[str, Any] = dict(data_args or {})
-    segments = isinstance(saved.model.base, PointMAESegmentation)
-    open_data, data_module, _ = TASKS["segmentation" if segments else "classification"]
+    open_data, data_module = TASKS[saved.task]
     splits = open_data(past["data"] if data is None else data, **options)
     whole = splits.whole and not own and split == "test"
     if not own:

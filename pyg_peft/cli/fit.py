@@ -9,14 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.say import say
+from pyg_peft.cli.weights import backbone_class as find_class
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.data.data_module import ShapeDataModule
 from pyg_peft.training.data.preprocessing import Preprocessing
-from pyg_peft.training.data.sources import SHORTHANDS, open_parts, open_source
+from pyg_peft.training.data.sources import open_parts, open_source, shorthands
 from pyg_peft.training.evaluation.segmentation import PartEvaluation
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 RESULT = "result.json"
-# What opens the data, what hands it out, and the backbone that fits it.
-TASKS: dict[str, tuple[Any, type[ShapeDataModule], str]] = {
-    "classification": (open_source, ShapeDataModule, "PointMAE"),
-    "segmentation": (open_parts, SegmentationDataModule, "PointMAESegmentation"),
+# What opens the data, and what hands it out.
+TASKS: dict[str, tuple[Any, type[ShapeDataModule]]] = {
+    "classification": (open_source, ShapeDataModule),
+    "segmentation": (open_parts, SegmentationDataModule),
 }
 AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
 
@@ -54,7 +56,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
             "trainer.enable_model_summary": False,
         }
     )
-    parser.epilog = f"--data is one of\n{SHORTHANDS}"
+    parser.epilog = f"--data is one of\n{shorthands()}"
 
 
 def run(
@@ -67,6 +69,7 @@ def run(
     method: str = "point_peft",
     method_args: dict[str, Any] | None = None,
     backbone: str = "random",
+    backbone_class: str | None = None,
     backbone_args: dict[str, Any] | None = None,
     data_args: dict[str, Any] | None = None,
     bank: bool = True,
@@ -92,6 +95,7 @@ def run(
         method: name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
         method_args: settings of the method, for example {"bottleneck_channels": 32}.
         backbone: "random", the name of shipped weights, or a file.
+        backbone_class: name of the model; PointMAE or PointMAESegmentation by default.
         backbone_args: constructor arguments, for example {"num_centers": 128}.
         data_args: arguments of the data set, for example {"fold": 2}.
         bank: give methods that retrieve a memory bank of the training samples.
@@ -117,9 +121,8 @@ def run(
     config = make_config(method, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
-    if task not in TASKS:
-        raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
-    open_data, data_module, base_name = TASKS[task]
+    kind = find_class(backbone_class, task)
+    open_data, data_module = TASKS[task]
     splits = open_data(data, **(data_args or {}))
     module = data_module.from_source(
         splits,
@@ -134,8 +137,8 @@ def run(
         seed=seed,
     )
     module.check_trainable()
-    base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed, base_name)
-    wants_bank = bank and config.takes_memory_bank
+    base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed, kind)
+    wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
     say(

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pyg_peft.backbones.contract import is_token_backbone
+from pyg_peft.backbones.registry import BACKBONES
 from pyg_peft.cli.method import make_model, show_counts
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
@@ -31,6 +33,7 @@ def run(
     method: str = "point_peft",
     method_args: dict[str, Any] | None = None,
     backbone: str | None = None,
+    backbone_class: str | None = None,
     backbone_args: dict[str, Any] | None = None,
     num_classes: int = 40,
     bank: bool = True,
@@ -42,12 +45,20 @@ def run(
         method: name of the method.
         method_args: settings of the method.
         backbone: as in fit; random by default, for an adapter what it records.
+        backbone_class: name of the model; PointMAE by default.
         backbone_args: constructor arguments of the backbone.
         num_classes: classes of the head.
         bank: count as with a memory bank, for methods that take one.
     """
     if adapter is None:
-        base = open_backbone(backbone or "random", num_classes, backbone_args or {}, seed=0)
+        kind = BACKBONES.get(backbone_class or "PointMAE")
+        if kind is None:
+            raise ValueError(
+                f"Expected 'backbone_class' to be one of {', '.join(BACKBONES)} "
+                f"(got {backbone_class!r})"
+            )
+        base = open_backbone(backbone or "random", num_classes, backbone_args or {}, 0, kind)
+        bank = bank and is_token_backbone(base)
         # Counts do not depend on what is in a bank, only on whether there is one.
         rows = MemoryBank(torch.zeros(_BANK_ROWS, base.embed_dim)) if bank else None
         model = make_model(base, method, method_args or {}, rows, seed=0)

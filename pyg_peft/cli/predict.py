@@ -8,7 +8,6 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
@@ -55,7 +54,7 @@ def run(
         check_count(number, name)
     paths = find_files(files)
     saved = open_adapter(adapter, backbone, backbone_args or {})
-    if isinstance(saved.model.base, PointMAESegmentation):
+    if saved.task != "classification":
         raise ValueError(
             "Expected 'adapter' to classify clouds (got one for parts): label points by "
             "PeftModel.from_pretrained and score_scene or the model itself"

@@ -29,6 +29,12 @@ class Saved:
     preprocessing: Preprocessing
     read_args: dict[str, Any]
 
+    @property
+    def task(self) -> str:
+        """What the base was built for: ``"classification"`` or ``"segmentation"``."""
+        base: Any = self.model.base
+        return base.task
+
 
 def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) -> Saved:
     """Load an adapter folder onto its base.

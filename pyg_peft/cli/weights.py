@@ -3,44 +3,48 @@
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyg_peft.backbones import PointMAE, PointMAESegmentation
-from pyg_peft.backbones.point_mae.segmentation_files import map_segmentation_keys
-from pyg_peft.backbones.weights import map_point_mae_keys, read_state_dict
-from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES, find_pretrained
-from pyg_peft.errors import CheckpointError
+from pyg_peft.backbones.registry import BACKBONES, TASKS
+from pyg_peft.backbones.weights import read_state_dict
+from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained
+from pyg_peft.errors import CheckpointError, MissingHeadError
 from pyg_peft.tensor_file import short
 from pyg_peft.training.pretraining.run import read_sizes
 
-# By the name that an adapter's folder records; never an import path from a file.
-Backbone = PointMAE | PointMAESegmentation
-BACKBONES: dict[str, type[Backbone]] = {
-    "PointMAE": PointMAE,
-    "PointMAESegmentation": PointMAESegmentation,
-}
+# The backbone of each task, unless another one is named.
+DEFAULTS = {"classification": "PointMAE", "segmentation": "PointMAESegmentation"}
 
-# Far beyond any Point-MAE: what a file claims is not built before it is looked at.
+# Far beyond any backbone: what a file claims is not built before it is looked at.
 _MOST = {"embed_dim": 16_384, "depth": 256, "num_classes": 100_000, "head_channels": 65_536}
 _MOST_OF_OTHERS = 1_000_000
 
-# Sizes that weights cannot tell.
+# Sizes that cannot be read off the weights.
 _UNREADABLE = ("num_heads", "num_centers", "patch_size")
 
 
-@overload
-def open_backbone(
-    weights: str, num_classes: int, settings: Mapping[str, Any], seed: int
-) -> PointMAE: ...
+def backbone_class(name: str | None, task: str) -> type[Any]:
+    """Return the class of a backbone for a task.
 
+    Args:
+        name: A key of ``BACKBONES``; ``None`` for the task's default.
+        task: A key of :data:`DEFAULTS`.
 
-@overload
-def open_backbone(
-    weights: str, num_classes: int, settings: Mapping[str, Any], seed: int, name: str
-) -> Backbone: ...
+    Raises:
+        ValueError: If there is no such task or name, or the backbone is for another task.
+    """
+    if task not in TASKS:
+        raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
+    fitting = [known for known, kind in BACKBONES.items() if kind.task == task]
+    name = DEFAULTS[task] if name is None else name
+    if name not in fitting:
+        raise ValueError(
+            f"Expected 'backbone_class' to be one of {', '.join(fitting)} for {task} (got {name!r})"
+        )
+    return BACKBONES[name]
 
 
 def open_backbone(
@@ -48,24 +52,24 @@ def open_backbone(
     num_classes: int,
     settings: Mapping[str, Any],
     seed: int,
-    name: str = "PointMAE",
-) -> Backbone:
-    """Build a Point-MAE with a head for ``num_classes``.
+    kind: type[Any] | None = None,
+) -> Any:
+    """Build a backbone with a head for ``num_classes``.
 
     Args:
         weights: ``"random"``, the name of weights that ship with the package, or a file of ours or
             the authors'.
-        num_classes: classes of the head. A file's own head is replaced if it has another number.
-        settings: constructor arguments; sizes that the file tells need not be given.
-        seed: of whatever the file does not hold (for pre-training files the summary token), so
+        num_classes: Classes of the head. A file's own head is replaced if it has another number.
+        settings: Constructor arguments; sizes that can be read off the file need not be given.
+        seed: Of whatever the file does not hold (for pre-training files the summary token), so
             that the same call gives the same bits.
-        name: a key of ``BACKBONES``; the one for parts has scores of points.
+        kind: The class; Point-MAE for classification by default.
 
     Raises:
-        ValueError: ``weights`` is none of these, or the settings do not fit.
-        CheckpointError: the file is damaged or foreign.
+        ValueError: If ``weights`` is none of these, or the settings do not fit.
+        CheckpointError: If the file is damaged or of another model.
     """
-    kind = BACKBONES[name]
+    kind = BACKBONES["PointMAE"] if kind is None else kind
     known = [argument for argument in signature(kind).parameters if argument != "num_classes"]
     unknown = [argument for argument in settings if argument not in known]
     if unknown:
@@ -78,23 +82,20 @@ def open_backbone(
             return _build(kind, weights, num_classes, dict(settings))
         except TypeError as error:
             raise ValueError(
-                f"Expected 'backbone_args' to be of the types of {name}'s arguments "
+                f"Expected 'backbone_args' to be of the types of {kind.__name__}'s arguments "
                 f"(got {dict(settings)}: {error})"
             ) from error
 
 
-def _build(
-    kind: type[Backbone], weights: str, num_classes: int, settings: dict[str, Any]
-) -> Backbone:
+def _build(kind: type[Any], weights: str, num_classes: int, settings: dict[str, Any]) -> Any:
     if weights == "random":
         return kind(num_classes, **settings)
     stored, state = _find(weights)
-    mapped, leftovers = map_point_mae_keys(state)
-    if kind is PointMAESegmentation:
-        mapped, _ = map_segmentation_keys(leftovers)
-    has_head = any(key.startswith("head.") for key in mapped)
-    sizes = {**stored, **settings}
-    model = kind.from_checkpoint(state, None if has_head else num_classes, **sizes)
+    sizes = {k: v for k, v in stored.items() if k in signature(kind).parameters} | settings
+    try:
+        model = kind.from_checkpoint(state, None, **sizes)
+    except MissingHeadError:
+        model = kind.from_checkpoint(state, num_classes, **sizes)
     if model.num_classes != num_classes:
         model.reset_head(num_classes)
     return model
@@ -143,10 +144,11 @@ def open_recorded(
     if weights != "random":
         # Read off the weights themselves; the fingerprint tells if they are others.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
-    return open_backbone(weights, num_classes, {**sizes, **settings}, seed, backbone["class"])
+    kind = BACKBONES[backbone["class"]]
+    return open_backbone(weights, num_classes, {**sizes, **settings}, seed, kind)
 
 
-def _recorded_sizes(recorded: Any, kind: type[Backbone]) -> dict[str, Any]:
+def _recorded_sizes(recorded: Any, kind: type[Any]) -> dict[str, Any]:
     """Constructor arguments in a file, none larger than any backbone's is.
 
     Raises:
@@ -159,21 +161,30 @@ def _recorded_sizes(recorded: Any, kind: type[Backbone]) -> dict[str, Any]:
         )
     for name, value in recorded.items():
         most = _MOST.get(name, _MOST_OF_OTHERS)
-        if not isinstance(value, (int, float, type(None))) or (value or 0) > most:
+        if not _is_bounded(value, most):
             raise CheckpointError(
-                f"Expected 'backbone.config.{name}' to be a number of at most {most:,} "
-                f"(got {short(value)})"
+                f"Expected 'backbone.config.{name}' to be a number of at most {most:,}, or some of "
+                f"them (got {short(value)})"
             )
     return dict(recorded)
 
 
+def _is_bounded(value: Any, most: int, depth: int = 2) -> bool:
+    """Whether a size is a number of at most ``most``, or a short list of such, or of such lists."""
+    if isinstance(value, list):
+        return (
+            depth > 0 and len(value) <= 64 and all(_is_bounded(v, most, depth - 1) for v in value)
+        )
+    return isinstance(value, (int, float, type(None))) and (value or 0) <= most
+
+
 def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The sizes stored beside the weights that ``weights`` names, and their tensors."""
-    if weights in POINT_MAE_FILES:
-        path, sizes = find_pretrained(weights, POINT_MAE_FILES)
+    if weights in SHIPPED:
+        path, sizes = find_pretrained(weights)
         return sizes, read_state_dict(path)
     if not Path(weights).is_file():
-        names = ", ".join(["random", *POINT_MAE_FILES])
+        names = ", ".join(["random", *SHIPPED])
         raise ValueError(
             f"Expected 'backbone' to be one of {names} or a file that exists (got {weights!r})"
         )
@@ -182,4 +193,4 @@ def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {k: sizes[k] for k in _UNREADABLE if k in sizes}, state
 
 
-__all__ = ["BACKBONES", "Backbone", "open_backbone", "open_recorded"]
+__all__ = ["DEFAULTS", "backbone_class", "open_backbone", "open_recorded"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.data.data_module import ShapeDataModule
     from pyg_peft.training.data.preprocessing import Preprocessing
     from pyg_peft.training.data.sampler import KeyedSampler
-    from pyg_peft.training.data.sources import Splits, open_parts, open_source
+    from pyg_peft.training.data.sources import Splits, open_parts, open_source, register_source
     from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
     from pyg_peft.training.evaluation.scene import score_scene
     from pyg_peft.training.evaluation.segmentation import PartEvaluation, evaluate_parts
@@ -57,6 +57,7 @@ _HOME = {
     "open_corpus": "pretraining.corpus_sources",
     "open_parts": "data.sources",
     "open_source": "data.sources",
+    "register_source": "data.sources",
     "pretrain": "pretraining.run",
     "score_scene": "evaluation.scene",
     "segmentation_metrics": "evaluation.segmentation_metrics",
@@ -102,6 +103,7 @@ __all__ = [
     "open_parts",
     "open_source",
     "pretrain",
+    "register_source",
     "score_scene",
     "segmentation_metrics",
     "warmup_cosine",

@@ -1,5 +1,7 @@
 """Methods: where components go. One method, one file."""
 
+from typing import TypeVar
+
 from pyg_peft.tuners.engine.config import MethodConfig, Site
 from pyg_peft.tuners.engine.slot import Component, OutputAdapter, Slot
 from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
@@ -11,6 +13,8 @@ from pyg_peft.tuners.methods.lora import LoRAConfig
 from pyg_peft.tuners.methods.point_peft.config import PointPEFTConfig
 from pyg_peft.tuners.methods.vpt import VPTConfig
 
+Config = TypeVar("Config", bound=type[MethodConfig])
+
 METHODS: dict[str, type[MethodConfig]] = {
     "adapter": AdapterConfig,
     "bitfit": BitFitConfig,
@@ -20,6 +24,36 @@ METHODS: dict[str, type[MethodConfig]] = {
     "point_peft": PointPEFTConfig,
     "vpt": VPTConfig,
 }
+
+
+def register_method(config: Config) -> Config:
+    """Add a method of your own under its ``method`` name; to be used as a decorator.
+
+    Args:
+        config: A subclass of :class:`MethodConfig` with a ``method`` name.
+
+    Raises:
+        TypeError: If it is no such class, or has no name.
+        ValueError: If the name is taken by another class.
+
+    Example:
+        >>> from pyg_peft.tuners import METHODS, LoRAConfig, register_method
+        >>> @register_method
+        ... class MyConfig(LoRAConfig):
+        ...     method = "mine"
+        >>> METHODS.pop("mine").__name__
+        'MyConfig'
+    """
+    if not isinstance(config, type) or not issubclass(config, MethodConfig):
+        raise TypeError(f"Expected 'config' to be a subclass of MethodConfig (got {config!r})")
+    name = getattr(config, "method", None)
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"Expected 'method' of {config.__name__} to be a name (got {name!r})")
+    if METHODS.get(name, config) is not config:
+        raise ValueError(f"Expected a method's name that is free (got {name!r}, which is taken)")
+    METHODS[name] = config
+    return config
+
 
 __all__ = [
     "METHODS",
@@ -36,4 +70,5 @@ __all__ = [
     "Slot",
     "TrainedTensors",
     "VPTConfig",
+    "register_method",
 ]

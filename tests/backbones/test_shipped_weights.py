@@ -8,16 +8,16 @@ from torch import Tensor
 
 from pyg_peft.backbones import PointMAE, pretrained
 from pyg_peft.backbones.layers.tokens import max_valid
-from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES
+from pyg_peft.backbones.weights.shipped import SHIPPED
 from pyg_peft.datasets import Normalize, NpzShapes
 
-NAMES = sorted(POINT_MAE_FILES)
+NAMES = sorted(SHIPPED)
 MAX_MEGABYTES = 8.0
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_file_and_card(name):
-    entry = POINT_MAE_FILES[name]
+    entry = SHIPPED[name]
     path = pretrained._FOLDER / entry.file
     data = path.read_bytes()
     assert len(data) < MAX_MEGABYTES * 1e6
@@ -29,7 +29,7 @@ def test_file_and_card(name):
 
 
 def test_nothing_else_lies_in_the_folder():
-    files = {entry.file for entry in POINT_MAE_FILES.values()}
+    files = {entry.file for entry in SHIPPED.values()}
     cards = {file.replace(".safetensors", ".md") for file in files}
     assert {path.name for path in pretrained._FOLDER.iterdir()} == files | cards
 

@@ -259,7 +259,7 @@ def test_shipped_weights(weights, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match="to have the hash 0000"):
         find_pretrained("small", damaged, tmp_path)
 
-    monkeypatch.setattr("pyg_peft.backbones.point_mae.classifier.POINT_MAE_FILES", files)
+    monkeypatch.setattr("pyg_peft.backbones.weights.shipped.SHIPPED", files)
     monkeypatch.setattr("pyg_peft.backbones.weights.shipped._FOLDER", tmp_path)
     model = PointMAE.from_pretrained("small", num_centers=20)
     assert (model.num_centers, model.patch_size) == (20, 16)

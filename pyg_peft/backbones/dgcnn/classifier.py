@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -56,6 +56,8 @@ class DGCNN(FlatBackbone):
         >>> model(pos=pos, batch=batch).shape
         torch.Size([3, 4])
     """
+
+    task: ClassVar[str] = "classification"
 
     def __init__(
         self,

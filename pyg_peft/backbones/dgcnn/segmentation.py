@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -62,6 +62,8 @@ class DGCNNSegmentation(FlatBackbone):
         >>> model(pos=pos, batch=batch, category=torch.tensor([0, 1, 1])).shape
         torch.Size([90, 5])
     """
+
+    task: ClassVar[str] = "segmentation"
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyg_peft.backbones.contract import TokenStructures
 from pyg_peft.backbones.layers.tokens import check_rates
 from pyg_peft.errors import (
     check_channels,
@@ -233,7 +234,7 @@ class Block(nn.Module):
         self,
         x: Tokens,
         patches: Patches | None = None,
-        structure: Any = None,
+        structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Tokens:
         weight = self.norm1.weight

@@ -1,18 +1,17 @@
 """Point-MAE as a classifier: patches to tokens, a transformer over them, a head on top."""
 
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyg_peft.backbones.contract import TokenStructures
 from pyg_peft.backbones.layers.head import ClassificationHead
-from pyg_peft.backbones.layers.patch_embed import PatchEmbed, check_tokens
+from pyg_peft.backbones.layers.patch_embed import check_tokens
 from pyg_peft.backbones.layers.tokens import (
-    PositionEmbedding,
     add_position,
     check_rates,
     draw_tokens_,
@@ -20,16 +19,15 @@ from pyg_peft.backbones.layers.tokens import (
     prepend,
     zero_masked,
 )
-from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
+from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.point_mae.files import classifier_weights
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
-from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES, find_pretrained
 from pyg_peft.errors import check_count
-from pyg_peft.geometry import Patches, build_patches
-from pyg_peft.typing import Batch, Features, Mask, Pos, Tokens
+from pyg_peft.geometry import Patches
+from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
 
-class PointMAE(nn.Module):
+class PointMAE(PointMAEEncoder):
     r"""The Point-MAE classifier, after `"Masked Autoencoders for Point Cloud Self-supervised
     Learning" <https://arxiv.org/abs/2203.06604>`_.
 
@@ -74,6 +72,8 @@ class PointMAE(nn.Module):
         torch.Size([3, 4])
     """
 
+    task: ClassVar[str] = "classification"
+
     def __init__(
         self,
         num_classes: int,
@@ -88,30 +88,21 @@ class PointMAE(nn.Module):
         head_dropout: float = 0.5,
     ) -> None:
         num_classes = check_count(num_classes, "num_classes")
-        embed_dim = check_count(embed_dim, "embed_dim")
-        depth = check_count(depth, "depth")
-        num_heads = check_heads(num_heads, embed_dim)
-        num_centers = check_count(num_centers, "num_centers")
-        patch_size = check_count(patch_size, "patch_size")
-        in_channels = check_count(in_channels, "in_channels", least=0)
         check_rates(head_dropout=head_dropout)
-        super().__init__()
+        super().__init__(
+            embed_dim,
+            depth,
+            num_heads,
+            num_centers,
+            patch_size,
+            in_channels=in_channels,
+            drop_path=drop_path,
+        )
         self.num_classes = num_classes
-        self.embed_dim = embed_dim
-        self.depth = depth
-        self.num_heads = num_heads
-        self.num_centers = num_centers
-        self.patch_size = patch_size
-        self.in_channels = in_channels
-        self.drop_path = drop_path
         self.head_dropout = head_dropout
-        self.patch_embed = PatchEmbed(embed_dim, in_channels=in_channels)
-        self.pos_embed = PositionEmbedding(embed_dim)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.cls_pos = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.blocks = make_blocks(embed_dim, depth, num_heads, drop_path)
-        self.norm = nn.LayerNorm(embed_dim)
-        self.head = ClassificationHead(2 * embed_dim, num_classes, dropout=head_dropout)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, self.embed_dim))
+        self.cls_pos = nn.Parameter(torch.empty(1, 1, self.embed_dim))
+        self.head = ClassificationHead(2 * self.embed_dim, num_classes, dropout=head_dropout)
         self.reset_parameters()
 
     @classmethod
@@ -148,29 +139,22 @@ class PointMAE(nn.Module):
         """Load weights that ship with the package.
 
         Args:
-            name: a key of ``pyg_peft.backbones.weights.shipped.POINT_MAE_FILES``.
-            num_classes: as in :meth:`from_checkpoint`.
-            **sizes: as in :meth:`from_checkpoint`, in place of those stored with the file.
+            name: A name of :func:`pyg_peft.backbones.list_models`.
+            num_classes: As in :meth:`from_checkpoint`.
+            **sizes: As in :meth:`from_checkpoint`, in place of those stored with the file.
 
         Raises:
-            ValueError: if there is no such name; the message lists those that exist.
-            CheckpointError: if the installed file is damaged.
+            ValueError: If there is no such name; the message lists those that exist.
+            CheckpointError: If the installed file is damaged.
         """
-        path, stored = find_pretrained(name, POINT_MAE_FILES)
+        path, stored = find_pretrained(name)
         return cls.from_checkpoint(path, num_classes, **{**stored, **sizes})
 
     def reset_parameters(self) -> None:
-        self.patch_embed.reset_parameters()
-        for part in (self.pos_embed, self.blocks, self.norm):
-            part.apply(init_transformer_)
+        super().reset_parameters()
         for token in (self.cls_token, self.cls_pos):
             nn.init.trunc_normal_(token, std=0.02)
         self.head.reset_parameters()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments; ``PointMAE(**model.config)`` has the same shapes."""
-        return {name: getattr(self, name) for name in signature(PointMAE).parameters}
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
@@ -180,27 +164,12 @@ class PointMAE(nn.Module):
         self.head = head.train(self.head.training)
         self.num_classes = num_classes
 
-    def make_patches(
-        self,
-        pos: Pos,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-        x: Features | None = None,
-    ) -> Patches:
-        """Cut the clouds into the patches that this model was trained on; see ``build_patches``."""
-        sizes = {"num_centers": self.num_centers, "patch_size": self.patch_size}
-        return build_patches(pos, batch, x=x, batch_size=batch_size, **sizes)
-
-    def embed(self, patches: Patches) -> Tokens:
-        """Tokens of the patches, before any position code: ``[B, G, C]``, zero where masked."""
-        return self.patch_embed(patches)
-
     def forward_features(
         self,
         patches: Patches,
         *,
         tokens: Tokens | None = None,
-        structure: Any = None,
+        structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B L C"]:
         """Normalised summary token and patch tokens, ``[B, 1 + G, C]``, zero where masked.
@@ -238,7 +207,7 @@ class PointMAE(nn.Module):
         *,
         patches: Patches | None = None,
         tokens: Tokens | None = None,
-        structure: Any = None,
+        structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Tensor:
         if patches is None:
@@ -247,9 +216,6 @@ class PointMAE(nn.Module):
             patches = self.make_patches(pos, batch, batch_size, x)
         x = self.forward_features(patches, tokens=tokens, structure=structure, prior=prior)
         return self.forward_head(x, patches.mask)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["PointMAE"]

@@ -138,11 +138,6 @@ class PointMAECompletion(PointMAEPretraining):
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
 
-    @property
-    def config(self) -> dict[str, Any]:
-        names = ("num_cloud_points", "completion_weight")
-        return {**super().config, **{name: getattr(self, name) for name in names}}
-
     def forward_features(self, visible: Patches) -> Tokens:
         """Normalised summary token and visible tokens, ``[B, 1 + V, C]``."""
         x = prepend(self.cls_token, self.patch_embed(visible))

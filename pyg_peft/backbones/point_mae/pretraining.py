@@ -5,24 +5,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyg_peft.backbones.layers.patch_embed import PatchEmbed
-from pyg_peft.backbones.layers.tokens import PositionEmbedding
-from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
+from pyg_peft.backbones.layers.transformer import check_heads
 from pyg_peft.backbones.point_mae.classifier import PointMAE
 from pyg_peft.backbones.point_mae.decoder import PointMAEDecoder
+from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.point_mae.files import pretraining_weights
 from pyg_peft.backbones.point_mae.masking import draw_mask, split_patches
 from pyg_peft.backbones.point_mae.reconstruction import Reconstruction
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.errors import check_count, check_number
-from pyg_peft.geometry import Patches, build_patches
+from pyg_peft.geometry import Patches
 from pyg_peft.geometry.chamfer import loss_of_rebuilt
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
 
-class PointMAEPretraining(nn.Module):
+class PointMAEPretraining(PointMAEEncoder):
     r"""The masked autoencoder of `"Masked Autoencoders for Point Cloud Self-supervised Learning"
     <https://arxiv.org/abs/2203.06604>`_.
 
@@ -84,35 +83,31 @@ class PointMAEPretraining(nn.Module):
         mask_ratio: float = 0.6,
         drop_path: float = 0.1,
     ) -> None:
-        embed_dim = check_count(embed_dim, "embed_dim")
-        depth = check_count(depth, "depth")
-        num_heads = check_heads(num_heads, embed_dim)
-        num_centers = check_count(num_centers, "num_centers")
-        patch_size = check_count(patch_size, "patch_size")
         decoder_depth = check_count(decoder_depth, "decoder_depth")
-        decoder_num_heads = check_heads(decoder_num_heads, embed_dim, "decoder_num_heads")
         if not 0.0 < check_number(mask_ratio, "mask_ratio") < 1.0:
             raise ValueError(f"Expected 'mask_ratio' to lie in (0, 1) (got {mask_ratio})")
-        if int(num_centers * mask_ratio) < 1:
+        if int(check_count(num_centers, "num_centers") * mask_ratio) < 1:
             raise ValueError(
                 f"Expected 'mask_ratio' to hide one patch of {num_centers} (got {mask_ratio})"
             )
-        super().__init__()
-        self.embed_dim = embed_dim
-        self.depth = depth
-        self.num_heads = num_heads
-        self.num_centers = num_centers
-        self.patch_size = patch_size
+        super().__init__(
+            embed_dim,
+            depth,
+            num_heads,
+            num_centers,
+            patch_size,
+            in_channels=0,
+            drop_path=drop_path,
+        )
         self.decoder_depth = decoder_depth
-        self.decoder_num_heads = decoder_num_heads
+        self.decoder_num_heads = check_heads(decoder_num_heads, self.embed_dim, "decoder_num_heads")
         self.mask_ratio = mask_ratio
-        self.drop_path = drop_path
-        self.patch_embed = PatchEmbed(embed_dim)
-        self.pos_embed = PositionEmbedding(embed_dim)
-        self.blocks = make_blocks(embed_dim, depth, num_heads, drop_path)
-        self.norm = nn.LayerNorm(embed_dim)
         self.decoder = PointMAEDecoder(
-            embed_dim, decoder_depth, decoder_num_heads, patch_size, drop_path=drop_path
+            self.embed_dim,
+            decoder_depth,
+            self.decoder_num_heads,
+            self.patch_size,
+            drop_path=drop_path,
         )
         self.reset_parameters()
 
@@ -136,17 +131,8 @@ class PointMAEPretraining(nn.Module):
         return model
 
     def reset_parameters(self) -> None:
-        self.patch_embed.reset_parameters()
-        for part in (self.pos_embed, self.blocks, self.norm):
-            part.apply(init_transformer_)
+        super().reset_parameters()
         self.decoder.reset_parameters()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        names = ("embed_dim", "depth", "num_heads", "num_centers", "patch_size")
-        options = ("decoder_depth", "decoder_num_heads", "mask_ratio", "drop_path")
-        return {name: getattr(self, name) for name in names + options}
 
     def to_classifier(self, num_classes: int, **options: Any) -> PointMAE:
         """A :class:`PointMAE` with a copy of this encoder and a fresh head.
@@ -197,18 +183,16 @@ class PointMAEPretraining(nn.Module):
         return self.rebuild(patches, mask)
 
     def make_patches(
-        self, pos: Pos | None, batch: Batch | None = None, batch_size: int | None = None
+        self,
+        pos: Pos | None,
+        batch: Batch | None = None,
+        batch_size: int | None = None,
+        x: None = None,
     ) -> Patches:
-        """Cut the clouds into patches; an error says so if there is no ``pos``."""
+        """Cut the clouds into patches of coordinates alone; an error says so without ``pos``."""
         if pos is None:
             raise ValueError("Expected 'pos' or 'patches' to be given (got neither)")
-        return build_patches(
-            pos,
-            batch,
-            num_centers=self.num_centers,
-            patch_size=self.patch_size,
-            batch_size=batch_size,
-        )
+        return super().make_patches(pos, batch, batch_size)
 
     def rebuild(self, patches: Patches, mask: Mask) -> Reconstruction:
         """Hide the patches in ``mask [B, G]`` and predict their points."""
@@ -244,9 +228,6 @@ class PointMAEPretraining(nn.Module):
             pos, batch, batch_size, patches=patches, mask=mask, generator=generator
         )
         return self.loss(result)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["PointMAEPretraining"]

@@ -1,34 +1,32 @@
 """Point-MAE for parts: patches to tokens, a transformer over them, and back to every point."""
 
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyg_peft.backbones.layers.patch_embed import PatchEmbed, check_tokens
+from pyg_peft.backbones.contract import TokenStructures
+from pyg_peft.backbones.layers.patch_embed import check_tokens
 from pyg_peft.backbones.layers.patch_propagation import mean_valid, patches_to_points
 from pyg_peft.backbones.layers.segmentation_head import SegmentationHead
 from pyg_peft.backbones.layers.tokens import (
-    PositionEmbedding,
     add_position,
     check_rates,
     max_valid,
     zero_masked,
 )
-from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
+from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.point_mae.segmentation_files import segmentation_weights
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
-from pyg_peft.backbones.weights.shipped import POINT_MAE_FILES, find_pretrained
 from pyg_peft.errors import check_count
-from pyg_peft.geometry import Patches, build_patches
-from pyg_peft.typing import Batch, Features, Pos, Tokens
+from pyg_peft.geometry import Patches
+from pyg_peft.typing import Batch, Pos, Tokens
 
 
-class PointMAESegmentation(nn.Module):
+class PointMAESegmentation(PointMAEEncoder):
     r"""The Point-MAE network for parts, after `"Masked Autoencoders for Point Cloud Self-supervised
     Learning" <https://arxiv.org/abs/2203.06604>`_.
 
@@ -73,6 +71,7 @@ class PointMAESegmentation(nn.Module):
         torch.Size([90, 4])
     """
 
+    task: ClassVar[str] = "segmentation"
     num_prefix_tokens = 0  # in front of the patches; read by methods that insert more
 
     def __init__(
@@ -92,39 +91,30 @@ class PointMAESegmentation(nn.Module):
         head_dropout: float = 0.5,
     ) -> None:
         num_classes = check_count(num_classes, "num_classes")
-        embed_dim = check_count(embed_dim, "embed_dim")
-        depth = check_count(depth, "depth")
-        num_heads = check_heads(num_heads, embed_dim)
-        num_centers = check_count(num_centers, "num_centers")
-        patch_size = check_count(patch_size, "patch_size")
         num_categories = check_count(num_categories, "num_categories", least=0)
         num_levels = check_count(num_levels, "num_levels")
-        in_channels = check_count(in_channels, "in_channels", least=0)
         head_channels = check_count(head_channels, "head_channels")
         if head_channels % 4:
             raise ValueError(
                 f"Expected 'head_channels' to be a multiple of 4 (got {head_channels})"
             )
         check_rates(head_dropout=head_dropout)
-        if num_levels > depth:
+        if num_levels > check_count(depth, "depth"):
             raise ValueError(f"Expected 'num_levels' to lie in [1, {depth}] (got {num_levels})")
-        super().__init__()
+        super().__init__(
+            embed_dim,
+            depth,
+            num_heads,
+            num_centers,
+            patch_size,
+            in_channels=in_channels,
+            drop_path=drop_path,
+        )
         self.num_classes = num_classes
-        self.embed_dim = embed_dim
-        self.depth = depth
-        self.num_heads = num_heads
-        self.num_centers = num_centers
-        self.patch_size = patch_size
         self.num_categories = num_categories
         self.num_levels = num_levels
-        self.in_channels = in_channels
         self.head_channels = head_channels
-        self.drop_path = drop_path
         self.head_dropout = head_dropout
-        self.patch_embed = PatchEmbed(embed_dim, in_channels=in_channels)
-        self.pos_embed = PositionEmbedding(embed_dim)
-        self.blocks = make_blocks(embed_dim, depth, num_heads, drop_path)
-        self.norm = nn.LayerNorm(embed_dim)
         self.head = self._new_head(num_classes)
         self.reset_parameters()
 
@@ -158,19 +148,12 @@ class PointMAESegmentation(nn.Module):
     @classmethod
     def from_pretrained(cls, name: str, num_classes: int | None = None, **sizes: Any) -> Self:
         """Load weights that ship with the package; see :meth:`PointMAE.from_pretrained`."""
-        path, stored = find_pretrained(name, POINT_MAE_FILES)
+        path, stored = find_pretrained(name)
         return cls.from_checkpoint(path, num_classes, **{**stored, **sizes})
 
     def reset_parameters(self) -> None:
-        self.patch_embed.reset_parameters()
-        for part in (self.pos_embed, self.blocks, self.norm):
-            part.apply(init_transformer_)
+        super().reset_parameters()
         self.head.reset_parameters()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments; the class, called with them, gives the same shapes."""
-        return {name: getattr(self, name) for name in signature(PointMAESegmentation).parameters}
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
@@ -179,27 +162,12 @@ class PointMAESegmentation(nn.Module):
         self.head = head.train(self.head.training)
         self.num_classes = num_classes
 
-    def make_patches(
-        self,
-        pos: Pos,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-        x: Features | None = None,
-    ) -> Patches:
-        """Cut the clouds into the patches that this model was trained on; see ``build_patches``."""
-        sizes = {"num_centers": self.num_centers, "patch_size": self.patch_size}
-        return build_patches(pos, batch, x=x, batch_size=batch_size, **sizes)
-
-    def embed(self, patches: Patches) -> Tokens:
-        """Tokens of the patches, before any position code: ``[B, G, C]``, zero where masked."""
-        return self.patch_embed(patches)
-
     def forward_features(
         self,
         patches: Patches,
         *,
         tokens: Tokens | None = None,
-        structure: Any = None,
+        structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B G levels"]:
         """Normalised tokens of all levels side by side, ``[B, G, levels * C]``; masked are zero."""
@@ -241,7 +209,7 @@ class PointMAESegmentation(nn.Module):
         category: Int[Tensor, " B"] | None = None,
         patches: Patches | None = None,
         tokens: Tokens | None = None,
-        structure: Any = None,
+        structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Tensor:
         if pos is None:
@@ -257,9 +225,6 @@ class PointMAESegmentation(nn.Module):
         sizes["num_categories"] = self.num_categories
         dropout = self.head_dropout
         return SegmentationHead(3 + width, 2 * width, num_classes, dropout=dropout, **sizes)
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.config.items())
 
 
 __all__ = ["PointMAESegmentation"]

@@ -15,6 +15,7 @@ from pyg_peft.backbones.weights import (
 )
 from pyg_peft.backbones.weights.point_mae_keys import NORM, rename_keys, squeeze_conv
 from pyg_peft.backbones.weights.reading import State, read_state_dict
+from pyg_peft.errors import MissingHeadError
 
 _TENSOR = r"((?:weight|bias))"
 # Names of the authors' head, and ours. Their layer on the concatenation, `convs1`, is split below.
@@ -94,7 +95,7 @@ def segmentation_weights(
     fresh = [] if "patch_embed.feature_stem.weight" in state else ["patch_embed.feature_stem."]
     if not head:
         if num_classes is None:
-            raise ValueError(
+            raise MissingHeadError(
                 "Expected 'num_classes' to be given for weights without a head for parts (got None)"
             )
         sizes |= {"num_classes": num_classes, "num_categories": num_categories or 0}

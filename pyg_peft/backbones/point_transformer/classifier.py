@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class PointTransformer(FlatBackbone):
         >>> model.eval()(pos=pos, batch=batch).shape
         torch.Size([3, 4])
     """
+
+    task: ClassVar[str] = "classification"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -60,6 +60,8 @@ class PointNetPlusPlus(FlatBackbone):
         >>> model(pos=pos, batch=batch).shape
         torch.Size([3, 4])
     """
+
+    task: ClassVar[str] = "classification"
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -62,6 +62,8 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         >>> model(pos=torch.randn(90, 3), batch=torch.arange(3).repeat_interleave(30)).shape
         torch.Size([90, 5])
     """
+
+    task: ClassVar[str] = "segmentation"
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_peft.backbones.weights.reading import join_names
-from pyg_peft.errors import CheckpointError
+from pyg_peft.errors import CheckpointError, MissingHeadError
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -122,7 +122,7 @@ def count_classes(num_classes: int | None, stored: int | None) -> int:
     """
     if stored is None:
         if num_classes is None:
-            raise ValueError(
+            raise MissingHeadError(
                 "Expected 'num_classes' to be given for weights without a head (got None)"
             )
         return num_classes

@@ -27,7 +27,7 @@ class PretrainedFile:
 
 
 # name = PretrainedFile(file, sha256, {"num_heads": ..., "num_centers": ..., "patch_size": ...})
-POINT_MAE_FILES: dict[str, PretrainedFile] = {
+SHIPPED: dict[str, PretrainedFile] = {
     "point-mae-tiny": PretrainedFile(
         "point_mae_tiny.safetensors",
         "52264a88d5e3573a9f4d6919a525b7639811cb3535b5eed16b39fa639b65c248",
@@ -37,19 +37,20 @@ POINT_MAE_FILES: dict[str, PretrainedFile] = {
 
 
 def find_pretrained(
-    name: str, files: Mapping[str, PretrainedFile], folder: Path | None = None
+    name: str, files: Mapping[str, PretrainedFile] | None = None, folder: Path | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """The path of shipped weights, after a check of their hash, and their sizes.
 
     Args:
         name: a key of ``files``.
-        files: the weights that a backbone ships.
+        files: The weights among which the name is looked for; all that ship by default.
         folder: where they are; the package's own folder by default.
 
     Raises:
         ValueError: if there is no such name; the message lists those that exist.
         CheckpointError: if the file's bytes are not those that were published.
     """
+    files = SHIPPED if files is None else files
     if name not in files:
         names = ", ".join(f"'{known}'" for known in files)
         available = (
@@ -64,4 +65,4 @@ def find_pretrained(
     return path, dict(entry.sizes)
 
 
-__all__ = ["POINT_MAE_FILES", "PretrainedFile", "find_pretrained"]
+__all__ = ["SHIPPED", "PretrainedFile", "find_pretrained"]

@@ -27,7 +27,7 @@ from pyg_peft.datasets.npz_select import SPLITS, read_split
 
 logger = logging.getLogger(__name__)
 
-SHORTHANDS = """\
+_BUILT_IN = """\
   FILE.npz               one file with all clouds (fields: see pyg_peft.datasets.NpzShapes)
   FOLDER                 a folder per class, or train/ and test/ (val/) with a folder per class each
   modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
@@ -93,7 +93,7 @@ def open_source(spec: str, **options: Any) -> Splits:
     """Open the data sets that ``spec`` names.
 
     Args:
-        spec: one of the shorthands in :data:`SHORTHANDS`.
+        spec: one of the shorthands in :func:`shorthands`.
         options: passed to the data set's constructor, for example ``fold=2`` of an ``.npz`` file;
             for a class path one dictionary per split.
 
@@ -117,7 +117,7 @@ def open_source(spec: str, **options: Any) -> Splits:
             f"Expected 'data_args' to be arguments of the data set '{spec}' "
             f"(got {options}: {error})"
         ) from error
-    raise ValueError(f"Expected 'data' to be one of\n{SHORTHANDS}\n(got {spec!r})")
+    raise ValueError(f"Expected 'data' to be one of\n{shorthands()}\n(got {spec!r})")
 
 
 def names_class(spec: str) -> bool:
@@ -318,7 +318,7 @@ def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"Expected 'data' to name an importable class or one of\n{SHORTHANDS}\n"
+            f"Expected 'data' to name an importable class or one of\n{shorthands()}\n"
             f"(got {path!r}: {error})"
         ) from error
     # Before it is called: a function of that name may do anything.
@@ -362,4 +362,51 @@ _OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Splits]] = {
     "procedural": _open_procedural,
 }
 
-__all__ = ["SHORTHANDS", "Splits", "check_recorded", "names_class", "open_parts", "open_source"]
+
+def register_source(
+    name: str, opener: Callable[[str, Mapping[str, Any]], Splits], about: str
+) -> None:
+    """Add a source of data of your own: ``--data name:REST`` calls ``opener("REST", data_args)``.
+
+    Args:
+        name: The word before the colon.
+        opener: Returns the data sets; each item has ``y`` and ``sample_id``, see
+            :class:`~pyg_peft.datasets.SampleIds`.
+        about: One line for the help of commands.
+
+    Raises:
+        ValueError: If the name is taken by another opener, or no plain word.
+
+    Example:
+        >>> from pyg_peft.training import open_source, register_source
+        >>> def halves(rest, options):
+        ...     return open_source(f"procedural:{int(rest) // 2}", **options)
+        >>> register_source("halves", halves, "half as many procedural shapes")
+        >>> len(open_source("halves:40").train)
+        20
+    """
+    if not name.isidentifier():
+        raise ValueError(f"Expected 'name' to be a plain word (got {name!r})")
+    if _OPENERS.get(name, opener) is not opener:
+        raise ValueError(f"Expected a name that is free (got {name!r}, which is taken)")
+    _OPENERS[name] = opener
+    _ABOUT[name] = about
+
+
+def shorthands() -> str:
+    """Return what ``--data`` takes, one line each."""
+    more = [f"  {f'{name}:...':22s} {about}" for name, about in _ABOUT.items()]
+    return "\n".join([_BUILT_IN, *more])
+
+
+_ABOUT: dict[str, str] = {}
+
+__all__ = [
+    "Splits",
+    "check_recorded",
+    "names_class",
+    "open_parts",
+    "open_source",
+    "register_source",
+    "shorthands",
+]

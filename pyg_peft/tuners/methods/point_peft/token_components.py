@@ -1,31 +1,18 @@
 """The three places of Point-PEFT in a token backbone: the base, a block's input and output."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pyg_peft.backbones.contract import num_prefix_tokens
+from pyg_peft.backbones.contract import TokenStructures, num_prefix_tokens
 from pyg_peft.geometry import Patches, Structure, build_structure
 from pyg_peft.geometry.layout import to_flat
 from pyg_peft.nn import GeometryAwareAdapter, PointPriorPrompt, PromptTokens
 from pyg_peft.tuners.engine.calls import by_name
 from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
 from pyg_peft.tuners.tokens.order import insert_prompts, remove_prompts
-
-
-class TokenStructures(NamedTuple):
-    """What the adapters of one forward share.
-
-    Attributes:
-        prompted: Over the rows ``[cls, prompts, patches]`` of each cloud; ``None`` if no block is
-            prompted.
-        plain: Over the rows ``[cls, patches]`` of each cloud.
-    """
-
-    prompted: Structure | None
-    plain: Structure
 
 
 class PromptGeometry(Component):
