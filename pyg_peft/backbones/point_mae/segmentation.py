@@ -21,6 +21,7 @@ from pyg_peft.backbones.layers.tokens import (
 from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.point_mae.segmentation_files import segmentation_weights
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
+from pyg_peft.backbones.weights.shipped import find_pretrained
 from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches
 from pyg_peft.typing import Batch, Pos, Tokens
