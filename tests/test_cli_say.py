@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import fit, write_set
 
-from pyg_peft.cli import main, make_parser
+from pyg_peft.cli import _check_arguments, main, make_parser
 from pyg_peft.cli.say import PrintableFormatter, printable, say
 
 for package in ("jsonargparse", "lightning", "torchmetrics"):
@@ -104,3 +104,18 @@ def test_aliases_of_a_usual_file_are_read(tmp_path):
     (tmp_path / "usual.yaml").write_text(text)
     parser, _ = make_parser("inspect")
     assert parser.parse_args(["--config", str(tmp_path / "usual.yaml")]).method_args == {"rank": 2}
+
+
+@pytest.mark.parametrize("target", ["blocks.**", "**", "*", "a*: b*", "blocks.*.attn.qkv", "'*'"])
+def test_globs_are_texts_and_no_aliases(target, tmp_path):
+    """A text that holds a star is read as YAML to see whether it grows, and only once."""
+    wanted = {"target_modules": [target]}
+    (tmp_path / "glob.yaml").write_text(f"method_args: {json.dumps(wanted)}\n")
+    parser, _ = make_parser("inspect")
+    for arguments in (
+        ["--config", str(tmp_path / "glob.yaml")],
+        ["--method_args", json.dumps(wanted)],
+        [f"--method_args.target_modules=[{json.dumps(target)}]"],
+    ):
+        _check_arguments(arguments)
+        assert parser.parse_args(arguments).method_args == wanted

@@ -39,7 +39,7 @@ def check_size(text: str) -> None:
     """
     try:
         for root in yaml.compose_all(text, yaml.SafeLoader):
-            if root is not None and _count(root, {}) > MOST_NODES:
+            if root is not None and _count(root, {}, text) > MOST_NODES:
                 raise TooLarge(
                     f"Expected at most {MOST_NODES:,} values, with each alias written out "
                     "(got more)"
@@ -59,8 +59,8 @@ def check_text(text: str) -> None:
             return  # it is a text and stays one
 
 
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values of a node with each alias written out; each node is visited once."""
+def _count(node: yaml.Node, known: dict[int, int], text: str) -> int:
+    """Values of a node of ``text`` with each alias written out; each node is visited once."""
     if id(node) in known:
         if known[id(node)] == 0:
             raise TooLarge("Expected no alias within its own value (got one)")
@@ -68,12 +68,13 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     known[id(node)] = 0  # until it is counted
     children: list[Any] = []
     if isinstance(node, yaml.ScalarNode):
-        check_text(node.value)
+        if node.value != text:  # a text that is nothing else, such as `blocks.**`, has been read
+            check_text(node.value)
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
     elif isinstance(node, yaml.MappingNode):
         children = [part for pair in node.value for part in pair]
-    known[id(node)] = 1 + sum(_count(child, known) for child in children)
+    known[id(node)] = 1 + sum(_count(child, known, text) for child in children)
     return known[id(node)]
 
 

@@ -204,6 +204,15 @@ def test_an_array_of_a_shape_that_it_does_not_hold(tmp_path):
             read(tmp_path / "a.npy")
 
 
+@pytest.mark.parametrize(
+    ("shape", "kind", "size"), [((-2, -3), "<f8", 48), ((-1, 3), "<f8", 0), ((5, 3), "<U0", 0)]
+)
+def test_an_array_whose_size_fits_but_whose_shape_is_none(tmp_path, shape, kind, size):
+    (tmp_path / "a.npy").write_bytes(header(shape, kind) + bytes(size))
+    with pytest.raises(ValueError, match=rf"expected the {size} bytes of the file"):
+        read(tmp_path / "a.npy")
+
+
 def test_a_ply_of_rows_that_it_does_not_hold(tmp_path):
     pytest.importorskip("plyfile")
     start = "ply\nformat {} 1.0\nelement {} {}\nproperty float x\nproperty float y\n"

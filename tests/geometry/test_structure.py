@@ -186,6 +186,10 @@ def test_interpolation_weights_keep_their_gradient_when_sorted():
             r"to name centres in \[0, 2\) \(got 0 to 2\)",
         ),
         (
+            {"edge_index": torch.tensor([[0, 1, 2, 3], [-1, 0, 1, 1]])},
+            r"to name centres in \[0, 2\) \(got -1 to 1\)",
+        ),
+        (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]])},
             r"to have 2 edges at each centre \(got 3 at one\)",
         ),

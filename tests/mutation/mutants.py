@@ -9,6 +9,7 @@ that a mutant costs seconds, not minutes. It is run by hand, for hours; ``tox ru
     tox run -e mutation -- map    /tmp/mutation --jobs 2   # which test runs which line
     tox run -e mutation -- run    /tmp/mutation --jobs 2   # again after an interruption: goes on
     tox run -e mutation -- report /tmp/mutation            # report.json, and what survived
+    tox run -e mutation -- renew  /tmp/mutation            # today's tests, for survivors: map, run
 
 **sample** copies what git tracks in this checkout to ``/tmp/mutation/original``. Each job works in
 a copy of that, made anew when it begins (``../shared`` is linked beside them): nobody else's files
@@ -25,6 +26,9 @@ then those of its folder, then others, the shortest first, up to ``--budget`` se
 failure ends it. A mutant that no test runs survives. A timeout, a crash and memory without end
 count as killed, as in cosmic-ray. Results are kept in ``session.sqlite`` at once; ``cr-report`` and
 ``cr-html`` read it.
+
+**renew** takes the tests of this checkout and forgets the results of survivors. Then map the tests
+that are new (``map /tmp/mutation --tests tests/nn/test_borders.py``), and run again.
 
 **report** writes ``report.json``: numbers, by folder too, and each survivor with its diff and the
 tests that it was given. Look at each survivor: write the test that kills it, or say why it is the
@@ -352,7 +356,14 @@ class TestsOf:
             if isinstance(node, ast.stmt) and node.lineno <= start and end <= (node.end_lineno or 0)
         ]
         found = self.lines.get(module, {})
-        # From the innermost outwards: a default of an argument runs at import, where no test is.
+        # What runs at import (constants, fields of classes, defaults of arguments) is noted for the
+        # test that happened to import it; all that use the module or the function may depend on it.
+        functions = [n for n in around if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        if not functions:
+            return set(found)
+        inner = max(functions, key=lambda node: node.lineno)
+        if start < inner.body[0].lineno:
+            return set(range(inner.lineno, (inner.end_lineno or inner.lineno) + 1))
         for node in sorted(around, key=lambda node: -node.lineno):
             is_block = hasattr(node, "body")
             last = (node.end_lineno or node.lineno) if not is_block or start == node.lineno else end
@@ -363,6 +374,21 @@ class TestsOf:
 
 
 # ---- run and report ----------------------------------------------------------------------------
+
+
+def renew(work: Path) -> None:
+    """Forget the results of survivors, and copy the tests of this checkout."""
+    from cosmic_ray.work_db import use_db  # pyright: ignore[reportMissingImports]
+
+    with use_db(work / "session.sqlite") as session:
+        items = list(session.work_items)
+        kept = [(i.job_id, r) for i, r in session.completed_work_items if r.is_killed]
+        session.clear()
+        session.add_work_items(items)
+        for job, result in kept:
+            session.set_result(job, result)
+    shutil.rmtree(work / "original" / "tests")
+    shutil.copytree(ROOT / "tests", work / "original" / "tests")
 
 
 def run(work: Path, jobs: int, budget: float, limit: int | None, only: str) -> None:
@@ -460,7 +486,7 @@ def report(work: Path) -> None:
 def main() -> None:
     """Run one step, see the top of this file."""
     parser = argparse.ArgumentParser(description="mutation testing; see the top of this file")
-    parser.add_argument("step", choices=["sample", "map", "run", "report"])
+    parser.add_argument("step", choices=["sample", "map", "renew", "run", "report"])
     parser.add_argument("work", type=Path, help="folder of the session, outside of any checkout")
     parser.add_argument("--number", type=int, default=300, help="mutants to draw")
     parser.add_argument("--seed", type=int, default=0)
@@ -478,6 +504,8 @@ def main() -> None:
         sample(work, given.number, given.seed)
     elif given.step == "map":
         map_tests(work, given.jobs, given.tests)
+    elif given.step == "renew":
+        renew(work)
     elif given.step == "run":
         run(work, given.jobs, given.budget, given.limit, given.only)
     else:

@@ -201,6 +201,18 @@ def test_an_output_without_ids_of_as_many_points(target: str, pos_from: str | No
     assert_batch_isolated(model, clouds(9, 6, 1), call=call)
 
 
+class FeaturesOnly(Sampled):
+    def forward(self, x: Tensor, pos: Tensor, batch: Tensor) -> list[Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return [self.lin(x)]
+
+
+def test_an_output_without_positions_tells_nothing():
+    """Its rows need not be the points that it was called with."""
+    model = awake(First(FeaturesOnly()), "last", pos_from="inner")
+    with pytest.raises(ValueError, match=r"a position for each of its 8 rows \(got none\)"):
+        call(model, clouds(8))
+
+
 class ReturnsData(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,9 @@ from pyg_peft.errors import PlacementError
 from pyg_peft.model import get_peft_model
 from pyg_peft.nn import MemoryBank
 from pyg_peft.testing import randomize_
-from pyg_peft.tuners import AdapterConfig, FullFineTuningConfig, LoRAConfig
+from pyg_peft.tuners import AdapterConfig, Component, FullFineTuningConfig, LoRAConfig, Site
+from pyg_peft.tuners.placement import place, slots
+from pyg_peft.tuners.turns import Turns
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 WITH_BANK = Way("point_peft", True)
@@ -237,6 +239,14 @@ def test_a_bank_is_frozen_too():
     digest = model.memory_bank.hash  # type: ignore[union-attr]
     train(model)
     assert model.memory_bank.hash == digest  # type: ignore[union-attr]
+
+
+def test_components_that_cannot_all_be_placed_leave_no_slot():
+    base = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    sites = [Site("0", "good", Component()), Site("1", "bad.name", Component())]
+    with pytest.raises(KeyError, match="bad.name"):
+        place(base, "default", sites, Turns())
+    assert not slots(base) and not base[0]._forward_hooks and not base[0]._forward_pre_hooks
 
 
 # ---- compiled ------------------------------------------------------------------------------------
