@@ -122,7 +122,7 @@ def _check_splits(root: Path, parts: Sequence[Sequence[str]]) -> None:
         raise ValueError(
             f"Expected '{root}' to hold folders of classes, or splits (train, test, val) with a "
             f"folder for each class and nothing beside them (got {wrong}: {_shown(tops)}); move or "
-            "rename what is no split, or name a folder of classes inside"
+            "rename folders that are not splits, or pass a subfolder that holds the classes"
         )
 
 

@@ -99,8 +99,8 @@ def read_npz(path: str | os.PathLike[str]) -> NpzFile:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a field is damaged, or if the content takes more than 256 MiB and more than
-            100 times the length of the file. The message names the file and the field.
+        ValueError: If a field is damaged; the message names the file and the field. Also if the
+            content takes more than 256 MiB and more than 100 times the length of the file.
     """
     path = Path(path)
     arrays = read_archive(path)

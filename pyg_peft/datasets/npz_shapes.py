@@ -22,10 +22,11 @@ from pyg_peft.errors import check_count, check_flag, check_number
 class NpzShapes(Dataset):
     """Read the clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz_file`` for its fields).
 
-    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, ``sample_id`` long ``[1]`` (the row in
-        the file, unique over its splits and folds), ``x`` float32 ``[n, C]`` if ``channels`` is
-        given, and ``seg`` long ``[n]`` if it is in the file (-1 for points without a label). Clouds
-        of unlabeled or dropped classes are left out. Classes without clouds are dropped.
+    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, and ``sample_id`` long ``[1]`` (the row
+    in the file, unique over its splits and folds). ``x`` float32 ``[n, C]`` if ``channels`` is
+    given. ``seg`` long ``[n]`` if it is in the file (-1 for points without a label).
+
+    Clouds of unlabeled or dropped classes are left out. Classes without clouds are dropped.
 
     Args:
         path: The file.
@@ -47,8 +48,8 @@ class NpzShapes(Dataset):
 
     Raises:
         ValueError: If a field is missing or does not fit, for example if labels are not integers or
-            out of range, or if the content takes more than 256 MiB and more than 100 times the
-            length of the file. The message names the file and the field.
+            out of range. The message names the file and the field. Also if the content takes more
+            than 256 MiB and more than 100 times the length of the file.
         TypeError: If an argument has the wrong type.
 
     Terms: those of the data in the file; the format adds none.

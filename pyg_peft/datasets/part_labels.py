@@ -24,8 +24,8 @@ class PartLabels(Dataset):
     """Wrap a data set with point labels so that its items look like those of PyG's ``ShapeNet``.
 
     Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[n]`` (the part of each point, -1 for none),
-        ``category`` long ``[1]``, ``sample_id`` long ``[1]`` (the position in ``dataset`` if its
-        items have none), and ``x`` if there are features.
+    ``category`` long ``[1]``, ``sample_id`` long ``[1]`` (the position in ``dataset`` if its items
+    have none), and ``x`` if there are features.
 
     Args:
         dataset: :class:`NpzShapes` of a file with ``seg``, PyG's ``ShapeNet``, or any data set

@@ -66,7 +66,7 @@ class ScanObjectNN(Dataset):
         ValueError: If a field does not fit. The message names the file and the field.
 
     Terms: distributed by its authors on request through a form, for research only; redistribution
-        is not allowed.
+    is not allowed.
 
     Example::
 

@@ -50,7 +50,7 @@ class ShapeFolder(Dataset):
         transform: Applied to each item when it is read.
 
     Items: ``pos`` float32 ``[n, 3]`` (centered), ``x`` float32 ``[n, C]`` if ``channels`` is given,
-        ``y`` and ``sample_id`` long ``[1]`` (position among the shapes of all splits).
+    ``y`` and ``sample_id`` long ``[1]`` (position among the shapes of all splits).
 
     Raises:
         ValueError: If files cannot be read. The message lists each file with the reason.

@@ -35,8 +35,8 @@ def load_archive(path: Path) -> dict[str, np.ndarray]:
     ``zipfile.BadZipFile`` and the other errors of that module are raised for a damaged archive.
 
     Raises:
-        ValueError: If a member is not an array, if its header does not match its length, or if the
-            content takes more than 256 MiB and more than 100 times the length of the file.
+        ValueError: If a member is not an array, or its header does not match its length. Also if
+            the content takes more than 256 MiB and more than 100 times the length of the file.
     """
     with path.open("rb") as stream:
         stored = file_size(stream)

@@ -27,14 +27,15 @@ class ScanEffects:
         one_sided: Probability that only the side facing a sensor remains.
         max_holes: Maximum number of balls in which all points are removed.
         hole_radius: Largest radius of these balls, in radii of the shape.
-        density: Exponent with which the point density falls with the distance to the sensor, which
-            is 2.5 to 8 radii from the middle. 2 corresponds to rays of equal spacing on surfaces
-            that face the sensor, 0 to even density.
+        density: Exponent with which the point density falls with the distance to the sensor. The
+            sensor is 2.5 to 8 radii from the middle. 2 corresponds to rays of equal spacing on
+            surfaces that face the sensor, 0 to even density.
         noise: Largest standard deviation of the error along the rays, in radii.
 
     Raises:
-        ValueError: If a probability is outside [0, 1], a value is negative or not finite, the
-            number of holes is not an integer, ``density`` is above 64, or ``noise`` is above 1e6.
+        ValueError: If a probability is outside [0, 1], a value is negative or not finite, or the
+            number of holes is not an integer. Also if ``density`` is above 64 or ``noise`` is above
+            1e6.
     """
 
     one_sided: float = 0.7

@@ -46,7 +46,7 @@ class ProceduralShapes(Dataset):
         transform: Applied to each item.
 
     Items: ``pos`` float32 ``[num_points, 3]``, with mean zero, within the unit ball except for
-        noise of less than a hundredth, z up; ``y`` and ``sample_id`` long ``[1]``.
+    noise of less than a hundredth, z up; ``y`` and ``sample_id`` long ``[1]``.
 
     Raises:
         ValueError: If the split is unknown, a size is below 1, or a probability is outside [0, 1].
@@ -132,8 +132,8 @@ class ProceduralStream(IterableDataset[Data]):
         scan: Simulate a scan: from one side, with gaps and uneven density.
 
     Items: ``pos`` float32 ``[num_points, 3]``, with mean zero, within the unit ball except for
-        noise of less than a hundredth, in any pose; ``sample_id`` long ``[1]``, the index in the
-        stream.
+    noise of less than a hundredth, in any pose; ``sample_id`` long ``[1]``, the index in the
+    stream.
 
     Raises:
         ValueError: If the seed or start is negative, a size is below 1, or a probability is outside
