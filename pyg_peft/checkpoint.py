@@ -7,10 +7,11 @@
 ``README.md``                          a model card
 =====================================  =============================================================
 
-Adapters are loaded from the tensors and the configuration in the header. Each file is written under
-a temporary name and then renamed. A save that is killed between two files therefore leaves a folder
-that can still be loaded. Two saves of the same adapter are byte-identical. This module does not
-depend on models: it reads and writes tensors and plain dictionaries.
+The configuration is always read from the header, so that it is never separated from the tensors.
+Each file is written under a temporary name and then renamed. A save that is killed between two
+files therefore leaves a folder that can still be loaded. Two saves of the same adapter are
+byte-identical. This module does not depend on models: it reads and writes tensors and plain
+dictionaries.
 """
 
 import json

@@ -124,7 +124,7 @@ def exclusive(folder: Path) -> Generator[bool]:
     """Keep other processes and threads out of this context for the same folder.
 
     Yields whether the folder is locked. Windows and some network file systems cannot lock folders.
-    In that case, do not remove anything that others may need.
+    If it is not locked, do not remove anything that others may need.
     """
     if sys.platform == "win32":
         yield False
@@ -155,7 +155,7 @@ def claim_folder(folder: Path, name: str = "folder") -> Generator[bool]:
     """Lock a folder for one writer within the context; the end of the process also unlocks it.
 
     Yields whether the folder is locked. Windows and some network file systems cannot lock folders.
-    In that case, do not remove anything that another writer may need.
+    If it is not locked, do not remove anything that another writer may need.
 
     Args:
         folder: An existing folder. Do not use :func:`exclusive` on it within the context.

@@ -198,7 +198,7 @@ def _read_seg(file: NpzFile, ignore_index: int) -> NpzFile | None:
     most = None
     if "part_names" in file.arrays:
         most = len(names_in(file.arrays, "part_names", file.path)) - 1
-    remedy = "; 'ignore_index' names a label that means none"
+    remedy = "; set 'ignore_index' to a label that means none"
     labels = check_labels(seg, what, least=IGNORE_INDEX, most=most, remedy=remedy)
     return NpzFile(file.path, {"xyz": file.arrays["xyz"], "seg": labels}, file.ptr, 1.0)
 

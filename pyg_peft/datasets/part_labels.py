@@ -64,7 +64,7 @@ class PartLabels(Dataset):
         if part_names is not None:
             part_names = check_names(part_names, "part_names")
             if not part_names:
-                raise ValueError("Expected 'part_names' to name a part at least (got none)")
+                raise ValueError("Expected 'part_names' to name at least one part (got none)")
         if len(dataset) == 0:
             raise ValueError("Expected 'dataset' to have items (got none)")
         first = check_item(dataset[0], 0)
@@ -165,7 +165,7 @@ def _parts_of(labels: Tensor, item: int, ignore_index: int, most: int | None) ->
     values = numeric_array(labels, what)
     if ignore_index != IGNORE_INDEX:
         values = np.where(values == ignore_index, np.float64(IGNORE_INDEX), values)
-    remedy = "; 'ignore_index' names a label that means none"
+    remedy = "; set 'ignore_index' to a label that means none"
     return check_labels(values, what, least=IGNORE_INDEX, most=most, remedy=remedy)
 
 

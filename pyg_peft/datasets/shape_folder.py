@@ -118,8 +118,8 @@ class ShapeFolder(Dataset):
             "seed": seed,
         }
         self._file = load_folder(index, options, cache)
-        #: Arguments of this class for reading other files in the same way: ``num_points`` and those
-        #: that differ from their default.
+        #: Arguments of this class for reading other files in the same way. They are ``num_points``
+        #: and those that differ from their default.
         self.read_args = {"num_points": num_points}
         self.read_args |= _given(options)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]

@@ -104,7 +104,7 @@ def _words(text: str, decimal: str, number: int) -> list[str]:
     else:
         if "," in text and _is_ambiguous(text):
             raise ValueError(
-                f"line {number}: expected commas to be separators, beside no others (got "
+                f"line {number}: expected commas to be the only separators (got "
                 f"{text.strip()[:40]!r}); decimal=',' reads numbers with decimal commas"
             )
         parts = text.replace(";", " ; ").replace(",", " , ").split()
