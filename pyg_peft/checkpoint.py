@@ -1,4 +1,4 @@
-"""The adapter file: one folder, complete, checked by hash, and never half written.
+"""Adapter folders: one folder per adapter, checked by hash and written atomically.
 
 =====================================  =============================================================
 ``adapter_model.safetensors``          every tensor; configuration and SHA-256 are in its header
@@ -7,10 +7,11 @@
 ``README.md``                          a model card
 =====================================  =============================================================
 
-The header is what counts: a save that is killed between two files leaves a folder that still loads
-as a whole, because each file is written under a temporary name and moved, and the tensors never
-part from their configuration. Two saves of the same adapter are equal to the byte. This room knows
-no models: tensors and plain dictionaries go in and come out.
+The configuration is always read from the header, so that it is never separated from the tensors.
+Each file is written under a temporary name and then renamed. A save that is killed between two
+files therefore leaves a folder that can still be loaded. Two saves of the same adapter are
+byte-identical. This module does not depend on models: it reads and writes tensors and plain
+dictionaries.
 """
 
 import json
@@ -40,7 +41,7 @@ _BANK = re.compile(r"memory_bank\.[0-9a-f]{16}\.safetensors")
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What an adapter folder holds.
+    """Content of an adapter folder.
 
     Attributes:
         config: The configuration as plain JSON values.
@@ -52,17 +53,17 @@ class AdapterFile:
 
 
 def to_json(config: Mapping[str, Any]) -> str:
-    """A configuration as text.
+    """Return a configuration as JSON text.
 
     Raises:
-        TypeError: If a value is no plain JSON value; the path to the first one is named.
+        TypeError: If a value is not a plain JSON value. The message has the path to the first one.
     """
     _check_json(config, "")
     return json.dumps(config, indent=2, sort_keys=True, allow_nan=False)
 
 
 def bank_name(digest: str) -> str:
-    """File name of a memory bank with this hash."""
+    """Return the file name of a memory bank with this hash."""
     return f"memory_bank.{digest[:16]}.safetensors"
 
 
@@ -72,15 +73,15 @@ def write_adapter(
     """Write an adapter folder.
 
     Args:
-        folder: Made if it does not exist; an adapter in it is replaced.
+        folder: The folder, created if it is missing. An adapter in it is replaced.
         tensors: Every tensor of the adapter.
-        config: JSON-able values; ``format`` is added.
+        config: JSON-able values. ``format`` is added.
         card: Text of the model card.
 
     Raises:
         TypeError: If the configuration is not JSON-able, or a tensor is complex, sparse or without
-            values; nothing is written then.
-        ValueError: If a tensor is not finite; nothing is written then.
+            values. Nothing is written then.
+        ValueError: If a tensor is not finite. Nothing is written then.
     """
     folder = Path(folder)
     content = {"format": FORMAT, **config}
@@ -104,14 +105,15 @@ def read_adapter(folder: str | Path) -> AdapterFile:
 
 
 def check_config(config: Mapping[str, Any], source: str | Path) -> None:
-    """Raise unless a configuration has every field of an adapter's, each of its kind.
+    """Raise unless a configuration has every field of an adapter, each of the right type.
 
     Args:
-        config: As read from a file, whose hash may be right and whose fields may be anything.
-        source: Where it stands, for messages.
+        config: Configuration read from a file. Its fields may hold anything, even if the hash is
+            correct.
+        source: Path of the file, for messages.
 
     Raises:
-        CheckpointError: A field is missing or of another kind; it is named.
+        CheckpointError: If a field is missing or of another type. The message names it.
     """
 
     def check(field: str, value: Any, fits: bool, wanted: str) -> None:
@@ -145,13 +147,14 @@ def check_config(config: Mapping[str, Any], source: str | Path) -> None:
 
 
 def remove_unused(folder: str | Path) -> None:
-    """Remove the banks that no adapter file in the folder refers to, and what killed saves left.
+    """Remove unreferenced memory banks, and temporary files that killed saves left behind.
 
-    Call it after a save, and only while nobody else saves into the folder. Copies of adapter files
-    under other names count; where a file cannot be read, all banks stay.
+    Call it after a save, and only while no other process saves into the folder. Banks that a copy
+    of an adapter file refers to, under any name, are kept. If a file cannot be read, all banks are
+    kept.
     """
     folder = Path(folder)
-    sync_folder(folder)  # The new state is on disk, its names too, before anything of the old goes.
+    sync_folder(folder)  # The new files must be on disk before old ones are removed.
     for name in (WEIGHTS, CONFIG, CARD, "memory_bank.*.safetensors"):
         remove_leftovers(folder, name)
     banks = {path for path in folder.iterdir() if _BANK.fullmatch(path.name)}
@@ -171,10 +174,11 @@ def check_tensors(
 ) -> None:
     """Raise unless both mappings have the same keys, shapes and kinds of numbers.
 
-    Any floating-point type stands for any other, and any integer type.
+    All floating-point types are equivalent, and so are all integer types.
 
     Raises:
-        CheckpointError: With the first few missing, unknown, misshapen and mistyped keys.
+        CheckpointError: If they differ. The message lists the first missing, unknown, misshapen and
+            mistyped keys.
     """
     problems = [f"missing {name}" for name in expected if name not in found]
     problems += [f"unknown {name}" for name in found if name not in expected]
@@ -206,7 +210,7 @@ def _is_hash(value: Any) -> bool:
 
 
 def _check_json(value: Any, path: str) -> None:
-    """Tuples count as lists; keys that are no strings would come back as strings."""
+    """Raise unless a value is JSON-able and finite. Tuples count as lists; keys must be strings."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):

@@ -1,8 +1,8 @@
-"""Errors with a name of their own, and the checks that every public border shares.
+"""Exception classes, and argument checks shared by all public functions.
 
-A user's mistake is a built-in ``ValueError`` or ``TypeError`` that reads
-``Expected 'name' to be … (got …)``. The classes below exist where a caller may want to catch one
-kind.
+A user's mistake raises a built-in ``ValueError`` or ``TypeError`` with the message
+``Expected 'name' to be … (got …)``. The classes below exist for errors that a caller may want to
+catch separately.
 """
 
 import difflib
@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-#: Clouds of one batch at most: a table with an entry for each is made.
+#: Maximum number of clouds in a batch, because a table with one entry per cloud is allocated.
 MOST_CLOUDS = 2**24
 
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -37,11 +37,11 @@ class MissingHeadError(ValueError):
 
 
 class PlacementError(ValueError):
-    """A method cannot be put on this model: nothing matched, or a match cannot carry it."""
+    """A method cannot be put on this model: no module matches, or a match is not supported."""
 
 
 class MissingExtraError(ImportError):
-    """An optional package is needed; the message names the command that installs it."""
+    """An optional package is missing. The message includes the command that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
@@ -54,16 +54,15 @@ class MissingExtraError(ImportError):
 def check_count(
     value: Any, name: str = "k", *, least: int | None = 1, most: int | None = None
 ) -> int:
-    """Return ``value`` as an ``int``; raise unless it is a whole number within the bounds.
+    """Return ``value`` as an ``int``; raise unless it is an integer within the bounds.
 
-    NumPy's integers and tensors of one integer are taken. A Boolean is no number, and neither is a
-    float or a string.
+    NumPy integers and tensors with one integer are accepted. Booleans, floats and strings are not.
 
     Args:
-        value: what the caller gave.
-        name: its name in the message.
-        least: the smallest value allowed; ``None`` for no limit, as for a seed.
-        most: the largest value allowed; ``None`` for no limit.
+        value: Value passed by the caller.
+        name: Name of the argument in the message.
+        least: Smallest value allowed; ``None`` for no limit, as for a seed.
+        most: Largest value allowed; ``None`` for no limit.
 
     Example:
         >>> check_count(3)
@@ -103,13 +102,14 @@ def check_number(
     """Return ``value`` as a number; raise unless it is a real number within the bounds.
 
     Args:
-        value: what the caller gave. A tensor or array of one number is taken, a Boolean is not.
-        name: its name in the message.
-        least: the smallest value allowed.
-        above: a bound that the value must exceed, in place of ``least``.
-        most: the largest value allowed.
-        below: a bound that the value must not reach, in place of ``most``.
-        infinite: allow infinity. NaN never is.
+        value: Value passed by the caller. A tensor or array with one number is accepted, a Boolean
+            is not.
+        name: Name of the argument in the message.
+        least: Smallest value allowed.
+        above: A bound that the value must exceed, instead of ``least``.
+        most: Largest value allowed.
+        below: A bound that the value must not reach, instead of ``most``.
+        infinite: Allow infinity. NaN is never allowed.
 
     Example:
         >>> check_number(0.5, "ratio", above=0, most=1)
@@ -125,7 +125,7 @@ def check_number(
     if not _is_number(number):
         raise TypeError(f"Expected '{name}' to be a number (got {described(value)})")
     if not isinstance(number, _COMPARABLE):
-        number = float(number)  # NumPy's would warn where a bound is beyond their precision
+        number = float(number)  # NumPy scalars warn if a bound is beyond their precision
     low = (least is None or number >= least) and (above is None or number > above)
     high = (most is None or number <= most) and (below is None or number < below)
     if not (low and high and number == number and (infinite or abs(number) != math.inf)):
@@ -134,7 +134,7 @@ def check_number(
 
 
 def check_scale(value: Any, name: str = "scale") -> float:
-    """Return a factor of features; raise unless it is a finite number that float32 can hold.
+    """Return a scaling factor; raise unless it is a finite number within the range of float32.
 
     Example:
         >>> check_scale(0.7)
@@ -162,7 +162,7 @@ def check_flag(value: Any, name: str) -> bool:
 
 
 def check_module(value: Any, name: str = "module") -> nn.Module:
-    """Return ``value``; raise unless it is a module of torch's.
+    """Return ``value``; raise unless it is a ``torch.nn.Module``.
 
     Example:
         >>> check_module([1], "root")
@@ -186,21 +186,21 @@ def check_tensor(
 ) -> Tensor:
     """Return ``value``; raise unless it is a dense tensor that holds values.
 
-    Only its description is read, so that nothing is waited for and no graph breaks.
+    Only metadata is read, so that there is no device synchronization and no graph break.
 
     Args:
-        value: what the caller gave. An array, a list, and a sparse or nested tensor are
-            refused.
-        name: its name in the message.
-        shape: sizes it must have. A word stands for any size, in the message too; a leading
-            ``...`` for any number of dimensions.
-        kind: ``"float"`` (16 to 64 bits), ``"int"`` (no Boolean) or ``"bool"``; any by default.
-        device: where it must be.
-        values: whether its values will be read; if not, the device ``meta`` is allowed.
+        value: Value passed by the caller. Arrays, lists, and sparse or nested tensors are refused.
+        name: Name of the argument in the message.
+        shape: Required sizes. A string matches any size and is shown in the message. A leading
+            ``...`` matches any number of dimensions.
+        kind: ``"float"`` (16 to 64 bits), ``"int"`` (no Boolean) or ``"bool"``; any kind by
+            default.
+        device: Required device.
+        values: Whether the values will be read. If not, the device ``meta`` is allowed.
 
     Raises:
-        TypeError: if it is no tensor, or of another kind.
-        ValueError: if it is of another shape or layout, or elsewhere.
+        TypeError: If ``value`` is not a tensor, or is of another kind.
+        ValueError: If ``value`` has another shape or layout, or is on another device.
 
     Example:
         >>> check_tensor(torch.zeros(4, 2), "pos", shape=("N", 3))
@@ -239,18 +239,18 @@ def check_index(
     of: str = "rows",
     device: torch.device | None = None,
 ) -> Tensor:
-    """Return ``index`` in int64; raise unless all its integers lie in ``[least, size)``.
+    """Return ``index`` as int64; raise unless all its integers are in ``[least, size)``.
 
-    Values are not read while a graph is being compiled.
+    Values are not checked while a graph is compiled.
 
     Args:
-        index: what the caller gave.
-        name: its name in the message.
-        size: number of things that are counted; ``None`` if it is not known.
-        shape: sizes it must have, as in :func:`check_tensor`.
-        least: the smallest integer allowed: -1 where it stands for nothing.
-        of: what is counted, for the message.
-        device: where it must be.
+        index: Value passed by the caller.
+        name: Name of the argument in the message.
+        size: Number of objects that are indexed; ``None`` if it is unknown.
+        shape: Required sizes, as in :func:`check_tensor`.
+        least: Smallest integer allowed, for example -1 if that means "none".
+        of: What is indexed, for the message.
+        device: Required device.
 
     Example:
         >>> check_index(torch.tensor([0, 7]), "edge_index", 4)
@@ -272,7 +272,7 @@ def check_index(
 def check_mask(
     mask: Any, name: str, num_rows: int, *, device: torch.device | None = None
 ) -> Tensor:
-    """Return ``mask``; raise unless it is a Boolean vector with an element for each row.
+    """Return ``mask``; raise unless it is a Boolean vector with one element per row.
 
     Example:
         >>> check_mask(torch.ones(2), "keep", 2)
@@ -290,7 +290,7 @@ def check_mask(
 
 
 def described(value: Any) -> str:
-    """Return what a message says of a value that was given: short, whatever it is."""
+    """Return a short description of any value for error messages."""
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}, {list(value.shape)}"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
@@ -302,8 +302,9 @@ def described(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a text out of a file with its control characters escaped, so that a message that
-    quotes it does nothing to a terminal.
+    r"""Return a text with its control characters escaped.
+
+    Messages that quote text from a file then have no effect on a terminal.
 
     Example:
         >>> printable("a\x1b[31m")
@@ -347,16 +348,16 @@ def _fits(tensor: Tensor, shape: Sequence[Any]) -> bool:
 def check_pos(pos: Tensor, name: str = "pos") -> None:
     """Raise unless ``pos`` is a finite floating-point ``[N, 3]`` tensor.
 
-    Values are not read while a graph is being compiled: that would break it.
+    Values are not checked while a graph is compiled, because that would break the graph.
     """
     check_tensor(pos, name, shape=("N", 3), kind="float")
     check_finite(pos, name)
 
 
 def check_finite(value: Tensor, name: str) -> None:
-    """Raise unless a floating-point tensor is finite, naming the first row that is not.
+    """Raise unless a floating-point tensor is finite; the message names the first bad row.
 
-    Values are not read while a graph is being compiled.
+    Values are not checked while a graph is compiled.
     """
     if torch.compiler.is_compiling() or value.numel() == 0:
         return
@@ -368,11 +369,11 @@ def check_finite(value: Tensor, name: str) -> None:
 
 
 def check_reach(pos: Tensor, name: str = "pos") -> None:
-    """Raise unless squared distances between such positions, and their sums, stay finite.
+    """Raise unless squared distances between these positions, and their sums, stay finite.
 
-    The limit on a coordinate is the root of the largest number of its precision over ``2**16``:
-    ``2.8e14`` in float32, which half precision is computed in too. Values are not read while a
-    graph is being compiled.
+    The limit for a coordinate is the square root of the largest number of its precision, divided by
+    ``2**16``. This is ``2.8e14`` in float32, which is also used to compute in half precision.
+    Values are not checked while a graph is compiled.
     """
     if torch.compiler.is_compiling() or pos.numel() == 0 or pos.dtype == torch.float16:
         return
@@ -394,7 +395,10 @@ def check_batch(
     device: torch.device | None = None,
     name: str = "batch",
 ) -> None:
-    """Raise unless ``batch`` is ``None`` or a sorted, non-negative integer vector of its length."""
+    """Raise unless ``batch`` is ``None`` or a sorted, non-negative integer vector.
+
+    It must have one element per node. Values are not checked while a graph is compiled.
+    """
     if batch is None:
         return
     check_tensor(batch, name, shape=(num_nodes,), kind="int", device=device)
@@ -429,9 +433,9 @@ def check_channels(x: Tensor, channels: int, name: str = "x") -> None:
 
 
 def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
-    """Raise unless ``x`` has the precision of a module's weight, ``like``, and values if it has.
+    """Raise unless ``x`` has the dtype of a module's weight ``like``, and values if ``like`` has.
 
-    Under autocast, which brings the two together, any floating-point tensor will do.
+    Under autocast, which casts both to one dtype, any floating-point tensor is accepted.
 
     Example:
         >>> check_dtype(torch.ones(2), torch.ones(2, dtype=torch.float64))
@@ -440,7 +444,7 @@ def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
         TypeError: Expected 'x' to be of dtype torch.float64, as the module's weights are ...
     """
     if x.is_meta and not like.is_meta:
-        check_tensor(x, name)  # of shapes alone torch would make an answer, or fail midway
+        check_tensor(x, name)  # on meta tensors, torch would return meta tensors or fail later
     if x.dtype == like.dtype:
         return
     device = x.device.type
@@ -453,8 +457,9 @@ def check_dtype(x: Tensor, like: Tensor, name: str = "x") -> None:
 
 
 def nearest_paths(target: str, paths: Sequence[str]) -> str:
-    """The paths that are most like one that does not exist, for a message, and the last child of
-    the model, which mostly is its output layer.
+    """Return the paths most similar to a missing one, and the last child of the model.
+
+    The result is shown in error messages. The last child is usually the output layer of the model.
 
     Example:
         >>> nearest_paths("lim", ["lin", "norm", "blocks", "head"])

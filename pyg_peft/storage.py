@@ -1,4 +1,4 @@
-"""How files of ours reach the disk: whole or not at all, whoever is killed when."""
+"""Atomic writes: files are complete or absent, even if a writer is killed."""
 
 import glob
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary neighbor of ``path``, flush it to disk, then put it in place.
+    """Write a temporary file beside ``path``, flush it to disk, and rename it to ``path``.
 
-    A writer that is killed leaves the old file and perhaps its temporary one, which the next writer
-    of the same file removes; two writers leave one of the two results.
+    If a writer is killed, the old file stays. Its temporary file may stay too, until the next
+    writer of the same file removes it. Two writers leave one of the two results.
 
     Args:
-        path: The file to replace or create; its folder is made.
-        write: Receives the temporary path. If it raises, ``path`` is what it was before.
+        path: The file to replace or create. Its folder is created if it is missing.
+        write: Function that fills the temporary path. If it raises, ``path`` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +28,8 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp keeps it private; give it the usual mode
-        if sys.platform == "win32":  # which moves no open file
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file
+        if sys.platform == "win32":  # which cannot rename an open file
             os.close(handle)
             handle = None
         os.replace(temporary, path)
@@ -44,14 +44,14 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_leftovers(folder: Path, pattern: str) -> None:
-    """Remove what killed calls of :func:`write_atomic` left for files whose names match.
+    """Remove temporary files that killed calls of :func:`write_atomic` left behind.
 
-    The temporary file of a writer that lives is locked by it, and stays.
+    The temporary file of a running writer is locked and is not removed.
 
     Args:
-        folder: Where nothing can be locked, nobody else may be writing these files in it, see
-            :func:`exclusive`.
-        pattern: Of the files that were to be written, as in ``Path.glob``.
+        folder: Folder of the files. If it does not support locks, no other process may be writing
+            these files, see :func:`exclusive`.
+        pattern: Pattern of the names of the target files, as in ``Path.glob``.
     """
     for path in folder.glob(f".{pattern}.????????.tmp"):
         if sys.platform == "win32":
@@ -61,23 +61,24 @@ def remove_leftovers(folder: Path, pattern: str) -> None:
 
 
 def _temporary(path: Path) -> tuple[int | None, Path]:
-    """Make a temporary neighbor of ``path`` and lock it, which shows others that its writer lives.
+    """Create a temporary file beside ``path`` and lock it, which marks its writer as running.
 
-    Returns its open handle, which holds the lock, and its path.
+    Returns:
+        Its open handle, which holds the lock, and its path.
     """
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         if sys.platform == "win32" or not _lock(handle, wait=True) or _is_at(handle, name):
             return handle, Path(name)
-        os.close(handle)  # taken for a leftover before it was locked, and removed
+        os.close(handle)  # another writer removed it as a leftover before it was locked
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove a temporary file that no process holds."""
+    """Remove a temporary file that no process has locked."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
-        return  # another writer has removed it, or it is another user's
+        return  # another writer has removed it, or it belongs to another user
     try:
         if _lock(handle, wait=False) and _is_at(handle, path):
             path.unlink(missing_ok=True)
@@ -86,7 +87,10 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _lock(handle: int, *, wait: bool) -> bool:
-    """Lock an open file; false if another process holds it or the file system has no locks."""
+    """Lock an open file; return whether it worked.
+
+    It fails if another process holds the lock, or the file system does not support locks.
+    """
     if sys.platform == "win32":
         return False
     import fcntl
@@ -106,7 +110,7 @@ def _is_at(handle: int, path: str | Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names of the files in a folder to disk, on systems that can."""
+    """Flush the names of the files in a folder to disk, on systems that support it."""
     if sys.platform != "win32":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -117,10 +121,10 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Generator[bool]:
-    """Within the context no other process or thread is in this context of the same folder.
+    """Keep other processes and threads out of this context for the same folder.
 
-    Yields whether that is so: some network file systems and Windows cannot lock a folder. Nothing
-    that others may need should be removed then.
+    Yields whether the folder is locked. Windows and some network file systems cannot lock folders.
+    If it is not locked, do not remove anything that others may need.
     """
     if sys.platform == "win32":
         yield False
@@ -129,10 +133,10 @@ def exclusive(folder: Path) -> Generator[bool]:
     try:
         yield _lock(handle, wait=True)
     finally:
-        os.close(handle)  # which unlocks; so does the end of a process that is killed
+        os.close(handle)  # which also unlocks; a killed process unlocks too
 
 
-# Folders that this process holds by claim_folder: forked children must not hold them on.
+# Folders that this process has claimed. Forked children must not keep them locked.
 _claimed: set[int] = set()
 
 
@@ -148,17 +152,17 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def claim_folder(folder: Path, name: str = "folder") -> Generator[bool]:
-    """Hold a folder for one writer as long as the context lasts; the end of the process frees it.
+    """Lock a folder for one writer within the context; the end of the process also unlocks it.
 
-    Yields whether it is held: Windows and some network file systems cannot, and nothing that
-    another writer may need should be removed then.
+    Yields whether the folder is locked. Windows and some network file systems cannot lock folders.
+    If it is not locked, do not remove anything that another writer may need.
 
     Args:
-        folder: It exists. Not one that :func:`exclusive` is used on within the context.
-        name: Of the argument, for the message.
+        folder: An existing folder. Do not use :func:`exclusive` on it within the context.
+        name: Name of the argument in the message.
 
     Raises:
-        ValueError: Another process or thread holds it.
+        ValueError: If another process or thread holds the lock.
     """
     if sys.platform == "win32":
         yield False

@@ -1,8 +1,8 @@
-"""A file of tensors: the same bytes for the same content, every byte checked when it is read.
+"""Tensor files: identical bytes for identical content, and every byte is checked when read.
 
-It is a safetensors file whose header has one entry, ``pyg_peft``: 64 characters of SHA-256 and then
-a JSON object with the file's ``kind`` and its ``content``. One entry, because safetensors writes
-several in an order that changes from call to call.
+The format is a safetensors file with one header entry, ``pyg_peft``. The entry is 64 characters of
+SHA-256, followed by a JSON object with the file's ``kind`` and its ``content``. There is only one
+entry because safetensors writes several in an order that changes from call to call.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ from pyg_peft.storage import write_atomic
 
 _ENTRY = "pyg_peft"
 _HEX = 64
-_DEPTH = 64  # of lists and objects in a header
+_DEPTH = 64  # maximum nesting of lists and objects in a header
 
 
 def fingerprint(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """SHA-256 of a text and of names, types, shapes and bytes of tensors.
+    """Return the SHA-256 of a text and of the names, types, shapes and bytes of tensors.
 
-    The order of the mapping, memory layout and device do not matter. What is hashed: the text as a
-    JSON string, then for each tensor in the order of the names the JSON list of name, type and
-    shape, and its bytes.
+    The order of the mapping, the memory layout and the device do not matter. The hash covers the
+    text as a JSON string. Then follow, for each tensor in the order of the names, the JSON list of
+    name, type and shape, and the bytes.
 
     Example:
         >>> import torch
@@ -45,16 +45,17 @@ def fingerprint(tensors: Mapping[str, Tensor], text: str = "") -> str:
         check_plain(name, tensors[name])
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        # Viewed as bytes, so that bfloat16, which numpy does not know, is hashed too.
+        # Hashed as bytes, because numpy does not support bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def check_plain(name: str, tensor: Tensor) -> None:
-    """Raise unless a tensor has its values at hand, each at a place of its own.
+    """Raise unless a tensor is dense and holds its values directly.
 
     Raises:
-        TypeError: It is on the meta device, sparse, nested or quantized; it is named.
+        TypeError: If the tensor is on the meta device, sparse, nested or quantized. The message
+            names it.
     """
     if tensor.is_meta:
         raise TypeError(f"Expected '{name}' to have values (got a tensor on the meta device)")
@@ -64,18 +65,19 @@ def check_plain(name: str, tensor: Tensor) -> None:
 
 
 def check_values(name: str, tensor: Tensor) -> None:
-    """Raise unless a tensor holds integers, booleans, or finite floating-point numbers.
+    """Raise unless a tensor holds integers, Booleans, or finite floating-point numbers.
 
     Raises:
-        TypeError: It is complex, sparse, nested, quantized or without values; it is named.
-        ValueError: It holds NaN or an infinite number; the first one is named.
+        TypeError: If the tensor is complex, sparse, nested, quantized or without values. The
+            message names it.
+        ValueError: If the tensor holds NaN or an infinite number. The message names the first one.
     """
     check_plain(name, tensor)
     if tensor.is_complex():
         raise TypeError(f"Expected '{name}' to be of real numbers (got {tensor.dtype})")
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return
-    # The kinds of eight bits have no test of their own.
+    # isfinite does not support 8-bit floating-point types.
     finite = torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor)
     if not bool(finite.all()):
         place = (~finite).nonzero()[0].tolist()
@@ -86,17 +88,17 @@ def check_values(name: str, tensor: Tensor) -> None:
 def write_tensors(
     path: str | Path, kind: str, tensors: Mapping[str, Tensor], content: Mapping[str, Any]
 ) -> None:
-    """Write tensors and JSON values to one file, whole or not at all.
+    """Write tensors and JSON values to one file, completely or not at all.
 
     Args:
         path: The file to replace or create.
-        kind: What the file holds in words, for :func:`read_tensors`: ``"a memory bank"``.
-        tensors: By name.
-        content: JSON values; ``format`` among them is the number of the kind's format.
+        kind: Description of what the file holds, for :func:`read_tensors`: ``"a memory bank"``.
+        tensors: Tensors by name.
+        content: JSON values. ``format`` is the format version of this kind of file.
 
     Raises:
-        TypeError: A tensor is complex, sparse, nested, quantized or without values.
-        ValueError: A tensor holds NaN or an infinite number. Nothing is written in either case.
+        TypeError: If a tensor is complex, sparse, nested, quantized or without values.
+        ValueError: If a tensor holds NaN or an infinite number. In both cases, nothing is written.
     """
     for name, tensor in tensors.items():
         check_values(name, tensor)
@@ -109,17 +111,17 @@ def write_tensors(
 def read_tensors(
     path: str | Path, kind: str, newest: int
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read content and tensors of a file of :func:`write_tensors`, and check every byte.
+    """Read content and tensors from a file of :func:`write_tensors`, and check every byte.
 
     Args:
         path: The file.
-        kind: What it has to be.
-        newest: The latest format that the caller knows.
+        kind: Required kind of the file.
+        newest: Latest format version that the caller supports.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It is damaged, foreign, of another kind or of a later format, or a tensor
-            in it is complex or not finite.
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, foreign, of another kind or of a later format, or
+            if a tensor in it is complex or not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"Expected '{path}' to be a file (got nothing there)")
@@ -161,10 +163,10 @@ def read_tensors(
 
 
 def read_content(path: Path) -> dict[str, Any]:
-    """The content of a file of tensors, unchecked; empty for a file of other origin.
+    """Return the unchecked content of a tensor file; an empty one for a file of other origin.
 
     Raises:
-        CheckpointError: It is damaged or no safetensors file.
+        CheckpointError: If the file is damaged or not a safetensors file.
     """
     entry, _ = _open(path, with_tensors=False)
     if entry is None:
@@ -178,7 +180,7 @@ def read_content(path: Path) -> dict[str, Any]:
 
 
 def _read_json(text: str, path: str | Path) -> dict[str, Any]:
-    """The object that a header is."""
+    """Return the JSON object in a header."""
     try:
         header: Any = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -195,16 +197,16 @@ def _read_json(text: str, path: str | Path) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name}, which is no number of JSON's")
+    raise ValueError(f"{name}, which is not a JSON number")
 
 
 def short(value: Any) -> str:
-    """A value for a message; one of a file may be of any length and depth."""
+    """Return a shortened text of a value, which may be of any length and depth, for messages."""
     return reprlib.repr(value)
 
 
 def _too_deep(value: Any) -> bool:
-    """Whether lists and objects are nested deeper than :data:`_DEPTH`; no recursion."""
+    """Return whether lists and objects are nested deeper than :data:`_DEPTH`, without recursion."""
     level: list[Any] = [value]
     for _ in range(_DEPTH):
         inner: list[Any] = []
@@ -230,7 +232,7 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[str | None, dict[str, Tens
 
 
 def _what_is(path: Path) -> str:
-    """Say in a few words what kind of file this looks like."""
+    """Return a short description of what kind of file this seems to be."""
     with path.open("rb") as file:
         head = file.read(8)
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):

@@ -1,7 +1,7 @@
-"""Room 1, where a cloud arrives: readers, data sets, splits, and the transforms of one cloud.
+"""Data sets of point clouds, file readers, splits, and transforms of single clouds.
 
-Items are PyG ``Data`` with ``pos`` float32 ``[n, 3]``, ``y`` and ``sample_id`` long ``[1]``, and
-``x`` float32 ``[n, C]`` where there are features; clouds may differ in size. Data sets have
+Items are PyG ``Data`` with ``pos`` float32 ``[n, 3]``, and ``y`` and ``sample_id`` long ``[1]``.
+They have ``x`` float32 ``[n, C]`` if there are features. Clouds may differ in size. Data sets have
 ``labels``, ``class_names`` and ``num_classes``.
 """
 

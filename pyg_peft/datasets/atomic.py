@@ -1,4 +1,4 @@
-"""Write an ``.npz`` file whole or not at all."""
+"""Write ``.npz`` files atomically."""
 
 import glob
 import os
@@ -16,31 +16,33 @@ def write_npz(
     *,
     leftovers: str | None = None,
 ) -> None:
-    """Write a compressed ``.npz`` that a reader sees either complete or not yet.
+    """Write a compressed ``.npz`` file atomically: readers see the complete file or none.
 
-    The bytes go to a temporary file in the same folder, which then takes the name in one step. A
-    writer that is killed leaves the old file, and its temporary one until the next writer removes
-    it; two writers wait for each other and leave one of the two results.
+    The data are written to a temporary file in the same folder, which is then renamed in one step.
+    If a writer is killed, the old file stays. Its temporary file stays too, until the next writer
+    removes it. Two writers wait for each other and leave one of the two results.
 
     Args:
-        path: target; its folder is made if it is missing.
-        arrays: name to array; object arrays are refused.
-        leftovers: pattern of the files whose temporary ones are removed; by default of ``path``.
+        path: Target file. Its folder is created if it is missing.
+        arrays: Arrays by name. Object arrays are refused.
+        leftovers: Pattern of the files whose temporary files are removed. By default, those of
+            ``path``.
 
-    Raises: ``ValueError`` for an array of Python objects.
+    Raises:
+        ValueError: If an array holds Python objects.
     """
     for name, array in arrays.items():
         if np.asarray(array).dtype == object:
             raise ValueError(f"Expected '{name}' to be an array of numbers or text (got objects)")
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:  # given a path, numpy would add an ending to it
+        with temporary.open("wb") as stream:  # given a path, numpy would add a suffix
             np.savez_compressed(stream, **dict(arrays))  # pyright: ignore[reportArgumentType]
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.parent) as alone:
-        if alone:  # what is there is of writers that are gone
+        if alone:  # temporary files belong to writers that were killed
             remove_leftovers(path.parent, leftovers or glob.escape(path.name))
         write_atomic(path, write)
 

@@ -1,4 +1,4 @@
-"""A data set whose random transforms are keyed by seed, epoch and sample."""
+"""A data set whose random transforms depend on seed, epoch and sample only."""
 
 import copy
 import functools
@@ -20,28 +20,29 @@ from pyg_peft.errors import check_count
 class Augmented(Dataset):
     """Apply random transforms so that an item depends on ``(seed, epoch, sample_id)`` only.
 
-    A resumed run therefore equals an undisturbed one, and the number of workers, their order and
-    whatever else draws random numbers do not matter. Transforms that take a ``generator`` (ours)
-    get the keyed one; others, PyG's among them, run while the global generators are seeded from
-    it, and these states are put back afterwards. ``Compose`` is walked through.
+    A resumed run therefore equals an uninterrupted one. The number of workers, their order and
+    other users of random numbers do not matter. Transforms that take a ``generator`` (those of this
+    package) get a keyed one. For all others, such as PyG's, the global generators are seeded from
+    it and restored afterwards. The steps of a ``Compose`` are treated one by one.
 
-    With ``num_views`` every sample has only that many versions, met in turn: epoch ``e`` shows view
+    With ``num_views``, each sample has only that many versions: epoch ``e`` uses view
     ``e % num_views``. Features of a frozen backbone can then be computed once per
-    ``(sample_id, view_id)`` and kept. ``num_views=1`` makes a fixed evaluation set.
+    ``(sample_id, view_id)`` and cached. ``num_views=1`` gives a fixed evaluation set.
 
     Args:
-        dataset: any data set whose items carry ``sample_id``: ours, or another one wrapped in
-            :class:`~pyg_peft.datasets.SampleIds`.
-        transform: a callable on ``Data``; a plain function, a PyG transform, or one of ours.
-        seed: key of the run.
-        num_views: number of versions of each sample, or ``None`` for a new one each epoch.
+        dataset: Any data set whose items have ``sample_id``: one of this package, or another one
+            wrapped in :class:`~pyg_peft.datasets.SampleIds`.
+        transform: A callable on ``Data``: a function, a PyG transform, or a transform of this
+            package.
+        seed: Seed of the run.
+        num_views: Number of versions of each sample, or ``None`` for a new one in each epoch.
 
-    Raises: ``ValueError`` for ``num_views < 1``, a negative epoch, or an item without
-        ``sample_id``.
+    Raises:
+        ValueError: If ``num_views < 1``, an epoch is negative, or an item has no ``sample_id``.
 
-    Items have ``view_id`` (long ``[1]``) too: the view, or the epoch if views are not limited.
-    Call :meth:`set_epoch` before the loader's iterator is made, as workers fetch ahead; the epoch
-    lives in shared memory, so it also reaches persistent workers.
+    Items also have ``view_id`` (long ``[1]``): the view, or the epoch if views are not limited.
+    Call :meth:`set_epoch` before you create the loader's iterator, because workers fetch ahead. The
+    epoch is kept in shared memory, so that persistent workers see it too.
 
     Example:
         >>> import torch
@@ -78,22 +79,22 @@ class Augmented(Dataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch whose draws the items show."""
+        """The epoch that items are drawn for."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; subsets of this data set and its loaders' workers follow."""
+        """Set the epoch, also for subsets of this data set and for the workers of its loaders."""
         check_count(epoch, "epoch", least=0)
         self._epoch.fill_(epoch)
 
     @property
     def labels(self) -> Tensor:
-        """All labels, without loading points where the wrapped data set can."""
+        """All labels, without loading points if the wrapped data set supports that."""
         return labels_of(self.dataset)[list(self.indices())]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, as the wrapped data set has them."""
+        """Class names of the wrapped data set."""
         return class_names_of(self.dataset)
 
     @property
@@ -119,16 +120,16 @@ class Augmented(Dataset):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._epoch.share_memory_()  # a deep copy leaves shared memory
+        self._epoch.share_memory_()  # a deep copy is not in shared memory
 
 
 def apply_keyed(transform: Callable[..., Any], data: Data, generator: Generator) -> Data:
-    """Apply one transform with all its draws from ``generator``.
+    """Apply one transform with all its random numbers drawn from ``generator``.
 
     Args:
-        transform: see :class:`Augmented`.
-        data: one item; PyG's and our transforms leave it as it is and return a copy.
-        generator: where the draws, or the seeds of the global generators, come from.
+        transform: See :class:`Augmented`.
+        data: One item. Transforms of PyG and of this package leave it unchanged and return a copy.
+        generator: Source of the random numbers, or of the seed of the global generators.
     """
     if isinstance(transform, Compose):
         for step in transform.transforms:
@@ -145,7 +146,7 @@ def apply_keyed(transform: Callable[..., Any], data: Data, generator: Generator)
 def _takes_generator(kind: type) -> bool:
     try:
         return "generator" in inspect.signature(kind.__call__).parameters
-    except (TypeError, ValueError):  # built-in callables have no signature, so no such name either
+    except (TypeError, ValueError):  # built-in callables have no signature
         return False
 
 

@@ -1,4 +1,4 @@
-"""Checks of arguments that data sets and readers take."""
+"""Argument checks shared by data sets and readers."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from pyg_peft.errors import described
 
 
 def check_names(values: Any, name: str) -> Sequence[str]:
-    """Return some strings; raise ``TypeError`` for anything else, one string too."""
+    """Return a sequence of strings; raise ``TypeError`` for anything else, also for one string."""
     if isinstance(values, str) or not isinstance(values, Collection):
         raise TypeError(f"Expected '{name}' to be a list of names (got {values!r})")
     for value in values:

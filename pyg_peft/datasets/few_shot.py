@@ -1,4 +1,4 @@
-"""Few-shot episodes: a handful of classes, a handful of labelled shapes of each."""
+"""Few-shot episodes: a few classes with a few labeled shapes each."""
 
 import copy
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from pyg_peft.errors import check_count, check_index
 
 @dataclass(frozen=True)
 class Episode:
-    """Rows of one task.
+    """Rows of one few-shot task.
 
     Args:
-        classes: labels of the ways, ascending.
-        support: rows to learn from, ``[num_ways * num_shots]``, class by class.
-        query: rows to be judged on, ``[num_ways * num_queries]``, class by class.
+        classes: Labels of the ways, ascending.
+        support: Rows to learn from, ``[num_ways * num_shots]``, class by class.
+        query: Rows to evaluate on, ``[num_ways * num_queries]``, class by class.
     """
 
     classes: tuple[int, ...]
@@ -41,22 +41,23 @@ def few_shot_episode(
     seed: int = 0,
     query_labels: Tensor | Sequence[int] | None = None,
 ) -> Episode:
-    """Draw the n-way k-shot task number ``episode``.
+    """Draw the n-way k-shot task with number ``episode``.
 
-    The published protocol has 5 or 10 ways, 10 or 20 shots, 20 queries per class, and the mean and
-    standard deviation over 10 episodes.
+    The published protocol has 5 or 10 ways, 10 or 20 shots, and 20 queries per class. It reports
+    mean and standard deviation over 10 episodes.
 
     Args:
-        labels: one label per sample, ``[N]``.
-        num_ways: number of classes, drawn from those with enough samples.
-        num_shots: labelled samples per class.
-        num_queries: samples per class to be judged on; none of them is in the support.
-        episode: number of the task; any order of calls gives the same tasks.
-        seed: another seed, other tasks.
-        query_labels: labels of another set (the test split) that the queries come from; by default
-            both come from ``labels``.
+        labels: One label per sample, ``[N]``.
+        num_ways: Number of classes, drawn from those with enough samples.
+        num_shots: Labeled samples per class.
+        num_queries: Samples per class to evaluate on. None of them is in the support set.
+        episode: Number of the task. The order of calls does not matter.
+        seed: Random seed. Another seed gives other tasks.
+        query_labels: Labels of another set (the test split) from which the queries are drawn. By
+            default, both are drawn from ``labels``.
 
-    Raises: ``ValueError`` for sizes below 1 or too few classes with enough samples.
+    Raises:
+        ValueError: If a size is below 1, or too few classes have enough samples.
 
     Example:
         >>> import torch
@@ -102,11 +103,11 @@ class FewShotSubset(Dataset):
     """The items of one side of an episode, with labels renumbered from 0.
 
     Args:
-        dataset: where the rows come from.
+        dataset: Data set that the rows refer to.
         rows: ``episode.support`` or ``episode.query``.
-        classes: ``episode.classes``; class ``classes[i]`` becomes ``i``.
+        classes: ``episode.classes``. Class ``classes[i]`` becomes ``i``.
 
-    Items: those of ``dataset`` with ``y`` from 0 to ``num_ways - 1``; ``sample_id`` stays.
+    Items: those of ``dataset`` with ``y`` from 0 to ``num_ways - 1``; ``sample_id`` is unchanged.
 
     Example:
         >>> from pyg_peft.datasets import FewShotSubset, ProceduralShapes, few_shot_episode

@@ -36,7 +36,7 @@ _TABLES: dict[str, Callable[[Path, Sequence[str] | None, str], RawPoints]] = {
     ".xyz": read_text,
 }
 FILE_TYPES = tuple(sorted([*_READERS, *_TABLES]))
-# Those that hold much else than clouds: notes, lists, labels.
+# Extensions that are also used for notes, lists and labels.
 _GENERAL_TYPES = (".npy", ".npz", ".txt")
 _WIDTHS = {"color": 3, "normal": 3}
 
@@ -53,41 +53,54 @@ def read_points(
     drop_invalid: bool = False,
     seed: int = 0,
 ) -> Data:
-    r"""Read a cloud, or sample a mesh, from one file.
+    r"""Read a point cloud, or sample a mesh, from one file.
 
-    Formats: meshes and clouds .off .obj .stl .ply; clouds .pcd .las .laz .npy .npz .xyz .txt. For
-    .ply install plyfile, for .las and .laz laspy: ``pip install 'pyg-peft[io]'``.
+    Formats: .off, .obj, .stl and .ply for meshes and clouds; .pcd, .las, .laz, .npy, .npz, .xyz and
+    .txt for clouds. The .ply format needs plyfile, .las and .laz need laspy:
+    ``pip install 'pyg-peft[io]'``.
 
-    What a file says of its sizes is held against its length before memory is taken. Compressed
-    content (.laz, .npz) may take 256 MiB, and above that 100 times the length of the file.
+    Sizes in a file's header are compared with the length of the file before memory is allocated.
+    Compressed content (.laz, .npz) may take 256 MiB, and more only up to 100 times the length of
+    the file.
 
-    Points that are drawn from a mesh have the colors between those of the corners. Channels whose
-    values are integers in the file (labels) are never mixed: they come from the nearest corner.
+    Colors of points that are sampled from a mesh are interpolated between those of the corners.
+    Channels that are integers in the file (labels) are not interpolated: they are those of the
+    nearest corner.
 
-    The mean is subtracted in float64 and kept in ``origin``; only then the coordinates become
-    float32, so that a scan in UTM metres keeps its millimetres.
+    The mean is subtracted in float64 and returned as ``origin``. The coordinates are converted to
+    float32 after that, so that a scan in UTM meters keeps its millimeters.
 
     Args:
-        path: the file; its ending names the format.
-        channels: what makes up ``x``, in this order: ``"color"`` (3 columns; integers become 0
-            to 1, floating-point colors and those of text stay as stored), ``"normal"`` (3 columns;
-            those of the faces for a mesh), ``"intensity"`` (as stored), or any other scalar of the
-            file by its name in lower case. Integer colors of 8 and 16 bits are divided by the
-            largest value of their type; wider ones by 255 if none is larger, else by 65,535.
-        fill: value of channels that the file does not have; ``None`` makes that an error.
-        columns: names of the columns of .npy, .txt and .xyz, for example
-            ``("x", "y", "z", "red", "green", "blue")``. Unnamed ones are ``column_3`` and so on.
-        decimal: ``","`` if the numbers of .txt and .xyz have decimal commas (``1,25;3,5;2,75``).
-        mesh_points: number of points drawn from a mesh, uniform by area.
-        mesh_vertices: take the vertices of a mesh as the cloud, with their own channels, instead.
-        drop_invalid: leave out points that are NaN or infinite (depth cameras write them), instead
-            of raising.
-        seed: another seed, other points of a mesh; the draw depends on seed and content only.
+        path: The file. Its extension selects the format.
+        channels: Channels of ``x``, in this order: ``"color"`` (3 columns; integers are scaled to 0
+            to 1, floating-point colors and those of text files stay as stored), ``"normal"`` (3
+            columns; those of the faces for a mesh), ``"intensity"`` (as stored), or any other
+            scalar of the file by its name in lower case. Integer colors of 8 and 16 bits are
+            divided by the largest value of their type. Wider ones are divided by 255 if none is
+            larger, otherwise by 65,535.
+        fill: Value of channels that are not in the file. If ``None``, a missing channel is an
+            error.
+        columns: Names of the columns of .npy, .txt and .xyz files, for example
+            ``("x", "y", "z", "red", "green", "blue")``. Unnamed columns are called ``column_3`` and
+            so on.
+        decimal: ``","`` if the numbers in .txt and .xyz files have decimal commas
+            (``1,25;3,5;2,75``).
+        mesh_points: Number of points sampled from a mesh, uniformly by area.
+        mesh_vertices: Return the vertices of a mesh, with their own channels, instead of sampling
+            it.
+        drop_invalid: Drop points that are NaN or infinite (depth cameras write them) instead of
+            raising an error.
+        seed: Random seed for sampling a mesh. The sample depends on the seed and the content only.
 
-    Returns: ``Data(pos float32 [n, 3], origin float64 [1, 3], x float32 [n, C] or absent)``;
-        ``pos + origin`` are the coordinates of the file.
-    Raises: ``FileNotFoundError``; ``MissingExtraError``; ``ValueError`` naming the file, with the
-        line or field where there is one.
+    Returns:
+        ``Data(pos float32 [n, 3], origin float64 [1, 3], x float32 [n, C] or absent)``.
+        ``pos + origin`` are the coordinates in the file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        MissingExtraError: If the format needs a package that is not installed.
+        ValueError: If the file cannot be read. The message names the file, and the line or field if
+            there is one.
 
     Example:
         >>> import tempfile, pathlib
@@ -140,12 +153,12 @@ def read_points(
 
 
 def columns_of(path: str | os.PathLike[str], columns: Sequence[str] | None) -> Sequence[str] | None:
-    """``columns`` if the file is a table, whose columns have no names of their own."""
+    """Return ``columns`` if the file is a table without column names of its own, else ``None``."""
     return columns if Path(path).suffix.lower() in _TABLES else None
 
 
 def may_be_cloud(path: Path) -> bool:
-    """Tell a cloud or mesh from a note, a list or labels that only share its ending."""
+    """Return whether a file is a cloud or mesh, not another file with the same extension."""
     if path.suffix.lower() not in _GENERAL_TYPES:
         return path.suffix.lower() in FILE_TYPES
     try:
@@ -156,7 +169,7 @@ def may_be_cloud(path: Path) -> bool:
 
 
 def _center(pos: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates relative to their mean in float32, and the mean in float64."""
+    """Return coordinates relative to their mean in float32, and the mean in float64."""
     with np.errstate(over="ignore", invalid="ignore"):
         origin = pos.mean(axis=0, keepdims=True)
         centered = (pos - origin).astype(np.float32)
@@ -180,8 +193,8 @@ def _parse(path: Path, columns: Sequence[str] | None, decimal: str) -> RawPoints
         return _READERS[suffix](path)
     except (FileNotFoundError, MissingExtraError):
         raise
-    # Damaged bytes make the parsers, other people's too, fail in any way; all of them mean this. A
-    # damaged count asks for more memory than there is.
+    # Damaged files make parsers, also those of other packages, raise errors of any type. A damaged
+    # count may request more memory than there is.
     except Exception as error:
         what = printable(str(error)) or type(error).__name__
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The parsed shapes of a folder, kept in one file until the folder changes."""
+"""Cache of the parsed shapes of a folder, valid until the folder changes."""
 
 import hashlib
 import logging
@@ -19,22 +19,24 @@ from pyg_peft.datasets.npz_select import SPLITS
 
 logger = logging.getLogger(__name__)
 
-# Part of the cache's key; raise it when a parser or the cache changes.
+# Part of the cache key; increase it when a parser or the cache format changes.
 _VERSION = 3
 
 
 def load_folder(
     index: FolderIndex, options: dict[str, Any], cache: str | os.PathLike[str] | bool | None
 ) -> NpzFile:
-    """Take the parsed shapes from the cache if it is up to date; else parse and write it.
+    """Return the parsed shapes from the cache if it is up to date; else parse and cache them.
 
     Args:
-        index: the shapes of the folder.
-        options: what the parsed shapes depend on, beside the files.
-        cache: see :class:`~pyg_peft.datasets.ShapeFolder`.
+        index: Shapes of the folder.
+        options: Everything else that the parsed shapes depend on.
+        cache: See :class:`~pyg_peft.datasets.ShapeFolder`.
 
-    Raises: ``ValueError`` listing the unreadable files, or for a cache among the shapes;
-        ``OSError`` if the cache cannot be written.
+    Raises:
+        ValueError: If files cannot be read (all of them are listed), or the cache folder is among
+            the shapes.
+        OSError: If the cache cannot be written.
     """
     if cache is False:
         return _as_file(index.root, _parse(index, options))
@@ -61,7 +63,7 @@ def load_folder(
 
 
 def _read(path: Path) -> NpzFile | None:
-    """The cache, or ``None`` if it is damaged: all that is in it can be parsed again."""
+    """Return the cache, or ``None`` if it is damaged: all its content can be parsed again."""
     try:
         return read_npz(path)
     except ValueError as error:
@@ -70,7 +72,7 @@ def _read(path: Path) -> NpzFile | None:
 
 
 def _is_of(file: NpzFile, index: FolderIndex, fingerprint: str) -> bool:
-    """Tell whether the cache holds the shapes of the index as they are now."""
+    """Return whether the cache holds the shapes of the index in their current state."""
     names, labels = file.arrays.get("ids"), file.arrays.get("label")
     return (
         str(file.arrays.get("fingerprint")) == fingerprint
@@ -131,7 +133,7 @@ def _parse(index: FolderIndex, options: dict[str, Any]) -> dict[str, np.ndarray]
 
 
 def _among_shapes(folder: Path, root: Path) -> bool:
-    """Tell whether the next listing of ``root`` would take the cache for a shape."""
+    """Return whether the next listing of ``root`` would take the cache for a shape."""
     folder, root = folder.resolve(), root.resolve()
     inside = folder.relative_to(root).parts if folder.is_relative_to(root) else (".",)
     return not any(part.startswith(".") for part in inside)

@@ -1,4 +1,4 @@
-"""Which shapes a folder holds, of which class and split."""
+"""Find the shapes in a folder, with their classes and splits."""
 
 import hashlib
 import os
@@ -13,13 +13,13 @@ from pyg_peft.datasets.npz_select import split_of_folder
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """The shapes below a folder, in the order of their paths.
+    """The shapes below a folder, sorted by path.
 
     Args:
-        root: the folder.
-        files: paths below it, with forward slashes.
-        class_of: class of each file.
-        split_of: split of each file, ``None`` where the layout has none.
+        root: The folder.
+        files: Paths relative to it, with forward slashes.
+        class_of: Class of each file.
+        split_of: Split of each file, ``None`` if the layout has no splits.
     """
 
     root: Path
@@ -33,7 +33,7 @@ class FolderIndex:
 
     @property
     def labels(self) -> list[int]:
-        """Number of each file's class."""
+        """Class number of each file."""
         numbers = {name: number for number, name in enumerate(self.class_names)}
         return [numbers[name] for name in self.class_of]
 
@@ -42,7 +42,7 @@ class FolderIndex:
         return tuple(sorted({split for split in self.split_of if split is not None}))
 
     def fingerprint(self) -> str:
-        """Hash of names, sizes and times of change: another one means other content."""
+        """Return a hash of names, sizes and modification times, which changes with the content."""
         digest = hashlib.blake2b(digest_size=16)
         for name in self.files:
             status = (self.root / name).stat()
@@ -55,16 +55,18 @@ def index_folder(root: str | os.PathLike[str], extensions: Sequence[str] = ()) -
 
     Layouts: ``class/…/shape.ext``; ``class/{train,test,val}/…`` (ModelNet's);
     ``{train,test,val}/class/…``. Splits may also be called training, testing, valid or validation,
-    in any case. Links are followed. Hidden entries, files of other endings, and files beside the
-    folders of the classes that hold no cloud (a README.txt) are passed over.
+    in upper or lower case. Links are followed. Hidden entries and files with other extensions are
+    ignored. So are files beside the class folders that hold no cloud (a README.txt).
 
     Args:
-        root: the folder.
-        extensions: endings to take; by default all that ``read_points`` reads.
+        root: The folder.
+        extensions: File extensions to include. By default, all that ``read_points`` supports.
 
-    Raises: ``FileNotFoundError``; ``ValueError`` for a folder without shapes, shapes outside of
-        class folders (a root that holds only files, say), or what looks like splits but is mixed
-        with other folders, empty, twice there or without classes.
+    Raises:
+        FileNotFoundError: If ``root`` is no folder.
+        ValueError: If the folder has no shapes, or shapes outside class folders (for example a root
+            that holds only files). Also if split folders are mixed with other folders, empty,
+            duplicated or without classes.
     """
     root = Path(root)
     if not root.is_dir():
@@ -100,7 +102,7 @@ def index_folder(root: str | os.PathLike[str], extensions: Sequence[str] = ()) -
 
 
 def _check_splits(root: Path, parts: Sequence[Sequence[str]]) -> None:
-    """Raise unless the folders of ``root`` are its splits, each with folders of classes."""
+    """Raise unless the folders of ``root`` are its splits, each with class folders."""
     tops = sorted({part[0] for part in parts})
     wrong = ""
     if not all(map(split_of_folder, tops)):
@@ -120,7 +122,7 @@ def _check_splits(root: Path, parts: Sequence[Sequence[str]]) -> None:
         raise ValueError(
             f"Expected '{root}' to hold folders of classes, or splits (train, test, val) with a "
             f"folder for each class and nothing beside them (got {wrong}: {_shown(tops)}); move or "
-            "rename what is no split, or name a folder of classes inside"
+            "rename folders that are not splits, or pass a subfolder that holds the classes"
         )
 
 
@@ -129,12 +131,12 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield the files below a folder, through links too, but nothing that is hidden.
+    """Yield the files below a folder, also through links, but no hidden ones.
 
     Args:
-        folder: where to look.
-        above: the folders that lead here, without links; a link back to one of them is not
-            followed, as it would never end.
+        folder: Where to look.
+        above: The resolved folders that lead here. A link back to one of them is not followed,
+            because it would never end.
     """
     real = folder.resolve()
     if real in above:

@@ -1,8 +1,8 @@
-"""Randomness that depends on what is drawn for, not on when: one generator per key.
+"""Random generators that depend on a key only, not on the order of calls.
 
 A training run that is interrupted, resumed, or spread over more workers must draw the same numbers
-as an undisturbed one. So nothing here keeps a state: a key such as ``(seed, epoch, sample_id)`` is
-hashed into the seed of a fresh generator.
+as an uninterrupted one. Nothing in this module therefore keeps a state: a key such as
+``(seed, epoch, sample_id)`` is hashed into the seed of a new generator.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ Key = int | str
 
 
 def keyed_seed(*key: Key) -> int:
-    """Hash a key of integers and strings into a seed of 63 bits, the same on every machine.
+    """Hash a key of integers and strings into a 63-bit seed that is the same on every machine.
 
     Args:
-        *key: integers (also NumPy's) and strings; their order counts.
+        *key: Integers (also NumPy's) and strings. Their order matters.
 
-    Raises: ``TypeError`` for anything else.
+    Raises:
+        TypeError: If the key holds anything else.
 
     Example:
         >>> from pyg_peft.datasets import keyed_seed
@@ -45,10 +46,10 @@ def _integer(part: Key) -> int:
 
 
 def keyed_generator(*key: Key) -> torch.Generator:
-    """Return a fresh CPU ``torch.Generator`` for this key.
+    """Return a new CPU ``torch.Generator`` for this key.
 
     Args:
-        *key: see :func:`keyed_seed`.
+        *key: See :func:`keyed_seed`.
 
     Example:
         >>> import torch
@@ -62,17 +63,17 @@ def keyed_generator(*key: Key) -> torch.Generator:
 
 @contextmanager
 def keyed_globals(*key: Key) -> Generator[None, None, None]:
-    """Seed the global generators of torch (CPU), NumPy and Python inside the block only.
+    """Seed the global generators of torch (CPU), NumPy and Python within the context only.
 
-    For transforms that take no generator, PyG's own among them. The states from before return at
-    the end, so that the caller's stream of numbers does not notice.
+    Use it for transforms that take no generator, such as PyG's own. The previous states are
+    restored at the end, so that the caller's random numbers do not change.
 
     Args:
-        *key: see :func:`keyed_seed`.
+        *key: See :func:`keyed_seed`.
     """
     seed = keyed_seed(*key)
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    # Not torch.manual_seed: that would also seed every accelerator, whose state is not put back.
+    # torch.manual_seed would also seed every accelerator, whose state is not restored.
     torch.default_generator.manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

@@ -1,4 +1,4 @@
-"""Labels where data enter: whole numbers in their range, and one that means "not labeled"."""
+"""Checks of labels: integers within a range, and one value that means "not labeled"."""
 
 from typing import Any
 
@@ -8,26 +8,27 @@ from torch import Tensor
 
 from pyg_peft.errors import described
 
-#: A point with this label counts nowhere: not in the loss, not in a metric, not among the parts.
+#: A point with this label is ignored in the loss, in metrics and in the list of parts.
 IGNORE_INDEX = -1
-# The largest values of integer types, by which other programs mark what has no label.
+# The largest values of integer types, which other programs use to mark unlabeled data.
 _MARKS = (255, 65535, 2**31 - 1, 2**32 - 1)
 
 
 def check_labels(
     values: Any, what: str, *, least: int = 0, most: int | None = None, remedy: str = ""
 ) -> np.ndarray:
-    """Return labels of any numeric type as int64, in the shape that they have.
+    """Return labels of any numeric type as int64, in their original shape.
 
     Args:
-        values: an array, a tensor, a list or a number. Floating-point values have to be whole.
-        what: is checked, for the message; a name is to come in its quotation marks.
-        least: smallest label, often :data:`IGNORE_INDEX`.
-        most: largest label, if it is known.
-        remedy: is added to the message for a label out of range.
+        values: An array, a tensor, a list or a number. Floating-point values must be whole.
+        what: Description for error messages. Names must include their quotation marks.
+        least: Smallest label, often :data:`IGNORE_INDEX`.
+        most: Largest label, if it is known.
+        remedy: Advice that is added to the message for labels out of range.
 
-    Raises: ``TypeError`` for what is no number; ``ValueError`` for fractions, NaN, and labels out
-        of range.
+    Raises:
+        TypeError: If ``values`` are not numeric.
+        ValueError: If a label is a fraction, NaN, or out of range.
     """
     array = numeric_array(values, what)
     if array.size == 0:
@@ -44,14 +45,15 @@ def check_labels(
 
 
 def numeric_array(values: Any, what: str) -> np.ndarray:
-    """Return real numbers of any form as an array.
+    """Return real numbers in any container as an array.
 
     Args:
-        values: an array, a dense tensor, a list or a number.
-        what: is checked, for the message; a name is to come in its quotation marks.
+        values: An array, a dense tensor, a list or a number.
+        what: Description for error messages. Names must include their quotation marks.
 
-    Raises: ``TypeError`` for what is no number; ``ValueError`` for a tensor that is sparse, nested,
-        or without values.
+    Raises:
+        TypeError: If ``values`` are not numeric.
+        ValueError: If a tensor is sparse, nested, or without values.
     """
     if isinstance(values, Tensor):
         if values.layout != torch.strided or values.is_nested or values.device.type == "meta":
@@ -73,12 +75,12 @@ def numeric_array(values: Any, what: str) -> np.ndarray:
 
 
 def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
-    """Raise if labels that nothing names seem to end in a mark for "not labeled".
+    """Raise if the largest of some labels without names seems to mean "not labeled".
 
     Args:
-        labels: all of them.
-        what: is checked, for the message.
-        remedy: is added to the message.
+        labels: All labels.
+        what: Description for error messages.
+        remedy: Advice that is added to the message.
     """
     highest = int(labels.max(initial=-1))
     if highest in _MARKS and not (labels == highest - 1).any():

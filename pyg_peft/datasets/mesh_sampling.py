@@ -1,4 +1,4 @@
-"""Points on a triangle mesh, uniform by area."""
+"""Sample points on a triangle mesh, uniformly by area."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,19 @@ from pyg_peft.datasets.formats.raw_points import RawPoints
 
 
 def sample_mesh(mesh: RawPoints, num_points: int, generator: torch.Generator) -> RawPoints:
-    """Draw points from the faces of a mesh.
+    """Sample points from the faces of a mesh.
 
     Args:
-        mesh: vertices and faces.
-        num_points: how many points.
-        generator: where the numbers come from.
+        mesh: Vertices and faces.
+        num_points: Number of points.
+        generator: Source of the random numbers.
 
-    Returns: a cloud. ``normal`` is that of the face; categorical channels are those of the nearest
-        corner of the face, and others are interpolated between its corners.
-    Raises: ``ValueError`` if the faces have no area.
+    Returns:
+        A cloud. ``normal`` is that of the face. Categorical channels are those of the nearest
+        corner of the face; others are interpolated between its corners.
+
+    Raises:
+        ValueError: If the faces have no area.
     """
     if mesh.faces is None:
         raise ValueError("Expected 'mesh' to have faces (got a cloud)")
@@ -29,7 +32,7 @@ def sample_mesh(mesh: RawPoints, num_points: int, generator: torch.Generator) ->
     if len(total) == 0 or not total[-1] > 0 or not np.isfinite(total[-1]):
         raise ValueError("the faces of the mesh have no area")
     draw = torch.rand(3, num_points, generator=generator, dtype=torch.float64).numpy()
-    # Divided by its last entry the sum ends at exactly 1, so that every draw lies below it.
+    # Divided by its last entry, the sum ends at exactly 1, above every number drawn.
     face = np.searchsorted(total / total[-1], draw[0], side="right")
     root = np.sqrt(draw[1])
     weight = np.stack([1 - root, root * (1 - draw[2]), root * draw[2]], axis=1)
@@ -48,11 +51,11 @@ def sample_mesh(mesh: RawPoints, num_points: int, generator: torch.Generator) ->
 
 
 def vertices_of(mesh: RawPoints, *, merge: bool) -> RawPoints:
-    """The vertices of a mesh as a cloud, in their order, with all of their channels.
+    """Return the vertices of a mesh as a cloud, in their order, with all their channels.
 
     Args:
-        mesh: vertices and faces.
-        merge: keep one of equal vertices (.stl files repeat them for each triangle).
+        mesh: Vertices and faces.
+        merge: Keep only one of equal vertices (.stl files repeat them for each triangle).
     """
     if not merge:
         return RawPoints(mesh.pos, mesh.channels, None, mesh.categorical)

@@ -1,10 +1,10 @@
-"""The ``.npz`` layout of a set of clouds: what is in it, read once and checked.
+"""Read and check the ``.npz`` layout of a set of clouds.
 
-Two forms. Fixed size: ``xyz`` int16 ``[M, n, 3]`` and a ``scale``, or floating point.
+There are two forms. Fixed size: ``xyz`` int16 ``[M, n, 3]`` with a ``scale``, or floating point.
 Ragged: ``xyz`` floating point ``[N, 3]`` and ``offsets`` ``[M + 1]``.
 
-Other arrays belong to clouds (first axis ``M``: ``label``, ``split``, ``fold``, ``group``, ``ids``
-...), to points (``[M, n, ...]`` or ``[N, ...]``: ``seg``, ``intensity`` ...) or to the file
+Other arrays describe clouds (first axis ``M``: ``label``, ``split``, ``fold``, ``group``, ``ids``
+...), points (``[M, n, ...]`` or ``[N, ...]``: ``seg``, ``intensity`` ...) or the whole file
 (``class_names``, ``part_names`` ...).
 """
 
@@ -21,13 +21,13 @@ from pyg_peft.datasets.labels import check_labels
 
 @dataclass(frozen=True)
 class NpzFile:
-    """The arrays of one file, with the answer to "which rows are cloud i?".
+    """The arrays of one file, with access to the rows of each cloud.
 
     Args:
-        path: where it came from, for messages.
-        arrays: everything in it.
-        ptr: start of each cloud among the flat points, ``[M + 1]``; ``None`` for fixed sizes.
-        scale: factor from stored to real coordinates.
+        path: Path of the file, for error messages.
+        arrays: All arrays of the file.
+        ptr: Start of each cloud in the flat points, ``[M + 1]``; ``None`` for fixed sizes.
+        scale: Factor from stored to real coordinates.
     """
 
     path: Path
@@ -42,27 +42,27 @@ class NpzFile:
 
     @property
     def point_fields(self) -> list[str]:
-        """Names of the arrays with one row per point, ``xyz`` left out."""
+        """Names of the arrays with one row per point, except ``xyz``."""
         shape = self.arrays["xyz"].shape[:-1]
         names = [name for name in self.arrays if name not in ("xyz", "offsets")]
         return [name for name in names if self.arrays[name].shape[: len(shape)] == shape]
 
     def points(self, name: str, index: int) -> np.ndarray:
-        """Rows of cloud ``index`` in the per-point array ``name``."""
+        """Return the rows of cloud ``index`` in the per-point array ``name``."""
         array = self.arrays[name]
         if self.ptr is None:
             return array[index]
         return array[self.ptr[index] : self.ptr[index + 1]]
 
     def positions(self, index: int) -> np.ndarray:
-        """Coordinates of cloud ``index``, scaled; a copy."""
+        """Return a scaled copy of the coordinates of cloud ``index``."""
         points = self.points("xyz", index)
         if points.dtype.kind == "i":
             return points * np.float32(self.scale)
         return points * self.scale if self.scale != 1.0 else points.copy()
 
     def per_cloud(self, name: str) -> np.ndarray:
-        """The array ``name``, which must have one value per cloud."""
+        """Return the array ``name``, which must have one value per cloud."""
         if name not in self.arrays:
             raise ValueError(
                 f"Expected '{self.path}' to have the field '{name}' (got {sorted(self.arrays)})"
@@ -77,9 +77,10 @@ class NpzFile:
 
 
 def names_in(arrays: Mapping[str, np.ndarray], key: str, path: str | os.PathLike[str]) -> list[str]:
-    """The names under ``key``, as text.
+    """Return the names under ``key`` as text.
 
-    Raises: ``ValueError`` naming the file if they are no vector.
+    Raises:
+        ValueError: If they are not a vector. The message names the file.
     """
     names = arrays[key]
     if names.ndim != 1:
@@ -91,13 +92,15 @@ def names_in(arrays: Mapping[str, np.ndarray], key: str, path: str | os.PathLike
 
 
 def read_npz(path: str | os.PathLike[str]) -> NpzFile:
-    """Read and check a file of the layout above; nothing in it is ever unpickled.
+    """Read and check a file of the layout above. Nothing in it is unpickled.
 
     Args:
-        path: an ``.npz`` file.
+        path: An ``.npz`` file.
 
-    Raises: ``FileNotFoundError``; ``ValueError`` naming the file and the field that is damaged,
-        also for one that becomes more than 256 MiB and more than 100 times its length.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a field is damaged; the message names the file and the field. Also if the
+            content takes more than 256 MiB and more than 100 times the length of the file.
     """
     path = Path(path)
     arrays = read_archive(path)

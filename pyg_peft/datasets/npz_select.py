@@ -1,4 +1,4 @@
-"""Which clouds of an ``.npz`` set take part, and under which class numbers."""
+"""Select the clouds of an ``.npz`` set by split and class, and renumber the classes."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from pyg_peft.datasets.npz_file import NpzFile, names_in
 from pyg_peft.errors import check_count
 
 SPLITS = {"train": 0, "test": 1, "val": 2}
-# How folders of splits are called, in any case.
+# Names of split folders, compared in lower case.
 _FOLDERS = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
@@ -16,15 +16,15 @@ _FOLDERS = {
 
 
 def split_of_folder(name: str) -> str | None:
-    """The split that a folder of this name holds, ``None`` for any other name."""
+    """Return the split that a folder of this name holds, or ``None`` for any other name."""
     return next((split for split, names in _FOLDERS.items() if name.lower() in names), None)
 
 
 def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
-    """Labels ``[M]`` (-1: unlabelled) and the names that they index.
+    """Return the labels ``[M]`` (-1: unlabeled) and the class names that they index.
 
-    A file without the standard field ``label`` is one class, named ``"shape"``. The names of
-    ``label`` are in ``class_names``; those of ``coarse_label`` in ``coarse_names``, and so on.
+    A file without the standard field ``label`` has one class, named ``"shape"``. The names of
+    ``label`` are in ``class_names``, those of ``coarse_label`` in ``coarse_names``, and so on.
     """
     if field == "label" and "label" not in file.arrays:
         return np.zeros(file.num_clouds, np.int64), ["shape"]
@@ -45,10 +45,10 @@ def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
 
 
 def read_split(file: NpzFile, fold: int | None) -> np.ndarray:
-    """Split code of each cloud: 0 train, 1 test, 2 validation, -1 in no split.
+    """Return the split code of each cloud: 0 train, 1 test, 2 validation, -1 in no split.
 
-    With ``fold`` that fold is the test set and the other folds are the training set; clouds
-    outside of the folds (-1) belong to neither. A file without ``split`` gives -1 throughout.
+    With ``fold``, that fold is the test set and the other folds are the training set. Clouds
+    outside the folds (-1) belong to neither. Without a field ``split``, all codes are -1.
     """
     if fold is not None:
         check_count(fold, "fold", least=None)
@@ -65,7 +65,7 @@ def read_split(file: NpzFile, fold: int | None) -> np.ndarray:
 
 
 def select_rows(file: NpzFile, split: str | None, codes: np.ndarray) -> np.ndarray:
-    """Mask of the clouds in ``split`` (``None``: all)."""
+    """Return a mask of the clouds in ``split`` (``None``: all)."""
     if split is None:
         return np.ones(file.num_clouds, bool)
     if not isinstance(split, str) or split not in SPLITS:
@@ -84,8 +84,8 @@ def select_classes(
 ) -> tuple[np.ndarray, list[str]]:
     """Renumber labels so that only classes with enough clouds remain; the others become -1.
 
-    Counted over all splits of the file (and over its folds only, once a fold is chosen), so that
-    the training and the test set keep the same classes.
+    Clouds are counted over all splits of the file, or over its folds only if a fold is selected.
+    The training and the test set therefore keep the same classes.
     """
     valid = labels >= 0
     if (codes >= 0).any():

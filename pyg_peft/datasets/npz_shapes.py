@@ -1,4 +1,4 @@
-"""Data sets of clouds in one ``.npz`` file, of fixed or ragged size."""
+"""Data sets of clouds, of fixed or ragged size, in one ``.npz`` file."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,32 +20,38 @@ from pyg_peft.errors import check_count, check_flag, check_number
 
 
 class NpzShapes(Dataset):
-    """Clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz_file`` for its fields).
+    """Read the clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz_file`` for its fields).
 
-    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, ``sample_id`` long ``[1]`` (the row in
-    the file: unique over its splits and folds), ``x`` float32 ``[n, C]`` if channels are asked for,
-    and ``seg`` long ``[n]`` if the file has it (-1 for points without a label). Clouds of
-    unlabelled or dropped classes are left out; classes without any cloud are dropped.
+    Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, and ``sample_id`` long ``[1]`` (the row
+    in the file, unique over its splits and folds). ``x`` float32 ``[n, C]`` if ``channels`` is
+    given. ``seg`` long ``[n]`` if it is in the file (-1 for points without a label).
+
+    Clouds of unlabeled or dropped classes are left out. Classes without clouds are dropped.
 
     Args:
-        path: the file.
+        path: The file.
         split: ``"train"``, ``"test"``, ``"val"``, or ``None`` for all clouds.
-        fold: this fold is the test set, the other folds are the training set.
-        label_field: which labels, for example ``"coarse_label"`` with names in ``coarse_names``.
-        min_count: drop classes with fewer clouds, counted over all splits.
-        min_split_count: drop classes with fewer clouds in any one split of the file.
-        num_points: keep a random subset of larger clouds, the same each time; smaller ones stay
-            as they are (see :class:`~pyg_peft.datasets.Resample`).
-        normalize: centre each cloud and scale it into the unit sphere, after the subset.
-        channels: per-point fields that make up ``x``, in this order.
-        fill: value of channels that the file does not have; ``None`` makes that an error.
-        ignore_index: label in ``seg`` that means "no label"; it is read as -1.
-        transform: applied to each item when it is read. For random ones see
+        fold: Number of the fold used as the test set. The other folds are the training set.
+        label_field: Field with the labels, for example ``"coarse_label"`` with names in
+            ``coarse_names``.
+        min_count: Drop classes with fewer clouds, counted over all splits.
+        min_split_count: Drop classes with fewer clouds in any one split of the file.
+        num_points: Keep a random subset of larger clouds, the same each time. Smaller clouds are
+            unchanged (see :class:`~pyg_peft.datasets.Resample`).
+        normalize: Center each cloud and scale it into the unit sphere, after the subset is taken.
+        channels: Per-point fields of which ``x`` consists, in this order.
+        fill: Value of channels that are not in the file. If ``None``, a missing channel is an
+            error.
+        ignore_index: Label in ``seg`` that means "no label". It is read as -1.
+        transform: Applied to each item when it is read. For random transforms, see
             :class:`~pyg_peft.datasets.Augmented`.
 
-    Raises: ``ValueError`` naming the file and the field that is missing or does not fit, labels
-        that are no whole numbers or out of range among them; ``TypeError`` for an argument of
-        another type. Content of more than 256 MiB may be 100 times as long as its file.
+    Raises:
+        ValueError: If a field is missing or does not fit, for example if labels are not integers or
+            out of range. The message names the file and the field. Also if the content takes more
+            than 256 MiB and more than 100 times the length of the file.
+        TypeError: If an argument has the wrong type.
+
     Terms: those of the data in the file; the format adds none.
 
     Example:
@@ -114,7 +120,7 @@ class NpzShapes(Dataset):
 
     @property
     def labels(self) -> Tensor:
-        """All labels, without touching points."""
+        """All labels, without loading points."""
         return self._labels[list(self.indices())]
 
     @property
@@ -127,12 +133,12 @@ class NpzShapes(Dataset):
         return torch.from_numpy(self._rows)[list(self.indices())]
 
     def field(self, name: str) -> np.ndarray:
-        """Values of a per-cloud field (``group``, ``ids``, ``fold`` ...), one per item."""
+        """Return a per-cloud field (``group``, ``ids``, ``fold`` ...), one value per item."""
         return self._file.per_cloud(name)[self._rows[list(self.indices())]]
 
     @property
     def fields(self) -> Mapping[str, np.ndarray]:
-        """All arrays of the file as they are, for example ``part_names``."""
+        """All arrays of the file, unchanged, for example ``part_names``."""
         return self._file.arrays
 
     def len(self) -> int:
@@ -167,7 +173,7 @@ class NpzShapes(Dataset):
 
 
 def _check_channel(file: NpzFile, name: str) -> None:
-    """Raise unless a channel, where the file has it, is real numbers that float32 holds."""
+    """Raise unless a channel of the file is missing or holds real numbers that fit float32."""
     if name not in file.point_fields:
         return
     array, what = file.arrays[name], f"'{name}' of '{file.path}'"
@@ -180,7 +186,7 @@ def _check_channel(file: NpzFile, name: str) -> None:
 
 
 def _read_seg(file: NpzFile, ignore_index: int) -> NpzFile | None:
-    """The file with its labels of points alone, as int64; ``None`` where it has none."""
+    """Return the file with only its point labels, as int64, or ``None`` if it has none."""
     if "seg" not in file.arrays:
         return None
     shape = file.arrays["xyz"].shape[:-1]
@@ -192,7 +198,7 @@ def _read_seg(file: NpzFile, ignore_index: int) -> NpzFile | None:
     most = None
     if "part_names" in file.arrays:
         most = len(names_in(file.arrays, "part_names", file.path)) - 1
-    remedy = "; 'ignore_index' names a label that means none"
+    remedy = "; set 'ignore_index' to a label that means none"
     labels = check_labels(seg, what, least=IGNORE_INDEX, most=most, remedy=remedy)
     return NpzFile(file.path, {"xyz": file.arrays["xyz"], "seg": labels}, file.ptr, 1.0)
 

@@ -1,4 +1,4 @@
-"""Write a user's clouds as one ``.npz`` set."""
+"""Write clouds as one ``.npz`` set."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
 from pyg_peft.datasets.npz_select import SPLITS
 from pyg_peft.errors import described
 
-# A cast that moves a point by more than this share of its cloud's size is refused.
+# Maximum error of the cast to float32, relative to the size of the cloud.
 _CAST_TOLERANCE = 1e-4
 
 
@@ -31,22 +31,24 @@ def write_shapes(
 ) -> None:
     """Write clouds of any sizes to a file that :class:`~pyg_peft.datasets.NpzShapes` reads.
 
-    The file appears complete or not at all.
+    The file is written completely or not at all.
 
     Args:
-        path: target, usually ``….npz``.
-        clouds: one ``[n, 3]`` array or tensor per cloud, in any unit; stored as float32.
-        labels: one class number per cloud; -1 for unlabelled.
-        class_names: names in label order.
+        path: Target file, usually ``….npz``.
+        clouds: One ``[n, 3]`` array or tensor per cloud, in any unit. Stored as float32.
+        labels: One class number per cloud, -1 for unlabeled clouds.
+        class_names: Class names in label order.
         split: ``"train"``, ``"test"`` or ``"val"`` per cloud.
-        fold: number of the fold per cloud, -1 for none.
-        group: number of the group per cloud (see ``train_val_split``).
-        ids: a name per cloud.
-        seg: one ``[n]`` integer array per cloud; -1 for points without a label.
-        channels: name to one ``[n]`` or ``[n, C]`` array per cloud.
+        fold: Fold number per cloud, -1 for none.
+        group: Group number per cloud (see ``train_val_split``).
+        ids: One name per cloud.
+        seg: One ``[n]`` integer array per cloud, -1 for points without a label.
+        channels: One ``[n]`` or ``[n, C]`` array per cloud, for each channel name.
 
-    Raises: ``ValueError`` naming the cloud and field that does not fit. Coordinates so far from
-        the origin that float32 would blur them are refused: subtract the mean first, in float64.
+    Raises:
+        ValueError: If a cloud or field does not fit; the message names it. Also if coordinates are
+            so far from the origin that float32 would lose detail: subtract the mean first, in
+            float64.
     """
     for name, given in (("clouds", clouds), ("seg", () if seg is None else seg)):
         if isinstance(given, str) or not isinstance(given, Iterable):

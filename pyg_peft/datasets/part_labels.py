@@ -1,7 +1,8 @@
-"""Data sets whose points have labels, in one form: what kinds of items there are, and their names.
+"""Wrap data sets with point labels in one common form.
 
 An item is a PyG ``Data`` with a part for each point in ``y`` and a category of the cloud. A point
-whose part is :data:`IGNORE_INDEX` has none: it counts in no loss, no metric and no list of parts.
+with the label :data:`IGNORE_INDEX` has no part. It is ignored in losses, metrics and lists of
+parts.
 """
 
 import copy
@@ -20,24 +21,24 @@ from pyg_peft.errors import check_count
 
 
 class PartLabels(Dataset):
-    """Show a data set with labels of points as PyG's ``ShapeNet`` shows its own.
+    """Wrap a data set with point labels so that its items look like those of PyG's ``ShapeNet``.
 
     Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[n]`` (the part of each point, -1 for none),
-    ``category``
-    long ``[1]``, ``sample_id`` long ``[1]`` (the place in ``dataset`` if that has none), and ``x``
-    where there are features.
+    ``category`` long ``[1]``, ``sample_id`` long ``[1]`` (the position in ``dataset`` if its items
+    have none), and ``x`` if there are features.
 
     Args:
         dataset: :class:`NpzShapes` of a file with ``seg``, PyG's ``ShapeNet``, or any data set
-            whose items have ``seg``, or a per-point ``y``; ``category`` (or a single ``y`` beside
-            ``seg``) is 0 where it is missing.
-        part_names: names in label order; by default those of ``dataset``, else numbers.
-        parts: the parts that each category can have, by category. By default ShapeNet's own, and
-            else all parts for every category.
-        ignore_index: label that means "no part"; items have -1 in its place. -1 always means it.
+            whose items have ``seg`` or a per-point ``y``. ``category`` (or a single ``y`` beside
+            ``seg``) is 0 if it is missing.
+        part_names: Part names in label order. By default those of ``dataset``, otherwise numbers.
+        parts: Allowed parts of each category. By default ShapeNet's own, otherwise all parts for
+            every category.
+        ignore_index: Label that means "no part". Items have -1 instead. -1 always means "no part".
 
-    Raises: ``ValueError`` if items have no labels of points, or names and parts do not fit them;
-        an item that is read, for labels that are no whole numbers or name no part or category.
+    Raises:
+        ValueError: If items have no point labels, or if names and parts do not match them. When an
+            item is read: if labels are not integers or refer to no part or category.
 
     Example:
         >>> import torch
@@ -63,7 +64,7 @@ class PartLabels(Dataset):
         if part_names is not None:
             part_names = check_names(part_names, "part_names")
             if not part_names:
-                raise ValueError("Expected 'part_names' to name a part at least (got none)")
+                raise ValueError("Expected 'part_names' to name at least one part (got none)")
         if len(dataset) == 0:
             raise ValueError("Expected 'dataset' to have items (got none)")
         first = check_item(dataset[0], 0)
@@ -95,14 +96,14 @@ class PartLabels(Dataset):
 
     @property
     def labels(self) -> Tensor:
-        """The category of each item; a split keeps their shares."""
+        """The category of each item, by which a split can be stratified."""
         if len(self.category_names) == 1:
             return torch.zeros(len(self), dtype=torch.long)
         return labels_of(self.dataset)[list(self.indices())]
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the parts, in the order of scores."""
+        """Names of the parts, in the order of the logits."""
         return self.part_names
 
     @property
@@ -146,25 +147,25 @@ def _has_point_labels(data: Data) -> bool:
 
 
 def _category_names(dataset: Any, first: Data) -> tuple[str, ...]:
-    """Names of the categories; one without a name where items tell none."""
+    """Return the names of the categories; a single ``"all"`` if items have no category."""
     if first.get("category") is None and (first.get("seg") is None or first.get("y") is None):
         return ("all",)
     return class_names_of(dataset)
 
 
 def _known_parts(dataset: Any) -> list[list[int]] | None:
-    """The parts of each category, as PyG's ``ShapeNet`` lists them."""
+    """Return the parts of each category, as listed by PyG's ``ShapeNet``."""
     table = getattr(dataset, "seg_classes", None)
     return None if table is None else [table[name] for name in dataset.categories]
 
 
 def _parts_of(labels: Tensor, item: int, ignore_index: int, most: int | None) -> np.ndarray:
-    """Labels of points as they are meant: whole, in range, -1 for none."""
+    """Return point labels as integers in range, with -1 for none."""
     what = f"the labels of points of item {item} of 'dataset'"
     values = numeric_array(labels, what)
     if ignore_index != IGNORE_INDEX:
         values = np.where(values == ignore_index, np.float64(IGNORE_INDEX), values)
-    remedy = "; 'ignore_index' names a label that means none"
+    remedy = "; set 'ignore_index' to a label that means none"
     return check_labels(values, what, least=IGNORE_INDEX, most=most, remedy=remedy)
 
 

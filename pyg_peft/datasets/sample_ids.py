@@ -1,4 +1,4 @@
-"""Give the items of any PyG data set an identity, and find labels and class names in it."""
+"""Add sample ids to the items of any PyG data set, and find its labels and class names."""
 
 import copy
 import os
@@ -16,21 +16,23 @@ from pyg_peft.datasets.labels import check_labels, numeric_array
 
 
 class SampleIds(Dataset):
-    """Wrap a PyG data set (ModelNet, ShapeNet ...) so that items know their place in it.
+    """Wrap a PyG data set (ModelNet, ShapeNet ...) so that its items have a ``sample_id``.
 
-    ``sample_id`` is the position in ``dataset`` (of the whole, if this wrapper is subset later).
-    It keys augmentation and keeps a training sample from finding itself in a memory bank.
+    ``sample_id`` is the position in ``dataset``, also if this wrapper is subset later. It is the
+    key of the augmentation, and it excludes a training sample from its own memory bank query.
 
     Args:
-        dataset: a data set whose items are ``Data``.
-        class_names: names in label order. By default those of ``dataset``: its ``class_names``,
-            ShapeNet's ``categories``, ModelNet's raw folders, and else the label numbers.
+        dataset: A data set whose items are ``Data``.
+        class_names: Class names in label order. By default those of ``dataset``: its
+            ``class_names``, ShapeNet's ``categories``, ModelNet's raw folders, otherwise the label
+            numbers.
 
-    Items whose ``y`` is one label have it as a long tensor ``[1]``, whatever it was: a number,
-    ``[[1]]``, int32.
+    Items with a single label in ``y`` have it as a long tensor ``[1]``, also if it was a number,
+    ``[[1]]`` or int32.
 
-    Raises: ``ValueError`` if the number of names does not fit the labels; labels that are no whole
-        numbers or name no class, also of an item when it is read.
+    Raises:
+        ValueError: If the number of names does not match the labels, or labels are not integers or
+            have no class name. Items are checked when they are read.
 
     Example:
         >>> import torch
@@ -69,12 +71,11 @@ class SampleIds(Dataset):
         return len(self.dataset)
 
     def get(self, idx: int) -> Data:
-        data = copy.copy(
-            check_item(self.dataset[idx], idx)
-        )  # a list would keep what is set on its item
+        # A shallow copy, so that the items of a list do not change.
+        data = copy.copy(check_item(self.dataset[idx], idx))
         data.sample_id = torch.tensor([idx])
         label = data.get("y")
-        # Labels of points stay as they are; those of a cloud of one point look like the cloud's.
+        # Point labels are unchanged, except in clouds of one point, where they look like its label.
         if label is not None and (not isinstance(label, Tensor) or label.numel() == 1):
             most = None if data.get("category") is not None else len(self.class_names) - 1
             data.y = single_label(label, f"'y' of item {idx}", most)
@@ -82,14 +83,16 @@ class SampleIds(Dataset):
 
 
 def single_label(label: Any, what: str, most: int | None = None) -> Tensor:
-    """One label in any form (a number, ``[[1]]``, int32) as a long tensor ``[1]``.
+    """Return one label in any form (a number, ``[[1]]``, int32) as a long tensor ``[1]``.
 
     Args:
-        label: a number, array or tensor of one element.
-        what: is checked, for the message.
-        most: largest label, if it is known.
+        label: A number, array or tensor of one element.
+        what: Description for error messages.
+        most: Largest label, if it is known.
 
-    Raises: ``TypeError`` or ``ValueError`` for anything else, and for labels out of range.
+    Raises:
+        TypeError: If ``label`` is not numeric.
+        ValueError: If ``label`` is not a single integer, or is out of range.
     """
     device = label.device if isinstance(label, Tensor) else None
     values = numeric_array(label, what)
@@ -101,14 +104,15 @@ def single_label(label: Any, what: str, most: int | None = None) -> Tensor:
 def labels_of(dataset: Any) -> Tensor:
     """Return one label per item as a long tensor.
 
-    Asked in this order: ``dataset.labels``, the stored ``y`` or ``category`` of a PyG in-memory
-    data set (without applying its transform), and at last the items themselves.
+    Labels are taken from the first of these that exists: ``dataset.labels``; the stored
+    ``category`` or ``y`` of a PyG in-memory data set (its transform is not applied); the items.
 
     Args:
-        dataset: a data set or sequence of ``Data``.
+        dataset: A data set or sequence of ``Data``.
 
-    Raises: ``ValueError`` if items have neither a single ``y`` nor a ``category``, or labels are
-        negative or no whole numbers.
+    Raises:
+        ValueError: If items have neither a single ``y`` nor a ``category``, or labels are negative
+            or not integers.
     """
     check_dataset(dataset)
     if hasattr(dataset, "labels"):
@@ -137,10 +141,10 @@ def _whole(labels: Any, what: str) -> Tensor:
 
 
 def class_names_of(dataset: Any) -> tuple[str, ...]:
-    """Return the class names that a data set knows, else its label numbers as text.
+    """Return the class names of a data set; its label numbers as text if it has none.
 
     Args:
-        dataset: see :class:`SampleIds`.
+        dataset: See :class:`SampleIds`.
     """
     if hasattr(dataset, "class_names"):
         return tuple(dataset.class_names)
@@ -151,7 +155,7 @@ def class_names_of(dataset: Any) -> tuple[str, ...]:
     folder = getattr(dataset, "raw_dir", None) if getattr(dataset, "root", None) else None
     if folder is not None and os.path.isdir(folder):
         folders = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        # PyG numbers ModelNet's classes by sorted folder; other layouts do not have as many.
+        # PyG numbers ModelNet's classes by sorted folder. Other layouts have another number.
         if len(folders) == count:
             return tuple(folders)
     return tuple(str(label) for label in range(count))

@@ -1,4 +1,4 @@
-"""ScanObjectNN: objects of indoor scans, from the authors' own .h5 files."""
+"""ScanObjectNN: objects from indoor scans, read from the original .h5 files."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.transforms import Normalize
 from pyg_peft.errors import MissingExtraError, check_flag
 
-# Variant: with background?, ending of the file's name.
+# Variant: with background or not, suffix of the file name.
 _VARIANTS = {
     "OBJ_BG": (True, ""),
     "OBJ_ONLY": (False, ""),
@@ -34,8 +34,8 @@ class ScanObjectNN(Dataset):
     """ScanObjectNN after `"Revisiting Point Cloud Classification: A New Benchmark Dataset and
     Classification Model on Real-World Data" <https://arxiv.org/abs/1908.04616>`_.
 
-    Fifteen classes of objects cut out of indoor scans, 2,048 points each, y up. Nothing is
-    downloaded: ask the authors, unpack ``h5_files.zip`` and name the folder.
+    It has fifteen classes of objects from indoor scans, with 2,048 points each, y up. Nothing is
+    downloaded: request the data from the authors, unpack ``h5_files.zip`` and pass the folder.
 
     =============  =====================================================================
     variant        objects
@@ -49,19 +49,24 @@ class ScanObjectNN(Dataset):
     =============  =====================================================================
 
     Args:
-        root: folder ``h5_files``, or the one that holds it.
-        split: ``"train"`` or ``"test"``. There is no official validation set: cut one out of the
+        root: Folder ``h5_files``, or its parent folder.
+        split: ``"train"`` or ``"test"``. There is no official validation set: split one off the
             training set with :func:`~pyg_peft.datasets.train_val_split`.
-        variant: a row of the table.
+        variant: One of the variants in the table.
         partition: ``"main_split"`` (the usual one) or ``"split1"`` to ``"split4"``.
-        mask: give items ``seg`` too: 1 for points of the object, 0 for background.
-        normalize: centre each object and scale it into the unit sphere.
-        transform: applied to each item when it is read.
+        mask: Add ``seg`` to the items: 1 for points of the object, 0 for background.
+        normalize: Center each object and scale it into the unit sphere.
+        transform: Applied to each item when it is read.
 
     Items: ``pos`` float32 ``[2048, 3]``, ``y`` and ``sample_id`` long ``[1]`` (row in the file).
-    Raises: ``FileNotFoundError`` naming the file that is missing; ``MissingExtraError`` without
-        h5py; ``ValueError`` naming the file and field that does not fit.
-    Terms: handed out by its authors through a form, for research only, not to be passed on.
+
+    Raises:
+        FileNotFoundError: If a file is missing. The message names it.
+        MissingExtraError: If h5py is not installed.
+        ValueError: If a field does not fit. The message names the file and the field.
+
+    Terms: distributed by its authors on request through a form, for research only; redistribution
+    is not allowed.
 
     Example::
 
@@ -154,7 +159,7 @@ def _read(path: Path, num_classes: int, mask: bool) -> tuple[Tensor, Tensor, Ten
         with h5py.File(path, "r") as file:
             found = sorted(file)
             arrays = {name: _array(file, name, size) for name in wanted if name in found}
-    except Exception as error:  # damaged bytes make HDF5 fail in any way
+    except Exception as error:  # damaged files make HDF5 raise errors of any type
         what = str(error) or type(error).__name__
         raise ValueError(f"Expected '{path}' to be a readable .h5 file (got: {what})") from error
     for name in wanted:
@@ -176,15 +181,15 @@ def _read(path: Path, num_classes: int, mask: bool) -> tuple[Tensor, Tensor, Ten
             raise ValueError(f"Expected 'mask' of '{path}' to be {points.shape[:2]} (got {shape})")
         if np.isnan(arrays["mask"]).any():
             raise ValueError(f"Expected 'mask' of '{path}' to hold numbers (got NaN)")
-        seg = torch.from_numpy(arrays["mask"] >= 0)  # the authors mark background by -1
+        seg = torch.from_numpy(arrays["mask"] >= 0)  # the authors mark background with -1
     return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(labels), seg
 
 
 def _array(file: Any, name: str, size: int) -> np.ndarray:
-    """An array of an HDF5 file that lies in the file itself and is no longer than that allows."""
+    """Return an array stored in the HDF5 file itself, if its size is plausible."""
     import h5py
 
-    own = isinstance(file.get(name, getlink=True), h5py.HardLink)  # asked before it is opened
+    own = isinstance(file.get(name, getlink=True), h5py.HardLink)  # checked before it is opened
     array = file[name] if own else None
     if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
         raise ValueError(f"expected '{name}' to be an array of the file itself")

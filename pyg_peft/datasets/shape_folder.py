@@ -1,4 +1,4 @@
-"""A data set made of a folder of shapes: one folder per class, one file per shape."""
+"""A data set from a folder of shapes: one folder per class, one file per shape."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -17,39 +17,46 @@ from pyg_peft.errors import check_count, check_flag
 
 
 class ShapeFolder(Dataset):
-    """Shapes in ``root/class/*.ext``, ``root/class/{train,test,val}/*.ext`` or split first.
+    """Read shapes from ``root/class/*.ext``, with or without folders for the splits.
 
-    Splits may also be called training, testing, valid or validation, in any case. What looks like
-    splits but is mixed with other folders, incomplete or empty is an error that lists the folders.
+    Splits are folders ``root/class/{train,test,val}/*.ext`` or
+    ``root/{train,test,val}/class/*.ext``. They may also be called training, testing, valid or
+    validation, in upper or lower case. Split folders that are mixed with other folders, incomplete
+    or empty are an error that lists the folders.
 
-    Every file that :func:`~pyg_peft.datasets.read_points` reads is a shape; ModelNet's folders work
-    as they come: links are followed, and a README.txt beside the classes is passed over. Shapes are
-    parsed once into ``processed-….npz`` in the cache folder, written in one step, and parsed again
-    when a name, size or time of change differs, or the file is damaged. It is one that
-    :class:`~pyg_peft.datasets.NpzShapes` opens too.
+    Every file that :func:`~pyg_peft.datasets.read_points` reads is a shape. ModelNet's folders work
+    unchanged: links are followed, and a README.txt beside the classes is ignored. Shapes are parsed
+    once and cached as ``processed-….npz`` in the cache folder, which is written atomically. They
+    are parsed again when a name, size or modification time changes, or the cache is damaged. The
+    cache can also be read by :class:`~pyg_peft.datasets.NpzShapes`.
 
     Args:
-        root: the folder.
-        split: ``"train"``, ``"test"`` or ``"val"``, or ``None`` for all shapes. Folders without
-            splits: cut with :func:`~pyg_peft.datasets.train_val_split`.
-        num_points: points drawn from a mesh, and upper limit for clouds (a fixed random subset);
-            ``None``: 2,048 from a mesh, and clouds whole.
-        channels: what makes up ``x``; see ``read_points``.
-        fill: value of channels that a file does not have; ``None`` makes that an error.
-        columns: names of the columns of .npy, .txt and .xyz files.
-        extensions: endings to take, for example ``(".off",)``; by default all.
-        decimal: ``","`` for .txt and .xyz files whose numbers have decimal commas.
-        mesh_vertices: take the vertices of meshes as clouds instead of drawing points.
-        drop_invalid: leave out points that are not finite.
-        normalize: centre each shape and scale it into the unit sphere.
-        seed: of the points drawn from meshes and the subsets.
-        cache: folder of the cache; ``None``: ``root/.pyg_peft``; ``False``: parse each time.
-        transform: applied to each item when it is read.
+        root: The folder.
+        split: ``"train"``, ``"test"`` or ``"val"``, or ``None`` for all shapes. If there are no
+            split folders, use :func:`~pyg_peft.datasets.train_val_split`.
+        num_points: Number of points sampled from a mesh, and maximum size of a cloud (a fixed
+            random subset). If ``None``, 2,048 points are sampled from a mesh, and clouds are
+            complete.
+        channels: Channels of ``x``, see ``read_points``.
+        fill: Value of channels that are not in a file. If ``None``, a missing channel is an error.
+        columns: Names of the columns of .npy, .txt and .xyz files.
+        extensions: File extensions to include, for example ``(".off",)``. All by default.
+        decimal: ``","`` if the numbers in .txt and .xyz files have decimal commas.
+        mesh_vertices: Use the vertices of meshes as clouds instead of sampling them.
+        drop_invalid: Drop points that are not finite.
+        normalize: Center each shape and scale it into the unit sphere.
+        seed: Random seed for sampling meshes and for the subsets.
+        cache: Folder of the cache. If ``None``, ``root/.pyg_peft``. If ``False``, parse each time.
+        transform: Applied to each item when it is read.
 
-    Items: ``pos`` float32 ``[n, 3]`` (centred), ``x`` float32 ``[n, C]`` if channels are asked for,
-        ``y`` and ``sample_id`` long ``[1]`` (position among the shapes of all splits).
-    Raises: ``ValueError`` that lists every unreadable file with its reason; others as
-        ``read_points`` and ``index_folder``.
+    Items: ``pos`` float32 ``[n, 3]`` (centered), ``x`` float32 ``[n, C]`` if ``channels`` is given,
+    ``y`` and ``sample_id`` long ``[1]`` (position among the shapes of all splits).
+
+    Raises:
+        ValueError: If files cannot be read. The message lists each file with the reason.
+
+    Other errors are those of ``read_points`` and ``index_folder``.
+
     Terms: those of your files.
 
     Example:
@@ -111,8 +118,8 @@ class ShapeFolder(Dataset):
             "seed": seed,
         }
         self._file = load_folder(index, options, cache)
-        #: Arguments of this class that read other files like these, ``num_points`` and those that
-        #: are not left at their default.
+        #: Arguments of this class for reading other files in the same way. They are ``num_points``
+        #: and those that differ from their default.
         self.read_args = {"num_points": num_points}
         self.read_args |= _given(options)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
@@ -125,7 +132,7 @@ class ShapeFolder(Dataset):
 
     @property
     def labels(self) -> Tensor:
-        """All labels, without touching points."""
+        """All labels, without loading points."""
         return self._labels[list(self.indices())]
 
     @property
@@ -146,7 +153,7 @@ class ShapeFolder(Dataset):
 
 
 def read_args_of(dataset: Any) -> dict[str, Any]:
-    """The ``read_args`` of a :class:`ShapeFolder`, also inside of wrappers; else none."""
+    """Return the ``read_args`` of a :class:`ShapeFolder`, also inside wrappers, else ``{}``."""
     while not hasattr(dataset, "read_args") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     return dict(getattr(dataset, "read_args", {}))

@@ -1,4 +1,4 @@
-"""Cut a validation set out of a training set: stratified, seeded, groups kept whole."""
+"""Split a validation set off a training set: stratified, seeded, with whole groups."""
 
 import numpy as np
 import torch
@@ -14,19 +14,23 @@ def train_val_split(
 ) -> tuple[Tensor, Tensor]:
     """Split samples into training and validation rows, class by class.
 
-    Without ``groups`` every class gives ``fraction`` of its samples, rounded, but at least one to
-    each side if it has two. With ``groups`` whole groups move, the largest first, as long as they
-    bring the class counts nearer to that aim; it is then met only as well as the groups allow.
+    Without ``groups``, ``fraction`` of the samples of every class are used for validation, rounded.
+    If a class has two or more samples, each side gets at least one. With ``groups``, whole groups
+    are moved, the largest first, as long as they bring the class counts closer to this target. The
+    target is then met only as well as the groups allow.
 
     Args:
-        labels: one label per sample, ``[N]`` long.
-        fraction: share of the validation set, between 0 and 1 (exclusive).
-        seed: another seed, another split.
-        groups: one group number per sample, ``[N]``; equal numbers stay on one side (scans of one
-            object, frames of one drive).
+        labels: One label per sample, ``[N]`` long.
+        fraction: Share of the validation set, between 0 and 1 (exclusive).
+        seed: Random seed. Another seed gives another split.
+        groups: One group number per sample, ``[N]``. Samples with equal numbers stay on one side
+            (scans of one object, frames of one drive).
 
-    Returns: the rows of the training and of the validation set, each sorted.
-    Raises: ``ValueError`` for a fraction outside (0, 1) or sizes that do not fit.
+    Returns:
+        The rows of the training set and of the validation set, each sorted.
+
+    Raises:
+        ValueError: If the fraction is outside (0, 1), or sizes do not match.
 
     Example:
         >>> import torch
@@ -38,7 +42,7 @@ def train_val_split(
     if not 0 < check_number(fraction, "fraction") < 1:
         raise ValueError(f"Expected 'fraction' to lie between 0 and 1 (got {fraction})")
     check_count(seed, "seed", least=None)
-    # Only compared, so that -1 (no label) is a class like others.
+    # Labels are only compared, so that -1 (no label) is treated as one more class.
     labels = torch.from_numpy(check_labels(labels, "'labels'", least=-(2**62)))
     if labels.dim() != 1:
         raise ValueError(f"Expected 'labels' to be of shape [N] (got {list(labels.shape)})")
@@ -47,7 +51,7 @@ def train_val_split(
         chosen = _pick_samples(labels, fraction, generator)
     else:
         named = numeric_array(groups, "'groups'")
-        # Only compared; torch sorts no unsigned types but the smallest.
+        # Groups are only compared. torch does not sort unsigned types except uint8.
         numbers = torch.from_numpy(
             named.astype(np.float64 if named.dtype.kind == "f" else np.int64)
         )
@@ -62,7 +66,7 @@ def train_val_split(
 
 
 def _targets(counts: Tensor, fraction: float) -> Tensor:
-    """Samples that each class should give to the validation set."""
+    """Return the number of samples per class for the validation set."""
     wanted = (counts * fraction + 0.5).floor()
     return wanted.clamp(min=1).minimum(counts - 1).clamp(min=0)
 

@@ -1,8 +1,8 @@
-"""Transforms of one cloud: normalisation, resampling and the two published augmentations.
+"""Transforms of one cloud: normalization, resampling and the two published augmentations.
 
-Each is a PyG ``BaseTransform``. The random ones also take a ``generator``: without one they draw
-from torch's global generator as PyG's do; :class:`~pyg_peft.datasets.Augmented` hands them one that
-is keyed by seed, epoch and sample.
+Each is a PyG ``BaseTransform``. The random ones also accept a ``generator``. Without one, they use
+torch's global generator, as PyG's transforms do. :class:`~pyg_peft.datasets.Augmented` passes a
+generator that is keyed by seed, epoch and sample.
 """
 
 import copy
@@ -24,18 +24,18 @@ from pyg_peft.errors import (
     described,
 )
 
-# One value per cloud, even where a cloud of one point makes the sizes agree.
+# One value per cloud, even if a cloud has one point, so that the sizes are equal.
 _CLOUD_KEYS = frozenset({"sample_id", "view_id", "category", "origin", "ptr", "batch"})
 _POINT_KEYS = ("pos", "x", "normal", "seg")
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def point_keys(data: Data) -> list[str]:
-    """Name the attributes of ``data`` that hold one row per point.
+    """Return the names of the attributes of ``data`` with one row per point.
 
     Args:
-        data: an item with ``pos``. ``y`` counts as per point if it has as many rows as ``pos``,
-            and more than one.
+        data: An item with ``pos``. ``y`` is per point if it has as many rows as ``pos``, and more
+            than one.
     """
     num_points = _checked_pos(data).size(0)
     keys = []
@@ -48,11 +48,11 @@ def point_keys(data: Data) -> list[str]:
 
 
 def select_points(data: Data, index: Tensor) -> Data:
-    """Keep the rows ``index`` of everything that has one row per point, in place.
+    """Keep the rows ``index`` of all attributes with one row per point, in place.
 
     Args:
-        data: an item with ``pos``.
-        index: rows, ``[m]`` long; repetition is allowed.
+        data: An item with ``pos``.
+        index: Rows, ``[m]`` long. Repetition is allowed.
     """
     keys = point_keys(data)
     index = check_index(index, "index", _checked_pos(data).size(0), shape=("m",), of="points")
@@ -64,9 +64,13 @@ def select_points(data: Data, index: Tensor) -> Data:
 class Normalize(BaseTransform):
     """Move the mean to the origin and scale the farthest point to distance 1.
 
-    Shapes: pos (n, 3) to pos (n, 3). Coincident points stay at the origin, unscaled.
-    Raises: ``TypeError`` for integer positions, ``ValueError`` for NaN or infinity, which would
-        take every point of the cloud with it, and for positions whose squares are not finite.
+    Shapes: pos (n, 3) to pos (n, 3). Coincident points are moved to the origin and not scaled.
+
+    Raises:
+        TypeError: If positions are integers.
+        ValueError: If a position is NaN or infinite, which would affect every point of the cloud,
+            or if squares of positions are not finite.
+
     Symmetries: permutation equivariant; invariant under translation and uniform scaling of the
         input; rotation equivariant.
 
@@ -81,10 +85,10 @@ class Normalize(BaseTransform):
     def forward(self, data: Data) -> Data:
         pos = _checked_pos(data)
         if pos.size(0) > 0:
-            # In float64: the mean of metres at kilometres' distance keeps its millimetres.
+            # float64 keeps millimeters in the mean of coordinates of many kilometers.
             wide = pos.double()
             check_reach(wide)
-            # The mean of coincident points is not exactly where they are.
+            # The mean of coincident points may differ from them by rounding.
             middle = wide.mean(dim=0) if bool((wide != wide[0]).any()) else wide[0]
             wide = wide - middle
             radius = wide.norm(dim=1).max()
@@ -93,15 +97,17 @@ class Normalize(BaseTransform):
 
 
 class Resample(BaseTransform):
-    """Bring a cloud to ``num_points``: a random subset, or all points and random repetitions.
+    """Resample a cloud to ``num_points``: a random subset, or all points with random repetitions.
 
-    The order of the result is random too, also where nothing has to be dropped.
+    The order of the result is always random, also if no point is dropped.
 
     Args:
-        num_points: number of points to return, at least 1.
+        num_points: Number of points to return, at least 1.
 
-    Shapes: pos (n, 3), n >= 1, to pos (num_points, 3); other rows per point follow.
-    Raises: ``ValueError`` for ``num_points < 1`` and for an empty cloud.
+    Shapes: pos (n, 3), n >= 1, to pos (num_points, 3); other rows per point are resampled alike.
+
+    Raises:
+        ValueError: If ``num_points < 1``, or the cloud is empty.
 
     Example:
         >>> import torch
@@ -134,15 +140,18 @@ class Resample(BaseTransform):
 
 
 class ScaleTranslate(BaseTransform):
-    """The scale and translate protocol: one factor per axis, then one offset per axis.
+    """Apply the scale and translate protocol: one factor per axis, then one offset per axis.
 
     Args:
-        scale: interval of the factors; the published protocol draws from 2/3 to 3/2.
-        translate: the offsets come from ``[-translate, translate]``; published: 0.2.
+        scale: Interval of the factors. The published protocol uses 2/3 to 3/2.
+        translate: Offsets are drawn from ``[-translate, translate]``. The published protocol uses
+            0.2.
 
     Shapes: pos (n, 3) to pos (n, 3). Unit normals in ``data.normal`` stay normal to the surface;
-        ``x`` is left alone, so keep normals out of it when you augment.
-    Raises: ``ValueError`` for an empty or non-positive interval or a negative ``translate``.
+        ``x`` is unchanged, so do not put normals into it if you augment.
+
+    Raises:
+        ValueError: If the interval is empty or not positive, or ``translate`` is negative.
 
     Example:
         >>> from pyg_peft.datasets import ScaleTranslate
@@ -187,15 +196,17 @@ class ScaleTranslate(BaseTransform):
 
 
 class UpRotate(BaseTransform):
-    """The rotation protocol: a uniform angle about the axis that points up.
+    """Apply the rotation protocol: a uniform random angle about the up axis.
 
     Args:
-        axis: ``"x"``, ``"y"`` or ``"z"``. The shared ``.npz`` sets and the mesh files of ModelNet
-            have z up; ScanObjectNN has y up.
+        axis: ``"x"``, ``"y"`` or ``"z"``. The shared ``.npz`` sets and ModelNet's mesh files have z
+            up. ScanObjectNN has y up.
 
-    Shapes: pos (n, 3) to pos (n, 3); ``data.normal`` turns along. ``x`` is left alone, so keep
-        normals out of it when you augment.
-    Raises: ``ValueError`` for another axis.
+    Shapes: pos (n, 3) to pos (n, 3); ``data.normal`` is rotated too. ``x`` is unchanged, so do not
+        put normals into it if you augment.
+
+    Raises:
+        ValueError: If ``axis`` is another one.
 
     Example:
         >>> from pyg_peft.datasets import UpRotate
@@ -231,7 +242,7 @@ class UpRotate(BaseTransform):
 
 
 def _checked_pos(data: Data) -> Tensor:
-    """Return ``data.pos``, once it and what goes with each point are what they should be."""
+    """Return ``data.pos``, after a check of it and of the attributes per point."""
     if not isinstance(data, Data):
         raise TypeError(f"Expected 'data' to be Data (got {described(data)})")
     pos = data.pos

@@ -1,7 +1,8 @@
-"""The property battery: functions that fail, with a reason, where a component breaks a promise.
+"""Test functions that check the properties a component claims.
 
-Each takes a module and a random ragged batch, so that a component of your own is proved in a few
-lines of test. They raise ``AssertionError`` and need no test framework.
+Each function takes a module and a random ragged batch, so that your own component can be tested in
+a few lines. They raise ``AssertionError`` with a reason if a property does not hold, and need no
+test framework.
 """
 
 from pyg_peft.testing.attachment import assert_identity_at_init, assert_leaves_no_trace

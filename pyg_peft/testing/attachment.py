@@ -1,4 +1,4 @@
-"""What a tuning method does to a model on its way in and out: nothing that stays."""
+"""Checks that a tuning method starts as the identity and can be removed without a trace."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,14 +17,14 @@ def assert_identity_at_init(
     generator: torch.Generator,
     call: Call = call_flat,
 ) -> None:
-    """Fail unless a fresh module returns ``reference`` bit for bit, and something else once awake.
+    """Fail unless a new module returns ``reference`` exactly, and something else once randomized.
 
     Args:
-        module: freshly built; put in eval mode, and left randomised.
-        clouds: what it is called on.
-        reference: what a module without effect returns: the features, or the base model's logits.
-        generator: source of the weights that wake it.
-        call: how the module is called.
+        module: Newly built module. It is put in eval mode and left with random weights.
+        clouds: Input of the module.
+        reference: Output of a module without effect: the features, or the logits of the base model.
+        generator: Source of the random weights.
+        call: How to call the module.
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ def assert_identity_at_init(
     """
     module.eval()
     if not torch.equal(call(module, clouds), reference):
-        raise AssertionError("The module is no identity at initialisation")
+        raise AssertionError("The module is not the identity at initialization")
     randomize_(module, generator)
     if torch.equal(call(module, clouds), reference):
         raise AssertionError("The module has no effect even with random weights")
@@ -54,18 +54,19 @@ def assert_leaves_no_trace(
     generator: torch.Generator,
     call: Call = call_flat,
 ) -> None:
-    """Fail unless a model that was adapted, woken, trained and released is the model it was.
+    """Fail unless adapting, randomizing, training and unloading a model leaves it unchanged.
 
-    Compared are the module objects with their names and classes; keys, values and order of the
-    state; hooks, attributes, what asks for gradients, the training mode, and the output's bits.
+    The comparison covers the module objects with their names and classes; the keys, values and
+    order of the state dict; hooks, attributes, ``requires_grad``, the training mode, and the exact
+    output.
 
     Args:
-        base: the model; put in eval mode.
-        clouds: what it is called on.
-        attach: puts a method on the model, such as ``get_peft_model``.
-        detach: takes it off and returns the base model, such as ``PeftModel.unload``.
-        generator: source of the weights in between.
-        call: how the models are called.
+        base: The model. It is put in eval mode.
+        clouds: Input of the models.
+        attach: Function that puts a method on the model, such as ``get_peft_model``.
+        detach: Function that removes it and returns the base model, such as ``PeftModel.unload``.
+        generator: Source of the random weights in between.
+        call: How to call the models.
 
     Example:
         >>> import torch
@@ -92,18 +93,18 @@ def assert_leaves_no_trace(
         output.sum().backward()
     released = detach(adapted)
     if released is not base:
-        raise AssertionError("Another object came back than went in")
+        raise AssertionError("Expected 'detach' to return the base model (got another object)")
     base.eval()
     after = _portrait(base)
     traces = [key for key in {**before, **after} if not _same(before.get(key), after.get(key))]
     if traces:
         raise AssertionError(f"Left behind: {', '.join(traces)}")
     if not torch.equal(call(base, clouds), expected):
-        raise AssertionError("The output is not what it was")
+        raise AssertionError("The output of the base model has changed")
 
 
 def _portrait(model: nn.Module) -> dict[str, Any]:
-    """Describe a model by everything that a method could leave behind in it."""
+    """Return everything in a model that a method could leave changed."""
     portrait: dict[str, Any] = {"the keys of the state": list(model.state_dict())}
     for name, module in model.named_modules():
         where = name or "the model"

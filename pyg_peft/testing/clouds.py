@@ -1,4 +1,4 @@
-"""Random ragged batches, and the calls through which the battery sees a module."""
+"""Random ragged batches, and ways to call the module under test."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Clouds:
-    """A batch in the flat layout: what every property is tested on.
+    """A batch in the flat layout, the input of all tests.
 
     Args:
-        x: features, one row per point.
-        pos: positions.
-        batch: sorted cloud id per point.
-        batch_size: number of clouds, empty ones at the end included.
+        x: Features, one row per point.
+        pos: Positions.
+        batch: Sorted cloud id per point.
+        batch_size: Number of clouds, including empty ones at the end.
 
     Shapes: x (N, C), pos (N, 3), batch (N).
 
@@ -35,16 +35,16 @@ class Clouds:
     batch_size: int
 
     def rows(self, cloud: int) -> Tensor:
-        """Return the rows of one cloud."""
+        """Return the row numbers of one cloud."""
         return (self.batch == cloud).nonzero().flatten()
 
     def alone(self, cloud: int) -> "Clouds":
-        """Return one cloud as a batch of its own."""
+        """Return one cloud as a separate batch."""
         rows = self.rows(cloud)
         return Clouds(self.x[rows], self.pos[rows], torch.zeros_like(rows), 1)
 
     def permuted(self, order: Tensor) -> "Clouds":
-        """Return the points in another order, which must keep clouds together."""
+        """Return the points in another order, in which clouds must stay contiguous."""
         return replace(self, x=self.x[order], pos=self.pos[order], batch=self.batch[order])
 
     def moved(self, pos: Tensor) -> "Clouds":
@@ -52,16 +52,16 @@ class Clouds:
         return replace(self, pos=pos)
 
     def leaves(self) -> "Clouds":
-        """Return copies of features and positions that collect gradients."""
+        """Return copies of features and positions that require gradients."""
         x, pos = (value.detach().clone().requires_grad_() for value in (self.x, self.pos))
         return replace(self, x=x, pos=pos)
 
 
 Call: TypeAlias = Callable[[Any, Clouds], Tensor]
-"""How the battery calls a module; its result has a row per point or a row per cloud."""
+"""Function that calls a module; its result has one row per point or one row per cloud."""
 
 Rows: TypeAlias = Literal["point", "cloud"]
-"""What a row of a module's output stands for."""
+"""Whether a row of a module's output belongs to a point or to a cloud."""
 
 
 def call_flat(module: Any, clouds: Clouds) -> Tensor:
@@ -84,13 +84,13 @@ def random_clouds(
     generator: torch.Generator,
     dtype: torch.dtype = torch.float64,
 ) -> Clouds:
-    """Draw clouds of the given sizes from normal distributions, so that distances do not tie.
+    """Draw clouds of the given sizes from normal distributions, so that no distances are equal.
 
     Args:
-        sizes: points of each cloud; zero is allowed.
-        channels: width of the features.
-        generator: source of all numbers.
-        dtype: precision; double by default, so that a difference is no rounding.
+        sizes: Number of points of each cloud. Zero is allowed.
+        channels: Number of features.
+        generator: Source of the random numbers.
+        dtype: Precision. Double by default, so that differences are not due to rounding.
 
     Example:
         >>> import torch
@@ -106,12 +106,12 @@ def random_clouds(
 
 
 def random_order(clouds: Clouds, generator: torch.Generator, *, keep_first: bool = False) -> Tensor:
-    """Draw an order of the points that keeps every cloud's points together.
+    """Draw an order of the points in which the points of every cloud stay together.
 
     Args:
-        clouds: whose points are reordered.
-        generator: source of the order.
-        keep_first: leave each cloud's first point where it is, for what starts there.
+        clouds: Clouds whose points are reordered.
+        generator: Source of the order.
+        keep_first: Keep the first point of each cloud in its place, for modules that start there.
 
     Example:
         >>> import torch
@@ -134,15 +134,16 @@ def output_rows(clouds: Clouds, cloud: int, rows: Rows) -> Tensor:
 
 
 def randomize_(module: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Wake a module in place: give every trainable parameter, and norm statistics, random values.
+    """Give every trainable parameter, and statistics of norms, random values in place.
 
-    Components start at the identity, where most properties hold by accident. Matrices are drawn
-    with a deviation of one over the square root of their inputs; vectors are moved, so that the
-    weights of norms stay near one. Frozen parameters and statistics of frozen norms are left alone.
+    Components start as the identity, for which most properties hold trivially. Matrices are drawn
+    with a standard deviation of one over the square root of their inputs. Random values are added
+    to vectors, so that the weights of norms stay near one. Frozen parameters and statistics of
+    frozen norms are unchanged.
 
     Args:
-        module: what to wake.
-        generator: source of all numbers.
+        module: Module to randomize.
+        generator: Source of the random numbers.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Who may influence whom: between clouds nobody, within a cloud the neighbours, and they must."""
+"""Checks of which points may influence which outputs: batch isolation, locality, sensitivity."""
 
 from dataclasses import replace
 from typing import Literal
@@ -18,18 +18,18 @@ def assert_batch_isolated(
     rtol: float = 1e-7,
     atol: float = 1e-9,
 ) -> None:
-    """Fail unless each cloud's output is its output alone, and gradients stay within the cloud.
+    """Fail unless the output of each cloud is independent of the other clouds in the batch.
 
-    Values are compared within tolerances, since libraries may sum a larger batch in another order.
-    Gradients between clouds must be exactly zero.
+    Values are compared within tolerances, because libraries may sum a larger batch in another
+    order. Gradients between clouds must be exactly zero.
 
     Args:
-        module: what is called; in eval mode, if it normalises over batches.
-        clouds: at least two clouds that are not empty; ragged ones find more.
-        call: how the module is called.
-        rows: whether the output has a row per point or per cloud.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        module: Module or function under test, in eval mode if it normalizes over batches.
+        clouds: At least two clouds that are not empty. Clouds of different sizes find more errors.
+        call: How to call the module.
+        rows: Whether the output has one row per point or per cloud.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
 
     Example:
         >>> import torch
@@ -64,7 +64,7 @@ def _check_gradients(own: Tensor, leaves: Clouds, inside: Tensor, cloud: int) ->
     """Fail if the output of one cloud has a gradient for another cloud's points."""
     if not own.requires_grad:
         return
-    # Weights that differ from row to row: gradients that cancel in a plain sum do not hide.
+    # Weights differ from row to row, so that gradients do not cancel as in a plain sum.
     weights = torch.linspace(0.5, 1.5, own.numel(), dtype=own.dtype, device=own.device)
     grads = torch.autograd.grad(
         (own.reshape(-1) * weights).sum(),
@@ -78,12 +78,12 @@ def _check_gradients(own: Tensor, leaves: Clouds, inside: Tensor, cloud: int) ->
 
 
 def hops(edge_index: Tensor, num_nodes: int, num_hops: int = 1) -> Tensor:
-    """Return which node may influence which within ``num_hops`` steps, itself included.
+    """Return which nodes may influence which within ``num_hops`` steps, including themselves.
 
     Args:
-        edge_index: row 0 the neighbour, row 1 the receiver.
-        num_nodes: N.
-        num_hops: how often messages are passed.
+        edge_index: Edges. Row 0 is the neighbor, row 1 the receiver.
+        num_nodes: Number of nodes N.
+        num_hops: Number of message-passing steps.
 
     Shapes: edge_index (2, E); output (N, N), true at [i, j] where j may reach i.
 
@@ -101,13 +101,13 @@ def hops(edge_index: Tensor, num_nodes: int, num_hops: int = 1) -> Tensor:
 def assert_local(module: object, clouds: Clouds, reach: Tensor, *, call: Call = call_flat) -> None:
     """Fail unless the Jacobian with respect to features is zero wherever ``reach`` is false.
 
-    The other half is tested too: some point must be influenced by another, or locality is empty.
+    The test also fails if no point influences another, because locality would then hold trivially.
 
     Args:
-        module: what is called; its output has a row per point.
-        clouds: a small batch: the whole Jacobian is computed.
-        reach: whether point j may influence row i, at [i, j]; see :func:`hops`.
-        call: how the module is called.
+        module: Module or function under test. Its output has one row per point.
+        clouds: A small batch, because the whole Jacobian is computed.
+        reach: Whether point j may influence row i, at [i, j]; see :func:`hops`.
+        call: How to call the module.
 
     Shapes: reach (N, N).
 
@@ -145,17 +145,18 @@ def assert_sensitive(
     call: Call = call_flat,
     least: float = 1e-6,
 ) -> None:
-    """Fail unless the output changes when points move: the twin of every invariance.
+    """Fail unless the output changes when points move.
 
-    A component that ignores ``pos`` is invariant under everything, and fails here.
+    This is the counterpart of every invariance. A component that ignores ``pos`` is invariant under
+    every motion, but fails here.
 
     Args:
-        module: what is called, awake.
-        clouds: a batch.
-        generator: source of the change.
-        to: what is changed, positions or features, at every second point.
-        call: how the module is called.
-        least: the smallest change of the output that counts.
+        module: Module or function under test, randomized.
+        clouds: A batch.
+        generator: Source of the change.
+        to: What is changed at every second point, positions or features.
+        call: How to call the module.
+        least: Smallest change of the output that counts.
 
     Example:
         >>> import torch

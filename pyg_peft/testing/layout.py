@@ -1,4 +1,4 @@
-"""Memory layout: how tensors lie in memory never matters to what a module makes of them."""
+"""Checks that the memory layout of tensors does not affect the output of a module."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +10,10 @@ from pyg_peft.testing.clouds import Call, Clouds, call_flat
 
 
 def layouts_of(value: Tensor) -> dict[str, Tensor]:
-    """Return tensors equal to ``value`` that lie in memory in other ways.
+    """Return tensors equal to ``value`` with other memory layouts.
 
     Args:
-        value: a tensor of at least one dimension.
+        value: A tensor of at least one dimension.
 
     Returns:
         A dictionary of ``"contiguous"``, a copy; ``"transposed"``, stored column by column;
@@ -57,19 +57,20 @@ def assert_layout_invariant(
     rtol: float = 1e-6,
     atol: float = 1e-8,
 ) -> None:
-    """Fail unless the output is the same however features, positions and cloud ids lie in memory.
+    """Fail unless the output is independent of the memory layout of the input tensors.
 
-    Every tensor of the batch is given in each layout of :func:`layouts_of`, as NumPy's ``.T``,
-    ``[:, :3]`` and ``[::2]`` make them; features and positions also with a stride of zero, where
-    all rows are equal. Values are compared within tolerances, since libraries may add in another
-    order.
+    Every tensor of the batch is passed in each layout of :func:`layouts_of`, as results from
+    NumPy's ``.T``, ``[:, :3]`` and ``[::2]``. Features and positions are also passed with a stride
+    of zero, with all rows equal. Values are compared within tolerances, because libraries may sum
+    in another order.
 
     Args:
-        module: what is called; in eval mode, if it normalizes over batches.
-        clouds: a batch, best of more than a few dozen points, so that searches really search.
-        call: how the module is called; its result is a tensor, or a tuple or list of tensors.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        module: Module or function under test, in eval mode if it normalizes over batches.
+        clouds: A batch, preferably of more than a few dozen points, so that searches are not
+            trivial.
+        call: How to call the module. Its result is a tensor, or a tuple or list of tensors.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
 
     Example:
         >>> import torch

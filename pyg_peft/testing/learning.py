@@ -1,4 +1,4 @@
-"""What a training step reaches, and what it must leave alone."""
+"""Checks of what a training step changes and what it must not change."""
 
 from collections.abc import Collection, Iterator
 
@@ -16,15 +16,15 @@ def assert_gradients(
     call: Call = call_flat,
     may_be_zero: Collection[str] = (),
 ) -> None:
-    """Fail unless every trainable parameter gets a gradient other than zero, and no frozen one any.
+    """Fail unless every trainable parameter gets a nonzero gradient and no frozen one gets any.
 
-    Wake the module first: behind a zero everything looks dead.
+    Randomize the module first: gradients behind weights of zero are zero.
 
     Args:
-        module: whose parameters are looked at; gradients that it holds are discarded.
-        clouds: what it is called on.
-        call: how the module is called.
-        may_be_zero: names of parameters whose gradient is known to vanish.
+        module: Module whose parameters are checked. Its current gradients are discarded.
+        clouds: Input of the module.
+        call: How to call the module.
+        may_be_zero: Names of parameters whose gradient is known to vanish.
 
     Example:
         >>> import torch
@@ -60,16 +60,16 @@ def assert_frozen_after_step(
     call: Call = call_flat,
     moving_buffers: Collection[str] = (),
 ) -> None:
-    """Fail if two training steps move a frozen parameter or buffer by a single bit.
+    """Fail if two training steps change any bit of a frozen parameter or buffer.
 
-    The module is put in training mode, as any training loop does. A buffer counts as frozen unless
-    the module that holds it also holds a trainable parameter, such as an adapter's own norm.
+    The module is put in training mode, as in any training loop. A buffer is frozen unless its
+    module also has a trainable parameter, such as the norm of an adapter.
 
     Args:
-        module: trained for two steps with weight decay and momentum; its weights change.
-        clouds: what it is called on.
-        call: how the module is called.
-        moving_buffers: names of further buffers that are meant to move.
+        module: Module to train for two steps with weight decay and momentum. Its weights change.
+        clouds: Input of the module.
+        call: How to call the module.
+        moving_buffers: Names of further buffers that are meant to change.
 
     Example:
         >>> import torch
@@ -102,12 +102,12 @@ def assert_frozen_after_step(
 
 
 def assert_checkpoints(module: nn.Module, clouds: Clouds, *, call: Call = call_flat) -> None:
-    """Fail unless activation checkpointing gives the very gradients of an ordinary pass.
+    """Fail unless activation checkpointing gives the same gradients as an ordinary pass.
 
     Args:
-        module: without active dropout.
-        clouds: what it is called on.
-        call: how the module is called.
+        module: Module without active dropout.
+        clouds: Input of the module.
+        call: How to call the module.
 
     Example:
         >>> import torch
@@ -143,13 +143,13 @@ def assert_checkpoints(module: nn.Module, clouds: Clouds, *, call: Call = call_f
 
 
 def _loss(output: Tensor) -> Tensor:
-    """Weigh every number differently, so that gradients do not cancel by symmetry."""
+    """Return a loss with different weights, so that gradients do not cancel by symmetry."""
     weights = torch.linspace(-1.0, 1.5, output.numel(), dtype=torch.float64, device=output.device)
     return (output.reshape(-1).to(torch.float64) * (1 + weights.cos())).square().mean()
 
 
 def _frozen(module: nn.Module, moving: Collection[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter and buffer that training must not move."""
+    """Yield every parameter and buffer that must not change in training."""
     for prefix, owner in module.named_modules():
         own = list(owner.named_parameters(recurse=False))
         buffers = list(owner.named_buffers(recurse=False))

@@ -1,4 +1,4 @@
-"""What becomes of a module that is saved, copied or compiled: the same outputs."""
+"""Checks that saved, copied and compiled modules give the same outputs."""
 
 import copy
 import io
@@ -22,14 +22,14 @@ def assert_saved_and_loaded(
     load: Callable[[Path], nn.Module],
     call: Call = call_flat,
 ) -> None:
-    """Fail unless what is loaded from a file gives bit-identical outputs in eval mode.
+    """Fail unless the module loaded from a file gives bit-identical outputs in eval mode.
 
     Args:
-        module: what is saved, awake; put in eval mode.
-        clouds: what both are called on.
-        save: writes the module to a folder.
-        load: builds another module, under another seed, and reads the folder.
-        call: how the modules are called.
+        module: Module to save, randomized. It is put in eval mode.
+        clouds: Input of both modules.
+        save: Function that writes the module to a folder.
+        load: Function that builds another module, with another seed, and reads the folder.
+        call: How to call the modules.
 
     Example:
         >>> import torch
@@ -61,9 +61,9 @@ def assert_deepcopy_and_pickle(
     """Fail unless copies give the same outputs and share no memory with the original.
 
     Args:
-        module: what is copied; put in eval mode.
-        clouds: what all are called on.
-        call: how the modules are called.
+        module: Module to copy. It is put in eval mode.
+        clouds: Input of all modules.
+        call: How to call the modules.
 
     Example:
         >>> import torch
@@ -105,12 +105,13 @@ def assert_compiles(
     """Fail unless ``torch.compile(fullgraph=True)`` gives the eager outputs at every size.
 
     Args:
-        module: what is compiled; the call itself stays outside.
-        batches: batches of at least two sizes.
-        call: how the module is called.
-        backend: the compiler; ``"eager"`` checks the capture alone, in a fraction of the time.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        module: Module to compile. The function ``call`` itself is not compiled.
+        batches: Batches of at least two sizes.
+        call: How to call the module.
+        backend: The compiler backend. ``"eager"`` checks the graph capture only, in a fraction of
+            the time.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
 
     Example:
         >>> import torch

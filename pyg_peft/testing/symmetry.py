@@ -1,4 +1,4 @@
-"""Symmetries that a module claims: permutation, translation, rotation and reflection."""
+"""Checks of claimed symmetries: permutation, translation, rotation and reflection."""
 
 import torch
 from torch import Tensor
@@ -17,18 +17,19 @@ def assert_permutation_equivariant(
     rtol: float = 1e-7,
     atol: float = 1e-9,
 ) -> None:
-    """Fail unless reordering the points of each cloud reorders the output, and does nothing else.
+    """Fail unless reordering the points of each cloud only reorders the output.
 
     Args:
-        module: what is called.
-        clouds: a batch without ties between distances.
-        generator: source of the order.
-        call: how the module is called.
-        rows: whether the output has a row per point, or one per cloud, which must then not change.
-        keep_first: leave each cloud's first point in its place, for a module that claims the
-            symmetry only given the point where its sampling starts.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        module: Module or function under test.
+        clouds: A batch without equal distances.
+        generator: Source of the order.
+        call: How to call the module.
+        rows: Whether the output has one row per point, or one per cloud, which must then not
+            change.
+        keep_first: Keep the first point of each cloud in its place, for a module that claims the
+            symmetry only for a given start of its sampling.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
 
     Example:
         >>> import torch
@@ -54,15 +55,15 @@ def assert_translation_invariant(
     rtol: float = 1e-6,
     atol: float = 1e-8,
 ) -> None:
-    """Fail unless moving each cloud by an offset of its own leaves the output unchanged.
+    """Fail unless moving each cloud by its own offset leaves the output unchanged.
 
     Args:
-        module: what is called.
-        clouds: a batch without ties between distances.
-        generator: source of the offsets.
-        call: how the module is called.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        module: Module or function under test.
+        clouds: A batch without equal distances.
+        generator: Source of the offsets.
+        call: How to call the module.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
 
     Example:
         >>> import torch
@@ -87,15 +88,15 @@ def assert_rotation_invariant(
     rtol: float = 1e-6,
     atol: float = 1e-8,
 ) -> None:
-    """Fail unless turning or mirroring each cloud in its own way leaves the output unchanged.
+    """Fail unless a separate rotation, and a reflection, of each cloud leave the output unchanged.
 
     Args:
-        module: what is called.
-        clouds: a batch without ties between distances.
-        generator: source of the orthogonal matrices.
-        call: how the module is called.
-        rtol: relative tolerance.
-        atol: absolute tolerance.
+        module: Module or function under test.
+        clouds: A batch without equal distances.
+        generator: Source of the orthogonal matrices.
+        call: How to call the module.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Pictures of what training did, as matplotlib figures (extra ``viz``)."""
+"""Plots of training results as matplotlib figures (extra ``viz``)."""
 
 from pyg_peft.viz.cloud import plot_patches
 from pyg_peft.viz.confusion import plot_confusion

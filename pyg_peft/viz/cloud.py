@@ -1,4 +1,4 @@
-"""A point cloud, coloured by the patch that each point belongs to."""
+"""Plot a point cloud, colored by patch."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def plot_patches(pos: Tensor, center: Tensor, *, title: str = "") -> "Figure":
-    """One cloud with its patch centers; a point takes the colour of its nearest center.
+    """Plot one cloud with its patch centers; each point has the color of its nearest center.
 
     Args:
-        pos: points ``[N, 3]`` of one cloud, z up.
-        center: patch centers ``[G, 3]``.
-        title: above the picture.
+        pos: Points ``[N, 3]`` of one cloud, z up.
+        center: Patch centers ``[G, 3]``.
+        title: Title of the figure.
 
     Raises:
-        ValueError: a shape is wrong, or there is nothing to draw.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If a shape is wrong, or there is nothing to draw.
+        MissingExtraError: If matplotlib is not installed.
     """
     check_positions(pos=pos, center=center)
     pos, center = pos.detach().float().cpu(), center.detach().float().cpu()
@@ -32,7 +32,7 @@ def plot_patches(pos: Tensor, center: Tensor, *, title: str = "") -> "Figure":
 
         figure = new_figure(5.0, 5.0)
         axes: Axes3D = figure.add_subplot(projection="3d")  # pyright: ignore[reportAssignmentType]
-        # Neighbouring centers get unlike colours: walk the wheel in steps of the golden ratio.
+        # Steps of the golden ratio on the color wheel give adjacent centers different colors.
         hue = (0.618034 * torch.arange(center.size(0))) % 1.0
         colors = matplotlib.colormaps["hsv"](hue.numpy())
         draw_cloud(axes, pos, c=colors[nearest.numpy()] * [0.85, 0.85, 0.85, 0.8])
@@ -42,7 +42,7 @@ def plot_patches(pos: Tensor, center: Tensor, *, title: str = "") -> "Figure":
 
 
 def draw_cloud(axes: "Axes3D", pos: Tensor, *, size: int = 9, **colors: Any) -> Any:
-    """Scatter ``pos`` ``[N, 3]`` with equal axes and no frame; returns what ``scatter`` does."""
+    """Scatter ``pos`` ``[N, 3]`` with equal axes and no frame; return the result of ``scatter``."""
     drawn = axes.scatter(*pos.T.numpy(), s=size, lw=0, **colors)
     low, high = pos.amin(dim=0), pos.amax(dim=0)
     middle, half = (low + high) / 2, float((high - low).max()) / 2 or 1.0
@@ -56,7 +56,7 @@ def draw_cloud(axes: "Axes3D", pos: Tensor, *, size: int = 9, **colors: Any) -> 
 
 
 def check_positions(**named: Tensor) -> None:
-    """Raise unless each is ``[N, 3]`` with rows."""
+    """Raise unless each tensor is ``[N, 3]`` with at least one row."""
     for name, value in named.items():
         if value.dim() != 2 or value.size(1) != 3 or value.size(0) == 0:
             raise ValueError(f"Expected '{name}' to be [N, 3], N > 0 (got {list(value.shape)})")

@@ -1,4 +1,4 @@
-"""Which classes a model takes for which."""
+"""Plot a confusion matrix."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 def plot_confusion(confusion: Tensor, class_names: Sequence[str], *, title: str = "") -> "Figure":
-    """Confusion matrix with counts, coloured by the share of the true class.
+    """Plot a confusion matrix with counts, colored by the share of the true class.
 
     Args:
-        confusion: counts ``[K, K]``, row: true class, column: predicted class.
-        class_names: K names.
-        title: above the picture.
+        confusion: Counts ``[K, K]``; rows are true classes, columns predicted classes.
+        class_names: Names of the K classes.
+        title: Title of the figure.
 
     Raises:
-        ValueError: the shapes do not fit.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If the shapes do not match.
+        MissingExtraError: If matplotlib is not installed.
     """
     size = len(class_names)
     if tuple(confusion.shape) != (size, size):

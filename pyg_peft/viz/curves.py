@@ -1,4 +1,4 @@
-"""How one number changed over the epochs, one line a run."""
+"""Plot a quantity over the epochs, one line per run."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,22 +16,22 @@ def plot_curves(
     ylabel: str = "accuracy",
     title: str = "",
 ) -> "Figure":
-    """Learning curves with each run's name at the end of its line.
+    """Plot learning curves, one line per run, with a legend of the run names.
 
     Args:
-        curves: run name to values, one an epoch, from epoch 1.
-        epochs: those of the values, the same for all runs, if they are not 1, 2, 3 ...
-        ylabel: what the values are.
-        title: above the picture.
+        curves: Values per epoch, from epoch 1, for each run name.
+        epochs: Epochs of the values, the same for all runs, if they are not 1, 2, 3 ...
+        ylabel: Name of the quantity.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no curve, one without values, or another number of epochs.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If there is no curve, a curve has no values, or the number of epochs is wrong.
+        MissingExtraError: If matplotlib is not installed.
     """
     if not curves or not all(len(values) for values in curves.values()):
         raise ValueError(f"Expected 'curves' to hold values for each run (got {dict(curves)})")
     if epochs is not None and any(len(values) != len(epochs) for values in curves.values()):
-        raise ValueError(f"Expected 'epochs' to be one a value (got {len(epochs)})")
+        raise ValueError(f"Expected 'epochs' to have one entry per value (got {len(epochs)})")
     with style():
         figure = new_figure(7.0, 4.0)
         axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""The one place that needs matplotlib: figures without a screen, in one quiet style."""
+"""Create matplotlib figures without a display, in one common style."""
 
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from pyg_peft.errors import MissingExtraError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Distinguishable without colour vision (Okabe and Ito), in order of use.
+# Distinguishable with color blindness (Okabe and Ito), in order of use.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 
 STYLE: dict[str, Any] = {
@@ -26,10 +26,10 @@ STYLE: dict[str, Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """The style of every picture here, for ``with`` and nowhere else.
+    """Return a context manager that applies the common style within a ``with`` block only.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: If matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -40,7 +40,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """A figure that belongs to no window and to no global state of ``pyplot``."""
+    """Return a figure that has no window and is not part of the global state of ``pyplot``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A cloud with labels of points: truth, prediction, and where they differ."""
+"""Plot a cloud with point labels: ground truth, prediction, and differences."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,21 +25,22 @@ def plot_parts(
     point_size: float = 6.0,
     ignore_index: int = IGNORE_INDEX,
 ) -> "Figure":
-    """One cloud three times: coloured by truth, by prediction, and by whether they agree.
+    """Plot one cloud three times: colored by truth, by prediction, and by agreement.
 
     Args:
-        pos: points ``[N, 3]``, z up.
-        truth: part of each point ``[N]``.
-        prediction: likewise, for example the arguments of the largest scores.
-        names: of the parts, for the legend; numbers by default. Parts that do not occur are left
-            out.
-        title: above the picture.
-        point_size: area of a point, in square points of print.
-        ignore_index: points with this truth are drawn pale, and count neither as right nor wrong.
+        pos: Points ``[N, 3]``, z up.
+        truth: Part of each point, ``[N]``.
+        prediction: Predicted part of each point, for example the argmax of the logits.
+        names: Names of the parts for the legend. Numbers by default. Parts that do not occur are
+            omitted.
+        title: Title of the figure.
+        point_size: Area of a point, in square points of print.
+        ignore_index: Points with this truth are drawn pale, and count neither as right nor as
+            wrong.
 
     Raises:
-        ValueError: a shape is wrong, a part has no name, or there is nothing to draw.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If a shape is wrong, a part has no name, or there is nothing to draw.
+        MissingExtraError: If matplotlib is not installed.
     """
     if pos.dim() != 2 or pos.size(1) != 3 or pos.size(0) == 0:
         raise ValueError(f"Expected 'pos' to be [N, 3], N > 0 (got {list(pos.shape)})")
@@ -103,10 +104,10 @@ def _draw(axes: Any, pos: Tensor, colors: list[Any], point_size: float) -> None:
 
 
 def _color(place: int, count: int) -> Any:
-    """The quiet colours where they are enough, else steps of the golden ratio on the wheel."""
+    """Return a color of the palette if it is large enough, else one of the color wheel."""
     import matplotlib
 
-    # The vermilion and the grey at the end of the list mean "differs" and "agrees" here.
+    # The vermilion, and the gray at the end of the list, mean "differs" and "agrees" here.
     quiet = [color for color in COLORS if color != _WRONG][:-1]
     if count <= len(quiet):
         return quiet[place]

@@ -1,4 +1,4 @@
-"""Where the prompts of a tuned model look."""
+"""Plot which patches the prompts of a tuned model attend to."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,24 +16,25 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def prompt_attention(model: PeftModel, pos: Tensor) -> tuple[Tensor, Tensor]:
-    r"""How much the prompts attend to each patch of one cloud.
+    r"""Return how much the prompts attend to each patch of one cloud.
 
     .. math::
         a_g = G \; \operatorname{mean}_{\text{blocks, heads, prompts}} \;
         \frac{A_{pg}}{\sum_{g'} A_{pg'}}
 
-    with the softmax :math:`A` of a prompted block's attention; 1 is an even look at all patches.
+    with the softmax :math:`A` of a prompted block's attention; 1 means equal attention to all
+    patches.
 
     Args:
-        model: a token backbone with an adapter that puts prompts between the summary token and
-            the patches, such as Point-PEFT or VPT.
-        pos: points ``[N, 3]`` of one cloud, prepared as in training.
+        model: A token backbone with an adapter that puts prompts between the summary token and the
+            patches, such as Point-PEFT or VPT.
+        pos: Points ``[N, 3]`` of one cloud, prepared as in training.
 
     Returns:
-        Centers ``[G, 3]`` and attention ``[G]`` of the patches that are no padding.
+        Centers ``[G, 3]`` and attention ``[G]`` of the patches that are not padding.
 
     Raises:
-        ValueError: a shape is wrong, or no block has prompts.
+        ValueError: If a shape is wrong, or no block has prompts.
 
     Example:
         >>> from pyg_peft import VPTConfig, get_peft_model
@@ -51,7 +52,7 @@ def prompt_attention(model: PeftModel, pos: Tensor) -> tuple[Tensor, Tensor]:
     found: list[Tensor] = []
 
     def look(attention: Any, inputs: tuple[Any, ...]) -> None:
-        x = inputs[0]  # [1, 1 + P + G, C]; the bank's query runs without summary token and prompts
+        x = inputs[0]  # [1, 1 + P + G, C], but without summary token and prompts in bank queries
         num_prompts = x.size(1) - 1 - center.size(0)
         if num_prompts < 1:
             return
@@ -82,17 +83,17 @@ def prompt_attention(model: PeftModel, pos: Tensor) -> tuple[Tensor, Tensor]:
 def plot_attention(
     clouds: Sequence[tuple[Tensor, Tensor, Tensor]], titles: Sequence[str], *, title: str = ""
 ) -> "Figure":
-    """Clouds side by side; a point takes the colour of its patch's attention.
+    """Plot clouds side by side, with each point colored by the attention to its patch.
 
     Args:
-        clouds: points ``[N, 3]``, patch centers ``[G, 3]`` and attention ``[G]`` of each, as from
-            :func:`prompt_attention`.
-        titles: one above each cloud.
-        title: above all.
+        clouds: Points ``[N, 3]``, patch centers ``[G, 3]`` and attention ``[G]`` of each cloud, as
+            returned by :func:`prompt_attention`.
+        titles: One title per cloud.
+        title: Title of the figure.
 
     Raises:
-        ValueError: nothing to draw, or lengths or shapes that do not fit.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If there is nothing to draw, or lengths or shapes do not match.
+        MissingExtraError: If matplotlib is not installed.
     """
     if not clouds or len(titles) != len(clouds):
         raise ValueError(f"Expected 'titles' to name each of {len(clouds)} (got {len(titles)})")
@@ -112,7 +113,7 @@ def plot_attention(
         for number, (pos, center, share) in enumerate(clouds):
             axes.append(figure.add_subplot(1, len(clouds), number + 1, projection="3d"))
             pos = pos.detach().float().cpu()
-            # Three nearest centers by inverse distance, so that the colour has no steps.
+            # Interpolate between the three nearest centers, so that colors have no steps.
             distance, index = torch.cdist(pos, center.float().cpu()).topk(
                 min(3, center.size(0)), largest=False
             )

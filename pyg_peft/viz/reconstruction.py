@@ -1,4 +1,4 @@
-"""What a pre-training model sees of a cloud, what it rebuilds, and what was there."""
+"""Plot what a pre-training model sees of a cloud, its reconstruction, and the true cloud."""
 
 from typing import TYPE_CHECKING
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 def plot_reconstruction(result: Reconstruction, *, num_clouds: int = 4) -> "Figure":
-    """One row a cloud: the visible patches, the rebuilt ones among them, and the true cloud.
+    """Plot visible patches, their reconstructed neighbors, and the true cloud, one row per cloud.
 
-    A fourth column shows the cloud that :class:`~pyg_peft.backbones.PointMAECompletion` drew from
-    its summary.
+    A fourth column shows the whole cloud that :class:`~pyg_peft.backbones.PointMAECompletion`
+    generates from the summary token and the pooled visible tokens.
 
     Args:
-        result: from ``model.reconstruct``.
-        num_clouds: rows; fewer if the batch has fewer.
+        result: Result of ``model.reconstruct``.
+        num_clouds: Number of rows, or fewer if the batch has fewer clouds.
 
     Raises:
-        ValueError: the batch has no clouds.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If the batch has no clouds.
+        MissingExtraError: If matplotlib is not installed.
     """
     rows = min(num_clouds, result.points.size(0))
     if rows < 1:
@@ -55,7 +55,7 @@ def plot_reconstruction(result: Reconstruction, *, num_clouds: int = 4) -> "Figu
 
 
 def _members(patches: Patches, points: Tensor, row: int) -> Tensor:
-    """Members of the valid patches of cloud ``row`` in the cloud's own coordinates, ``[M, 3]``."""
+    """Return the points of the valid patches of cloud ``row`` in its coordinates, ``[M, 3]``."""
     members = (points[row] + patches.center[row].unsqueeze(1)).detach().float().cpu()
     keep = slice(None) if patches.mask is None else patches.mask[row].cpu()
     return members[keep].flatten(0, 1)

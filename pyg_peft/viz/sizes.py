@@ -1,4 +1,4 @@
-"""What a method trains and what its file weighs, side by side."""
+"""Plot the trained parameters and file sizes of methods side by side."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,15 +10,16 @@ if TYPE_CHECKING:
 
 
 def plot_sizes(sizes: Mapping[str, tuple[int, int, int]], *, title: str = "") -> "Figure":
-    """Bars of trained parameters (of the head apart) and of file sizes.
+    """Plot bars of trained parameters (those of the head separately) and of file sizes.
 
     Args:
-        sizes: method to trained parameters, those without the head among them, and bytes on disk.
-        title: above the picture.
+        sizes: Number of trained parameters, number of those outside the head, and bytes on disk,
+            for each method.
+        title: Title of the figure.
 
     Raises:
-        ValueError: nothing to draw.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If there is nothing to draw.
+        MissingExtraError: If matplotlib is not installed.
     """
     if not sizes:
         raise ValueError("Expected 'sizes' to hold a method (got none)")

@@ -1,4 +1,4 @@
-"""What methods reach against what they train."""
+"""Plot the accuracy of methods against their trained parameters."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 def plot_tradeoff(
     points: Mapping[str, tuple[int, Sequence[float]]], *, title: str = ""
 ) -> "Figure":
-    """Accuracy of each method against its trained parameters, with mean and single runs.
+    """Plot the accuracy of each method against its trained parameters, with mean and single runs.
 
     Args:
-        points: method to trained parameters and the accuracies (0 to 1) of its runs.
-        title: above the picture.
+        points: Number of trained parameters and accuracies (0 to 1) of the runs, for each method.
+        title: Title of the figure.
 
     Raises:
-        ValueError: no method, or one without runs.
-        MissingExtraError: matplotlib is not installed.
+        ValueError: If there is no method, or a method has no runs.
+        MissingExtraError: If matplotlib is not installed.
     """
     if not points or not all(len(runs) for _, runs in points.values()):
         raise ValueError(f"Expected 'points' to hold runs of each method (got {dict(points)})")
@@ -34,7 +34,7 @@ def plot_tradeoff(
             mean = sum(scores) / len(scores)
             axes.scatter([count] * len(scores), scores, s=10, color=color, alpha=0.35, lw=0)
             axes.scatter([count], [mean], s=48, color=color, marker=marker, label=name, zorder=3)
-        # Logarithmic from 10,000 on: a probe, which trains nothing but its head, has a place too.
+        # Logarithmic from 10,000 on, so that a probe with zero such parameters can be shown too.
         axes.set_xscale("symlog", linthresh=10_000, linscale=0.5)
         axes.set_xticks([0, *(10.0**power for power in range(4, 10))])
         axes.set_xlim(-1500, 2 * max(10_000, *(count for count, _ in points.values())))

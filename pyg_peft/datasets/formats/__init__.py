@@ -1,4 +1,4 @@
-"""Parsers, one module a family of file formats; each turns a path into ``RawPoints``."""
+"""Parsers, one module per family of file formats. Each reads a path into ``RawPoints``."""
 
 from pyg_peft.datasets.formats.raw_points import RawPoints
 

@@ -1,4 +1,4 @@
-"""Arrays of .npy and .npz files, whose headers are compared with what is there."""
+"""Read arrays from .npy and .npz files, whose headers are checked against the file size."""
 
 import os
 import zipfile
@@ -20,20 +20,23 @@ _HEADERS = {
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array of an .npy file; nothing in it is unpickled.
+    """Return the array of an .npy file. Nothing in it is unpickled.
 
-    Raises: ``ValueError`` if its header does not fit the length of the file.
+    Raises:
+        ValueError: If the header does not match the length of the file.
     """
     with path.open("rb") as stream:
         return _array(stream, file_size(stream), "the file")
 
 
 def load_archive(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, stored or deflated; nothing in it is unpickled.
+    """Return the arrays of an .npz file, stored or deflated. Nothing in it is unpickled.
 
-    Raises: ``ValueError`` for a member that is no array or whose header does not fit its length,
-        and for content of more than 256 MiB that is more than 100 times as long as the file;
-        ``zipfile.BadZipFile`` and the other errors of that module for a damaged archive.
+    ``zipfile.BadZipFile`` and the other errors of that module are raised for a damaged archive.
+
+    Raises:
+        ValueError: If a member is not an array, or its header does not match its length. Also if
+            the content takes more than 256 MiB and more than 100 times the length of the file.
     """
     with path.open("rb") as stream:
         stored = file_size(stream)
@@ -49,15 +52,17 @@ def load_archive(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_archive(path: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
-    """:func:`load_archive` with one error for whatever is wrong with the file.
+    """Call :func:`load_archive` and report every problem of the file as one error type.
 
-    Raises: ``FileNotFoundError``; ``ValueError`` that names the file.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read. The message names the file.
     """
     try:
         return load_archive(Path(path))
     except FileNotFoundError:
         raise
-    except Exception as error:  # damaged bytes make zipfile fail in any way
+    except Exception as error:  # damaged files make zipfile raise errors of any type
         what = printable(str(error)) or type(error).__name__
         raise ValueError(f"Expected '{path}' to be a readable .npz file (got: {what})") from error
 
@@ -77,7 +82,7 @@ def _check_members(members: list[zipfile.ZipInfo], stored: int) -> None:
 
 
 def _array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
-    """Read an array that fills ``size`` bytes with its header."""
+    """Read an array that, with its header, takes exactly ``size`` bytes."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"expected an array in {what} of format 1.0 or 2.0 (got {version})")

@@ -1,4 +1,4 @@
-"""What a file claims about its own size, held against its length before memory is taken."""
+"""Check the sizes in a file's header against its length before memory is allocated."""
 
 import os
 from collections.abc import Iterator
@@ -6,24 +6,25 @@ from io import TextIOBase
 from pathlib import Path
 from typing import IO, BinaryIO
 
-#: Content of up to this many bytes may come out of a file of any length.
+#: Content of up to this many bytes is allowed for a file of any length.
 FREE_BYTES = 2**28
-#: Above it, content may be this many times as long as its file. Scans shrink to a fifth or a tenth,
-#: constant labels more, but they are a small part of a file.
+#: Larger content may be this many times as long as its file. Scans are compressed to a fifth or a
+#: tenth. Constant labels are compressed more, but they are a small part of a file.
 MOST_EXPANSION = 100
-#: Characters of a line of text. No point, polygon or list of names is longer.
+#: Maximum number of characters in a line of text. No point, polygon or list of names is longer.
 MOST_CHARACTERS = 2**20
 
 
 def check_expansion(expanded: int, stored: int, what: str) -> None:
-    """Raise if a compressed file says that it becomes far longer than files do.
+    """Raise if the content of a compressed file is implausibly large.
 
     Args:
-        expanded: bytes in memory.
-        stored: bytes on disk.
-        what: is to be read, for the message.
+        expanded: Bytes in memory.
+        stored: Bytes on disk.
+        what: Description of the content for the error message.
 
-    Raises: ``ValueError`` for more than 256 MiB that are more than 100 times the stored bytes.
+    Raises:
+        ValueError: If the content takes more than 256 MiB and more than 100 times the stored bytes.
     """
     if expanded > max(FREE_BYTES, MOST_EXPANSION * stored):
         raise ValueError(
@@ -33,7 +34,7 @@ def check_expansion(expanded: int, stored: int, what: str) -> None:
 
 
 def file_size(stream: IO[bytes]) -> int:
-    """Length of an open file; where it is read next stays."""
+    """Return the length of an open file. The read position does not change."""
     place = stream.tell()
     size = stream.seek(0, os.SEEK_END)
     stream.seek(place)
@@ -41,7 +42,7 @@ def file_size(stream: IO[bytes]) -> int:
 
 
 def read_exactly(stream: BinaryIO | IO[bytes], size: int, what: str) -> bytes:
-    """``size`` bytes, or ``ValueError`` where the file ends."""
+    """Return ``size`` bytes, or raise ``ValueError`` if the file ends before."""
     found = stream.read(size)
     if len(found) != size:
         raise ValueError(f"the file ends: expected {size} bytes of {what} (got {len(found)})")
@@ -49,17 +50,18 @@ def read_exactly(stream: BinaryIO | IO[bytes], size: int, what: str) -> bytes:
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines of a file, from 1."""
-    # Editors on Windows mark UTF-8 by a first character that is no part of the content.
+    """Yield the number, from 1, and the text of each line of a file."""
+    # Editors on Windows mark UTF-8 by a first character that does not belong to the content.
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         yield from stream_lines(stream)
 
 
 def stream_lines(stream: TextIOBase | IO[str]) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines of an open text, from 1.
+    """Yield the number, from 1, and the text of each line of an open text stream.
 
-    Raises: ``ValueError`` for a line of more than 2**20 characters; the words of one that is a
-        whole file would take many times its length.
+    Raises:
+        ValueError: If a line has more than 2**20 characters. Splitting a line that is a whole file
+            into words would take many times its length.
     """
     number = 0
     while line := stream.readline(MOST_CHARACTERS + 1):

@@ -1,7 +1,7 @@
-"""The header of a .las or .laz file, held against the file before it is read.
+"""Check the header of a .las or .laz file against the file before it is read.
 
-laspy and lazrs believe what it says: a number of records is a loop, a number of points or chunks is
-memory, and more memory than there is ends the process.
+laspy and lazrs do not check the header. A number of records sets the length of a loop. A number of
+points or chunks sets the memory allocated, and a process that requests too much memory is killed.
 """
 
 import struct
@@ -13,8 +13,8 @@ from pyg_peft.datasets.formats.claims import check_expansion, file_size, read_ex
 
 _RECORD, _EXTENDED_RECORD = 54, 60  # bytes before the content of a record
 _LASZIP = (b"laszip encoded", 22204)
-_VARIABLE = 0xFFFFFFFF  # size of chunks that have sizes of their own
-# Items of a layered point: how many layers each has. The last is one layer for each byte.
+_VARIABLE = 0xFFFFFFFF  # marks chunks of variable size
+# Number of layers of each item of a layered point. The last item has one layer for each byte.
 _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
 _LAYERED_BYTES = 14
 _LAYERED = 3
@@ -22,13 +22,13 @@ _LAYERED = 3
 
 @dataclass(frozen=True)
 class Compression:
-    """What a .laz file says about its compression.
+    """Compression settings of a .laz file.
 
     Args:
         kind: 2 for points in chunks, 3 for layers in chunks.
-        chunk_size: points of a chunk.
-        items: type and size of the parts of a point.
-        record: the record that says so, as lazrs takes it.
+        chunk_size: Points per chunk.
+        items: Type and size of each part of a point.
+        record: The record with these settings, in the form that lazrs accepts.
     """
 
     kind: int
@@ -38,12 +38,13 @@ class Compression:
 
 
 def check_las(path: Path) -> None:
-    """Raise unless what the header counts is there.
+    """Raise unless the file holds everything that its header counts.
 
     Args:
-        path: a .las or .laz file.
+        path: A .las or .laz file.
 
-    Raises: ``ValueError`` naming the field.
+    Raises:
+        ValueError: If a field is inconsistent. The message names the field.
     """
     with path.open("rb") as stream:
         size = file_size(stream)
@@ -63,7 +64,7 @@ def check_las(path: Path) -> None:
         if minor >= 4:
             first, count, points = struct.unpack_from("<QIQ", head, 235)
             _extended_records(stream, first, count, size)
-        if kind & 0xC0 != 0x80:  # laspy takes other values for points as they are
+        if kind & 0xC0 != 0x80:  # laspy reads other values as uncompressed points
             if points * length > size - start:
                 raise ValueError(
                     f"expected {points} points of {length} bytes (got {size - start} bytes)"
@@ -75,7 +76,7 @@ def check_las(path: Path) -> None:
 
 
 def is_compressed(path: Path) -> bool:
-    """Tell whether the points of a .las or .laz file are compressed."""
+    """Return whether the points of a .las or .laz file are compressed."""
     with path.open("rb") as stream:
         head = stream.read(105)
     return len(head) == 105 and head[104] & 0xC0 == 0x80
@@ -134,14 +135,14 @@ def _check_chunks(
     check_expansion(count * length, size, "the points")
     stream.seek(start)
     (table,) = struct.unpack("<q", read_exactly(stream, 8, "points"))
-    if table == -1:  # written to a stream that could not go back
+    if table == -1:  # written to a stream without seeking
         stream.seek(size - 8)
         (table,) = struct.unpack("<q", read_exactly(stream, 8, "points"))
     if not start + 8 <= table <= size - 8:
         raise ValueError(f"expected the table of chunks behind {start} (got {table} of {size})")
     stream.seek(table)
     version, chunks = struct.unpack("<II", read_exactly(stream, 8, "the table of chunks"))
-    # A chunk begins with a point as it is.
+    # A chunk begins with an uncompressed point.
     most = (table - start - 8) // length + 1
     if version != 0 or not 0 < chunks <= most:
         raise ValueError(
@@ -175,7 +176,7 @@ def _chunks(
 
 
 def _check_layers(stream: IO[bytes], compression: Compression, place: int, end: int) -> None:
-    """A chunk of layers: a point as it is, a number of points, the sizes of layers, and these."""
+    """Check a chunk of layers: a raw point, a point count, the layer sizes, and the layers."""
     layers = sum(_LAYERS.get(kind, width) for kind, width in compression.items)
     width = sum(width for _, width in compression.items)
     stream.seek(place + width)

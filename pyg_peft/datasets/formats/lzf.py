@@ -1,18 +1,19 @@
-"""The LZF decompression that compressed .pcd files need."""
+"""LZF decompression for compressed .pcd files."""
 
 
 def decompress(packed: bytes, size: int) -> bytes:
-    """Undo LZF: runs of literal bytes, and references to bytes that came before.
+    """Decompress LZF data: runs of literal bytes, and references to earlier bytes.
 
-    A control byte below 32 announces that many plus one literal bytes. Otherwise its upper three
-    bits are the length minus two (seven: the next byte adds to it), its lower five and the next
-    byte the distance minus one.
+    A control byte below 32 is followed by that many plus one literal bytes. Otherwise its upper
+    three bits are the length minus two. If they are seven, the next byte is added. The lower five
+    bits and the next byte are the distance minus one.
 
     Args:
-        packed: the compressed bytes.
-        size: length of the result.
+        packed: Compressed bytes.
+        size: Length of the result.
 
-    Raises: ``ValueError`` if the bytes do not give exactly ``size``.
+    Raises:
+        ValueError: If the bytes do not decompress to exactly ``size`` bytes.
     """
     out = bytearray()
     place, end = 0, len(packed)
@@ -38,7 +39,7 @@ def decompress(packed: bytes, size: int) -> bytes:
                 raise IndexError
             if start + length <= len(out):
                 out += out[start : start + length]
-            else:  # the reference runs into what it writes: repeat the tail
+            else:  # the reference overlaps its own output: repeat the tail
                 tail = out[start:]
                 out += (tail * (length // len(tail) + 1))[:length]
     except IndexError:

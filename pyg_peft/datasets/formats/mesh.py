@@ -1,4 +1,4 @@
-"""Parsers of mesh files: .off, .obj, .stl."""
+"""Parsers of mesh files: .off, .obj and .stl."""
 
 import codecs
 from collections.abc import Iterator
@@ -13,9 +13,10 @@ _STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("at
 
 
 def read_off(path: Path) -> RawPoints:
-    """Read an .off file: polygons, comments, and the glued header ``OFF490 518 0`` of ModelNet.
+    """Read an .off file with polygons and comments.
 
-    Colours of vertices (``COFF``) and faces are not read.
+    The header without a separator that ModelNet uses, ``OFF490 518 0``, is supported. Colors of
+    vertices (``COFF``) and faces are not read.
     """
     lines = _lines(path)
     number, header = next(lines, (1, ""))
@@ -29,7 +30,7 @@ def read_off(path: Path) -> RawPoints:
         num_vertices, num_faces = int(counts[0]), int(counts[1])
     except (ValueError, IndexError):
         raise ValueError(f"line {number}: expected two counts (got {counts})") from None
-    # Not allocated by a count that may be damaged: the file's end then says so.
+    # No memory is allocated by count, because the count may be damaged.
     vertices: list[list[float]] = []
     for row in range(num_vertices):
         number, text = _take(lines, "a vertex", row, num_vertices)
@@ -48,10 +49,10 @@ def read_off(path: Path) -> RawPoints:
 
 
 def read_obj(path: Path) -> RawPoints:
-    """Read vertices (with colours, if every one has them) and faces of an .obj file.
+    """Read vertices, faces, and colors (if every vertex has one) of an .obj file.
 
-    Texture coordinates, stored normals, materials and groups are not read; relative (negative)
-    corner numbers are.
+    Relative (negative) corner numbers are supported. Texture coordinates, stored normals, materials
+    and groups are not read.
     """
     vertices: list[list[float]] = []
     colors: list[list[float]] = []
@@ -80,10 +81,10 @@ def read_obj(path: Path) -> RawPoints:
 
 
 def read_stl(path: Path) -> RawPoints:
-    """Read an .stl file, binary or text; the stored normals are not used."""
+    """Read a binary or text .stl file. The stored normals are not used."""
     content = path.read_bytes()
     size = int.from_bytes(content[80:84], "little") if len(content) >= 84 else -1
-    # Binary files may start with "solid" too, so the length decides.
+    # Binary files may start with "solid" too, so the type is detected by the length.
     if size >= 0 and len(content) == 84 + 50 * size:
         corners = np.frombuffer(content, _STL_TRIANGLE, offset=84)["corners"]
     elif _starts_solid(content) and b"facet" in content.lower():
@@ -110,7 +111,7 @@ def _starts_solid(content: bytes) -> bool:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that say something; ``#`` starts a comment."""
+    """Yield number and text of the lines that are not empty; ``#`` starts a comment."""
     for number, line in text_lines(path):
         text = line.partition("#")[0].strip()
         if text:

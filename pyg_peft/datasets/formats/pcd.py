@@ -1,4 +1,4 @@
-"""Parser of .pcd files: text, binary, and binary compressed."""
+"""Parser of .pcd files: text, binary and compressed binary."""
 
 from array import array
 from io import BytesIO, TextIOWrapper
@@ -19,7 +19,7 @@ _MOST_FIELDS = 1024
 
 
 def read_pcd(path: Path) -> RawPoints:
-    """Read a .pcd file of version 0.7; packed ``rgb`` and ``rgba`` become ``color``.
+    """Read a .pcd file of version 0.7. Packed ``rgb`` and ``rgba`` become ``color``.
 
     Fields with a count above one (descriptors) are skipped.
     """
@@ -47,7 +47,7 @@ def read_pcd(path: Path) -> RawPoints:
     for name in ("rgb", "rgba"):
         if name in columns and not {"red", "green", "blue"} & set(columns):
             packed = np.ascontiguousarray(columns.pop(name))
-            # Stored as a float whose bits, not value, hold the colour; some writers use integers.
+            # A float whose bits, not value, are the color. Some writers use integers instead.
             bits = packed.astype(np.float32).view(np.uint32) if packed.dtype.kind == "f" else packed
             for channel, shift in (("red", 16), ("green", 8), ("blue", 0)):
                 columns[channel] = (bits.astype(np.uint32) >> shift).astype(np.uint8)
@@ -95,7 +95,7 @@ def _layout(header: dict[str, list[str]]) -> tuple[list[str], np.dtype]:
             )
         if int(count) < 1:
             raise ValueError(f"header: expected COUNT of {name} to be positive (got {count})")
-        # Padding fields are all called "_"; a record needs distinct names.
+        # Padding fields are all called "_", but a record needs distinct names.
         label = name if names.count(name) == 1 else f"{name}{place}"
         shape = () if int(count) == 1 else (int(count),)
         fields.append((label, _TYPES[f"{kind}{size}"], shape))
@@ -138,7 +138,7 @@ def _as_type(values: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
         if not fits.all():
             wrong = float(values[~fits][0])
             raise ValueError(f"expected {name} to hold integers of type {dtype} (got {wrong:g})")
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, as the file says
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite
         return values.astype(dtype)
 
 
@@ -149,7 +149,7 @@ def _records(body: bytes, dtype: np.dtype, size: int) -> np.ndarray:
 
 
 def _columns(body: bytes, dtype: np.dtype, size: int) -> np.ndarray:
-    """Compressed files hold field after field instead of point after point."""
+    """Return the table of a compressed file, which stores field by field, not point by point."""
     table = np.zeros(size, dtype)
     start = 0
     for name in dtype.names or ():

@@ -1,4 +1,4 @@
-"""The header of a .ply file, held against the file before plyfile reads it."""
+"""Check the header of a .ply file against the file before plyfile reads it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ _MOST_HEADER = 2**20
 class _Element:
     name: str
     count: int
-    #: Bytes of a row whose lists are empty, and how many properties it has.
+    #: Bytes of a row whose lists are empty.
     size: int = 0
     properties: list[str] = field(default_factory=list)
 
@@ -28,11 +28,14 @@ class _Element:
 def check_ply(path: Path) -> None:
     """Raise unless the file is long enough for the rows that its header counts.
 
-    Args:
-        path: a .ply file.
+    Other problems of a header are reported by plyfile.
 
-    Raises: ``ValueError`` naming the element. What else may be wrong with a header is left to
-        plyfile.
+    Args:
+        path: A .ply file.
+
+    Raises:
+        ValueError: If the rows of an element do not fit into the file. The message names the
+            element.
     """
     with path.open("rb") as stream:
         size = file_size(stream)
@@ -40,7 +43,7 @@ def check_ply(path: Path) -> None:
         rest = size - stream.tell()
     for element in elements:
         names = element.properties
-        # Text needs a digit and a separator for each number; the last row may lack its end.
+        # Text needs a digit and a separator per number. The last row may have no line end.
         least = element.count * (2 * len(names) if text else element.size)
         if element.count < 0 or (element.count and not names) or least > rest + int(text):
             raise ValueError(
@@ -73,7 +76,7 @@ def _parse(stream: IO[bytes]) -> tuple[bool, list[_Element]]:
 
 
 def _row_size(words: list[str]) -> int:
-    """Bytes of a property in a row; of a list, only of its length."""
+    """Return the bytes of a property in a row; for a list, those of its length only."""
     listed = words[1:2] == ["list"]
     kind = " ".join(words[2:3] if listed else words[1:2])
     if kind not in _SIZES or (listed and kind in _FLOATS):

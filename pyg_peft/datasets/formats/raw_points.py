@@ -1,4 +1,4 @@
-"""What every parser returns: coordinates in float64, named channels, and faces of a mesh."""
+"""The result of every parser: coordinates in float64, named channels, and faces of a mesh."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Names under which formats store the three columns of one channel.
+# Column names that formats use for the three columns of one channel.
 _TRIPLES = {
     "normal": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
     "color": (("red", "green", "blue"), ("r", "g", "b")),
@@ -18,11 +18,12 @@ class RawPoints:
     """Points or vertices of one file, in the file's own coordinates.
 
     Args:
-        pos: float64 ``[n, 3]``.
-        channels: name to float32 ``[n, c]``. ``color`` is scaled to [0, 1], ``normal`` as stored.
-        faces: triangles ``[f, 3]`` of a mesh, ``None`` for a cloud.
-        categorical: names of the channels whose values are numbers of something (labels), so that
-            nothing lies between two of them.
+        pos: Coordinates, float64 ``[n, 3]``.
+        channels: Channels by name, float32 ``[n, c]``. ``color`` is scaled to [0, 1], ``normal`` is
+            as stored.
+        faces: Triangles ``[f, 3]`` of a mesh, ``None`` for a cloud.
+        categorical: Names of the channels whose values are category numbers (labels), which must
+            not be interpolated.
     """
 
     pos: np.ndarray
@@ -32,17 +33,18 @@ class RawPoints:
 
 
 def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = None) -> RawPoints:
-    """Group columns by name: x, y, z; normals; colors; anything else is a channel of its own.
+    """Group columns by name into x, y, z; normals; colors; and one channel for any other column.
 
-    Integer colors become 0 to 1, see :func:`unit_color`; other integers are categorical.
+    Integer colors are scaled to 0 to 1, see :func:`unit_color`. Other integers are categorical.
 
     Args:
-        columns: name to ``[n]`` array; names are compared in lower case, and a leading ``scalar_``
-            (CloudCompare writes it) is left out where that name is free.
-        faces: see :class:`RawPoints`.
+        columns: ``[n]`` arrays by name. Names are compared in lower case. A leading ``scalar_`` (as
+            in CloudCompare's files) is removed if the shorter name is free.
+        faces: See :class:`RawPoints`.
 
-    Raises: ``ValueError`` if x, y or z is missing, two names differ in their case only, or for
-        colors that are on no known scale.
+    Raises:
+        ValueError: If x, y or z is missing, if two names differ only in case, or if colors are on
+            no known scale.
     """
     named = _by_name(columns)
     missing = [axis for axis in "xyz" if axis not in named]
@@ -77,16 +79,17 @@ def _by_name(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def unit_color(values: np.ndarray) -> np.ndarray:
-    """Convert colors to float32, and integers to [0, 1].
+    """Convert colors to float32, and integer colors to [0, 1].
 
     Unsigned integers of 8 and 16 bits are divided by the largest value of their type. The maximum
-    of a wider type is no color that anybody means, so there the values decide: up to 255 they are
-    of 8 bits, up to 65,535 of 16.
+    of a wider type is never used as a color, so the scale depends on the values: up to 255 they are
+    8-bit colors, up to 65,535 16-bit colors.
 
     Args:
-        values: all colors of a file, of any numeric type.
+        values: All colors of a file, of any numeric type.
 
-    Raises: ``ValueError`` if integers are negative or larger.
+    Raises:
+        ValueError: If integers are negative or larger.
     """
     if values.dtype.kind not in "iu":
         return single(values)
@@ -94,14 +97,15 @@ def unit_color(values: np.ndarray) -> np.ndarray:
         return single(values / np.iinfo(values.dtype).max)
     low, high = int(values.min(initial=0)), int(values.max(initial=0))
     if low < 0 or high > 65535:
-        raise ValueError(f"expected integer colours from 0 to 255 or 65535 (got {low} to {high})")
+        raise ValueError(f"expected integer colors from 0 to 255 or 65535 (got {low} to {high})")
     return single(values / (255 if high <= 255 else 65535))
 
 
 def single(values: np.ndarray) -> np.ndarray:
-    """Convert numbers to float32; infinity and NaN stay as they are.
+    """Convert numbers to float32. Infinity and NaN are kept.
 
-    Raises: ``ValueError`` for finite numbers that float32 cannot hold.
+    Raises:
+        ValueError: If a finite number is too large for float32.
     """
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
@@ -113,7 +117,7 @@ def single(values: np.ndarray) -> np.ndarray:
 
 
 def fan(polygons: list[np.ndarray]) -> np.ndarray:
-    """Cut polygons, given as arrays ``[f, sides]``, into triangles around their first corner."""
+    """Split polygons, given as arrays ``[f, sides]``, into triangles around their first corner."""
     cut = [np.zeros((0, 3), np.int64)]
     for corners in polygons:
         for last in range(2, corners.shape[1]):
@@ -122,10 +126,10 @@ def fan(polygons: list[np.ndarray]) -> np.ndarray:
 
 
 def triangles_of_strips(corners: np.ndarray) -> np.ndarray:
-    """Triangles ``[f, 3]`` of strips: each corner makes one with the two before it.
+    """Return the triangles ``[f, 3]`` of strips, one for each corner and the two before it.
 
     Args:
-        corners: numbers of vertices, ``[n]``; -1 begins a new strip.
+        corners: Vertex numbers, ``[n]``. -1 begins a new strip.
     """
     corners = corners.astype(np.int64)
     if len(corners) < 3:
@@ -135,12 +139,12 @@ def triangles_of_strips(corners: np.ndarray) -> np.ndarray:
     windows = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1)
     whole = begin[2:] <= place[:-2]
     odd = (place[:-2] - begin[2:]) % 2 == 1
-    windows[odd] = windows[odd][:, [1, 0, 2]]  # so that all look to one side
+    windows[odd] = windows[odd][:, [1, 0, 2]]  # so that all face the same side
     return windows[whole]
 
 
 def check_faces(faces: np.ndarray, num_vertices: int) -> None:
-    """Raise if a triangle names a vertex that is not there."""
+    """Raise if a triangle refers to a vertex that does not exist."""
     if faces.size and (faces.min() < 0 or faces.max() >= num_vertices):
         wrong = faces.min() if faces.min() < 0 else faces.max()
         raise ValueError(f"a face names vertex {int(wrong)} of {num_vertices}")

@@ -1,4 +1,4 @@
-"""Parsers that lean on optional packages: .ply by plyfile, .las and .laz by laspy."""
+"""Parsers based on optional packages: .ply with plyfile, .las and .laz with laspy."""
 
 import warnings
 from pathlib import Path
@@ -21,10 +21,10 @@ _CORNERS = ("vertex_indices", "vertex_index")
 
 
 def read_ply(path: Path) -> RawPoints:
-    """Read vertices, their scalar properties, and faces of a .ply file, text or binary.
+    """Read vertices, their scalar properties, and faces of a text or binary .ply file.
 
     Faces are lists called ``vertex_indices`` or ``vertex_index`` of the elements ``face`` and
-    ``tristrips``. Other lists (of materials, of texture coordinates) are not read.
+    ``tristrips``. Other lists (materials, texture coordinates) are not read.
     """
     try:
         from plyfile import PlyData
@@ -32,7 +32,7 @@ def read_ply(path: Path) -> RawPoints:
         raise MissingExtraError("plyfile", "io") from None
     check_ply(path)
     with warnings.catch_warnings():
-        # An empty list in text makes numpy say that there is no data.
+        # numpy warns about missing data if a list in a text file is empty.
         warnings.filterwarnings("ignore", "loadtxt: input contained no data", UserWarning)
         content = PlyData.read(str(path))
     vertex = content["vertex"]
@@ -56,7 +56,7 @@ def read_ply(path: Path) -> RawPoints:
 
 
 def _corners(element: Any) -> list[np.ndarray]:
-    """The lists of corners of an element of faces or strips."""
+    """Return the corner lists of an element of faces or strips."""
     lists = [entry.name for entry in element.properties if entry.name in _CORNERS]
     rows = [np.asarray(row) for row in element[lists[0]]] if len(lists) == 1 else []
     if len(lists) != 1 or any(row.ndim != 1 or row.dtype.kind not in "iu" for row in rows):
@@ -68,15 +68,16 @@ def _corners(element: Any) -> list[np.ndarray]:
 
 
 def read_las(path: Path) -> RawPoints:
-    """Read a .las or .laz file: scaled coordinates in float64, and its dimensions as channels.
+    """Read a .las or .laz file: scaled coordinates in float64, and other dimensions as channels.
 
-    ``color`` is divided by 65,535, as the format says; files of 8-bit colours look dark.
+    ``color`` is divided by 65,535, as the format defines it. Files with 8-bit colors therefore look
+    dark.
     """
     try:
         import laspy
     except ImportError:
         raise MissingExtraError("laspy", "io") from None
-    # Not the parallel one: its threads are lost in a forked worker, which then waits for ever.
+    # The parallel backend hangs in forked workers, because its threads do not survive the fork.
     backend = laspy.LazBackend.Lazrs
     if is_compressed(path) and not backend.is_available():
         raise MissingExtraError("lazrs", "io")
@@ -84,7 +85,7 @@ def read_las(path: Path) -> RawPoints:
         check_las(path)
         cloud = laspy.read(str(path), laz_backend=backend)
     except BaseException as error:
-        # What a Rust library calls a panic is no Exception in Python.
+        # A panic of a Rust library is not a subclass of Exception in Python.
         if type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"the points cannot be decompressed ({error})") from error

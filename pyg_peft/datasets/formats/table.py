@@ -1,4 +1,4 @@
-"""Parsers of plain tables: .npy, .npz, .xyz, .txt."""
+"""Parsers of plain tables: .npy, .npz, .xyz and .txt."""
 
 import re
 from array import array
@@ -17,7 +17,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
 
 
 def read_npy(path: Path, columns: Sequence[str] | None = None, decimal: str = ".") -> RawPoints:
-    """Read an array ``[n, 3 + c]``; ``columns`` names its columns, ``decimal`` means nothing."""
+    """Read an array ``[n, 3 + c]`` with the column names ``columns``; ``decimal`` is ignored."""
     return _from_array(load_array(path), columns)
 
 
@@ -42,17 +42,18 @@ def read_npz(path: Path) -> RawPoints:
 
 
 def read_text(path: Path, columns: Sequence[str] | None = None, decimal: str = ".") -> RawPoints:
-    """Read lines of numbers between blanks, commas or semicolons; ``#`` and ``//`` are comments.
+    """Read lines of numbers, separated by blanks, commas or semicolons.
 
-    A first line of words names the columns, unless ``columns`` does; so does a comment of as many
-    words with x, y and z among them, behind ``//`` and before the numbers (CloudCompare writes it,
-    and a line with the number of points after it).
+    ``#`` and ``//`` start comments. Without ``columns``, a first line of words gives the column
+    names. So does a comment that starts with ``//``, comes before the numbers, has as many words as
+    there are columns, and includes x, y and z. CloudCompare writes such a comment, followed by a
+    line with the number of points.
 
     Args:
-        path: the file.
-        columns: names of the columns.
-        decimal: ``"."``, or ``","`` for numbers such as ``1,25``; columns are then parted by blanks
-            and semicolons only.
+        path: The file.
+        columns: Names of the columns.
+        decimal: ``"."``, or ``","`` for numbers such as ``1,25``. Columns can then be separated by
+            blanks and semicolons only.
     """
     rows = array("d")
     width, count = 0, 0
@@ -96,14 +97,14 @@ def _are_names(words: list[str]) -> bool:
 
 
 def _words(text: str, decimal: str, number: int) -> list[str]:
-    """The words of a line; raises where nothing says whether a comma parts two of them."""
+    """Return the words of a line; raise if a comma may be a separator or a decimal comma."""
     if decimal == ",":
         parts = text.replace(";", " ; ").split()
         separators = [";"]
     else:
         if "," in text and _is_ambiguous(text):
             raise ValueError(
-                f"line {number}: expected commas to be separators, beside no others (got "
+                f"line {number}: expected commas to be the only separators (got "
                 f"{text.strip()[:40]!r}); decimal=',' reads numbers with decimal commas"
             )
         parts = text.replace(";", " ; ").replace(",", " , ").split()
@@ -120,7 +121,7 @@ def _words(text: str, decimal: str, number: int) -> list[str]:
 
 
 def _is_ambiguous(text: str) -> bool:
-    """Tell whether numbers with a decimal comma may stand between other separators."""
+    """Return whether a text may hold numbers with decimal commas between other separators."""
     words = [word.strip(",") for word in text.replace(";", " ").split()]
     words = [word for word in words if word]
     return len(words) > 1 and any(map(_DECIMAL_COMMA.fullmatch, words))
@@ -128,7 +129,7 @@ def _is_ambiguous(text: str) -> bool:
 
 def _numbers(words: list[str], decimal: str) -> list[float]:
     text = " ".join(words)
-    # Python takes 1_000 for a number; no other program does.
+    # Python reads 1_000 as a number, but other programs do not.
     if "_" in text or (decimal == "," and "." in text):
         raise ValueError(text)
     return list(map(float, words if decimal == "." else text.replace(",", ".").split()))
@@ -140,7 +141,7 @@ def _from_array(values: np.ndarray, columns: Sequence[str] | None) -> RawPoints:
             f"expected numbers [n, 3 or more] (got {values.dtype} {list(values.shape)})"
         )
     if columns is None:
-        # Nothing says whether three more columns are colours or normals, so they stay nameless.
+        # Three more columns may be colors or normals, so they get neutral names.
         columns = ["x", "y", "z", *(f"column_{place}" for place in range(3, values.shape[1]))]
     if len(columns) != values.shape[1]:
         raise ValueError(f"expected a name for each of {values.shape[1]} columns (got {columns})")

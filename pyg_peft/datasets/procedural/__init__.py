@@ -1,4 +1,4 @@
-"""Shapes made by a program: a labelled set for demonstrations, a stream to pre-train on."""
+"""Procedural shapes: a labeled set for demonstrations and a stream for pre-training."""
 
 from pyg_peft.datasets.procedural.shapes import (
     ProceduralShapes,

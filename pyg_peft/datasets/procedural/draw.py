@@ -1,4 +1,4 @@
-"""Numbers for one procedural shape, the same on every machine and in any order of access."""
+"""Random numbers for one procedural shape, the same on every machine and in any order of access."""
 
 import math
 from collections.abc import Sequence
@@ -10,50 +10,51 @@ T = TypeVar("T")
 
 
 class Draw:
-    """A stream of numbers keyed by integers; NumPy keeps both the hash and the bits stable.
+    """Draw random numbers from a stream keyed by integers.
 
-    Only uniform floats are taken from it, as NumPy may change its other distributions.
+    NumPy guarantees that both the hash of the key and the random bits stay stable. Only uniform
+    floats are drawn, because NumPy may change its other distributions.
 
     Args:
-        *key: non-negative integers such as seed, split and index.
+        *key: Non-negative integers such as seed, split and index.
     """
 
     def __init__(self, *key: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
     def array(self, *shape: int) -> np.ndarray:
-        """Uniform numbers in [0, 1)."""
+        """Return uniform numbers in [0, 1)."""
         return self._generator.random(shape)
 
     def uniform(self, low: float, high: float) -> float:
-        """One number in [low, high)."""
+        """Return one uniform number in [low, high)."""
         return low + (high - low) * self._generator.random()
 
     def log_uniform(self, low: float, high: float) -> float:
-        """One number in [low, high), every ratio as likely as its inverse."""
+        """Return one number in [low, high) whose logarithm is uniform."""
         return low * (high / low) ** self._generator.random()
 
     def integer(self, low: int, high: int) -> int:
-        """One of low, ..., high (inclusive)."""
+        """Return one of the integers low, ..., high (inclusive)."""
         return low + int((high - low + 1) * self._generator.random())
 
     def pick(self, choices: Sequence[T]) -> T:
-        """One of the choices."""
+        """Return one of the choices."""
         return choices[int(len(choices) * self._generator.random())]
 
     def chance(self, probability: float) -> bool:
-        """True in this share of the cases."""
+        """Return ``True`` with this probability."""
         return bool(self._generator.random() < probability)
 
     def direction(self) -> np.ndarray:
-        """A point of the unit sphere, uniform by area."""
+        """Return a point on the unit sphere, uniform by area."""
         z = self.uniform(-1.0, 1.0)
         angle = self.uniform(0.0, 2 * math.pi)
         ring = math.sqrt(1 - z * z)
         return np.array([ring * math.cos(angle), ring * math.sin(angle), z])
 
     def rotation(self) -> np.ndarray:
-        """A rotation matrix, uniform: from a random unit quaternion."""
+        """Return a uniform random rotation matrix, from a random unit quaternion."""
         u, v, w = self.array(3)
         a, b = math.sqrt(1 - u), math.sqrt(u)
         x, y = a * math.sin(2 * math.pi * v), a * math.cos(2 * math.pi * v)

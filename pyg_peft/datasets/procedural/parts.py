@@ -1,8 +1,9 @@
-"""Solids that a procedural shape is made of: a lathe and a sweep, each with its surface and inside.
+"""Solids of which procedural shapes consist: lathes and sweeps, with surface and inside test.
 
-A *lathe* turns a profile, a polyline of (radius, height), about z along an outline, the radius as a
-function of the angle. Boxes, prisms, stars, cylinders, cones, ellipsoids, superquadrics, tori,
-pipes, bowls and vases are lathes. A *sweep* moves a disc along a curve: coils, arcs, handles.
+A *lathe* turns a profile, a polyline of (radius, height), about z along an outline, which is the
+radius as a function of the angle. Boxes, prisms, stars, cylinders, cones, ellipsoids,
+superquadrics, tori, pipes, bowls and vases are lathes. A *sweep* moves a disc along a curve: coils,
+arcs, handles.
 """
 
 import math
@@ -22,14 +23,14 @@ Vector: TypeAlias = np.ndarray | tuple[float, ...]
 
 @dataclass(frozen=True)
 class Part:
-    """One solid, placed: ``world = copies[c] @ (matrix @ local + shift)``.
+    """One placed solid: ``world = copies[c] @ (matrix @ local + shift)``.
 
     Args:
-        surface: local vertices of a grid of quadrilaterals, ``[K, J, 3]``.
-        contains: tells for local points ``[n, 3]`` which lie inside.
-        matrix: 3x3 placement.
-        shift: translation.
-        copies: isometries about the origin, ``[c, 3, 3]``: one copy of the part for each.
+        surface: Local vertices of a grid of quadrilaterals, ``[K, J, 3]``.
+        contains: Function that returns which of the local points ``[n, 3]`` are inside.
+        matrix: Linear part of the placement, 3x3.
+        shift: Translation.
+        copies: Isometries about the origin, ``[c, 3, 3]``, one for each copy of the part.
     """
 
     surface: np.ndarray
@@ -41,7 +42,7 @@ class Part:
     def place(
         self, matrix: Vector, shift: Vector = (0.0, 0.0, 0.0), copies: np.ndarray = _IDENTITY
     ) -> "Part":
-        """Put the part somewhere; a vector as ``matrix`` is a scale per axis."""
+        """Return the part at another place. A vector as ``matrix`` is one scale per axis."""
         placed = np.asarray(matrix, float)
         placed = np.diag(placed) if placed.ndim == 1 else placed
         return Part(self.surface, self.contains, placed, np.asarray(shift, float), copies)
@@ -51,8 +52,8 @@ def lathe(profile: np.ndarray, outline: np.ndarray) -> Part:
     """Turn a profile about z.
 
     Args:
-        profile: closed or axis-to-axis polyline of (radius, height), ``[K, 2]``.
-        outline: radius factor at the 49 angles of a full turn (:func:`polygon` and others).
+        profile: Closed or axis-to-axis polyline of (radius, height), ``[K, 2]``.
+        outline: Radius factor at the 49 angles of a full turn (:func:`polygon` and others).
     """
     ring = outline[:, None] * _CIRCLE
     surface = np.empty((len(profile), len(ring), 3))
@@ -66,7 +67,7 @@ def lathe(profile: np.ndarray, outline: np.ndarray) -> Part:
     slope = (r1 - r0) / np.where(flat, 1.0, z1 - z0)
 
     def contains(points: np.ndarray) -> np.ndarray:
-        # Even-odd rule in the plane (radius / outline, height), behind a test of the bounds.
+        # Even-odd rule in the plane (radius / outline, height), after a test of the bounds.
         inside = (points[:, 2] > low[1]) & (points[:, 2] < high[1])
         rows = np.flatnonzero(inside)
         near = points[rows]
@@ -86,16 +87,16 @@ def lathe(profile: np.ndarray, outline: np.ndarray) -> Part:
 
 
 def sweep(curve: np.ndarray, radius: float, *, num_sides: int = 10) -> Part:
-    """Move a disc along a curve that does not run straight up for long.
+    """Move a disc along a curve that has no long vertical section.
 
     Args:
-        curve: polyline ``[K, 3]``.
-        radius: of the disc.
-        num_sides: facets around the tube.
+        curve: Polyline ``[K, 3]``.
+        radius: Radius of the disc.
+        num_sides: Facets around the tube.
     """
     tangent = np.gradient(curve, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    # The axis that the curve as a whole uses least gives frames that turn little.
+    # The axis along which the tangents are smallest gives frames that turn little.
     helper = np.zeros(3)
     helper[np.abs(tangent).max(axis=0).argmin()] = 1.0
     first = np.cross(tangent, helper)
@@ -125,49 +126,49 @@ def sweep(curve: np.ndarray, radius: float, *, num_sides: int = 10) -> Part:
 
 
 def polygon(num_sides: int, *, turn: float = 0.0) -> np.ndarray:
-    """Outline of a regular polygon whose corners lie on the unit circle."""
+    """Return the outline of a regular polygon whose corners are on the unit circle."""
     sector = 2 * math.pi / num_sides
     angle = (_THETA[:-1] + turn) % sector - sector / 2
     return _wrap(math.cos(sector / 2) / np.cos(angle))
 
 
 def star(num_tips: int, depth: float) -> np.ndarray:
-    """Outline that swings between 1 and ``1 - depth``, ``num_tips`` times."""
+    """Return an outline that varies between 1 and ``1 - depth``, ``num_tips`` times."""
     return _wrap(1 - depth * (0.5 - 0.5 * np.cos(num_tips * _THETA[:-1])))
 
 
 def superellipse(exponent: float) -> np.ndarray:
-    """Outline ``|x|^p + |y|^p = 1``: 1 a rhombus, 2 a circle, large a square."""
+    """Return the outline ``|x|^p + |y|^p = 1``: 1 a rhombus, 2 a circle, large a square."""
     x, y = np.abs(_CIRCLE[:-1].T)
     return _wrap((x**exponent + y**exponent) ** (-1 / exponent))
 
 
 def disc() -> np.ndarray:
-    """Outline of a circle."""
+    """Return the outline of a circle."""
     return np.ones(_ANGLES + 1)
 
 
 def bulge(exponent: float, *, steps: int = 13) -> np.ndarray:
-    """Profile ``r^p + |z|^p = 1``: 1 a double cone, 2 a ball, large a cylinder."""
+    """Return the profile ``r^p + |z|^p = 1``: 1 a double cone, 2 a ball, large a cylinder."""
     z = -np.cos(np.linspace(0, math.pi, steps))
     z[0], z[-1] = -1.0, 1.0
     return np.stack([(1 - np.abs(z) ** exponent) ** (1 / exponent), z], axis=1)
 
 
 def frustum(bottom: float = 1.0, top: float = 1.0) -> np.ndarray:
-    """Profile of a cylinder or a cone with both caps, heights -1 to 1."""
+    """Return the profile of a cylinder or a cone with both caps, heights -1 to 1."""
     return np.array([[0.0, -1.0], [bottom, -1.0], [top, 1.0], [0.0, 1.0]])
 
 
 def ring(thickness: float, *, num_sides: int = 12) -> np.ndarray:
-    """Profile of a torus of outer radius 1; with four sides, of an edgy ring."""
+    """Return the profile of a torus of outer radius 1; four sides give a square cross-section."""
     angle = np.arange(num_sides + 1) * (2 * math.pi / num_sides) + math.pi / num_sides
     center = 1 - thickness
     return np.stack([center + thickness * np.cos(angle), thickness * np.sin(angle)], axis=1)
 
 
 def vessel(radii: np.ndarray, wall: float, floor: float) -> np.ndarray:
-    """Profile of an open vessel: up the outside through ``radii``, then down the inside."""
+    """Return the profile of an open vessel: up the outside (``radii``), then down the inside."""
     outside = np.stack([radii, np.linspace(-1, 1, len(radii))], axis=1)
     inside = outside[outside[:, 1] > floor - 1][::-1].copy()
     inside[:, 0] = np.maximum(inside[:, 0] - wall, 0.02)

@@ -1,4 +1,4 @@
-"""Recipes: how the labelled classes and the free mixtures are put together from parts."""
+"""Recipes that build the labeled classes and the free mixtures from parts."""
 
 import math
 from collections.abc import Callable
@@ -138,7 +138,7 @@ RECIPES: dict[str, Callable[[Draw], list[Part]]] = {
 
 
 def clutter(draw: Draw, count: int) -> list[Part]:
-    """Small solids around the middle, as a scan or a model of the real world has them."""
+    """Return small solids around the middle, like clutter in scans of the real world."""
     found = []
     for _ in range(count):
         body = _any_lathe(draw)
@@ -148,7 +148,7 @@ def clutter(draw: Draw, count: int) -> list[Part]:
 
 
 def mixture(draw: Draw) -> list[Part]:
-    """One to five parts of any kind, some thin, some in symmetric copies."""
+    """Return one to five parts of any kind, some thin, some in symmetric copies."""
     found = []
     for _ in range(draw.integer(1, 5)):
         kind = draw.uniform(0, 1)
@@ -171,16 +171,16 @@ def mixture(draw: Draw) -> list[Part]:
 
 
 def carve(draw: Draw, parts: list[Part]) -> list[Part]:
-    """One or two prisms or cylinders to cut out of ``parts``: bores, notches and bites.
+    """Return one or two prisms or cylinders to cut out of ``parts``: bores, notches and bites.
 
-    Each goes through a point of a part's surface; two together are thinner than the part that they
-    are cut from, so that they cannot swallow it.
+    Each cuts through a point on the surface of a part. Two together are thinner than that part, so
+    that they cannot remove all of it.
     """
     found = []
     for _ in range(draw.integer(1, 2)):
         part = draw.pick(parts)
         vertices = part.surface.reshape(-1, 3)
-        # A cylinder along an axis could hold no body that is wider than it in two coordinates.
+        # A cylinder along an axis cannot contain a body that is wider in two coordinates.
         width = np.sort(np.ptp(vertices, axis=0))[1]
         radius = draw.uniform(0.1, 0.24) * width
         size = np.array([radius, radius, draw.uniform(0.1, 1.2)])

@@ -1,4 +1,4 @@
-"""Points on the surface of a union of parts, less what is cut out of it; warps of the result."""
+"""Sample the surface of a union of parts, minus cut-out solids, and warp the result."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import numpy as np
 from pyg_peft.datasets.procedural.draw import Draw
 from pyg_peft.datasets.procedural.parts import Part
 
-# A point counts as interior only this far inside, so that the facets of round parts do not hide
-# their own neighbours and touching faces do not flicker.
+# A point is interior only if it is inside the part shrunk by this factor. Otherwise facets of round
+# parts would hide their own neighbors, and touching faces would be removed at random.
 _SHRINK = 0.985
 _MAX_ROUNDS = 40
 
@@ -17,15 +17,16 @@ _MAX_ROUNDS = 40
 def sample_union(
     draw: Draw, parts: list[Part], num_points: int, holes: Sequence[Part] = ()
 ) -> np.ndarray:
-    """Draw points uniformly by area from the surface of a union, or of its difference to holes.
+    """Sample points uniformly by area from the surface of a union of parts, minus holes.
 
     Args:
-        draw: where the numbers come from.
-        parts: the solids; points inside another one are removed.
-        num_points: number of points to return.
-        holes: solids that are cut out. Their own surface remains where it is inside a part.
+        draw: Source of the random numbers.
+        parts: Solids. Points inside another one are removed.
+        num_points: Number of points to return.
+        holes: Solids that are cut out. Their own surface remains where it is inside a part.
 
-    Raises: ``RuntimeError`` if nearly the whole surface is hidden.
+    Raises:
+        RuntimeError: If nearly the whole surface is hidden.
     """
     num_solid = sum(len(part.copies) for part in parts)
     parts = [*parts, *holes]
@@ -39,7 +40,7 @@ def sample_union(
         (np.linalg.inv(part.matrix).T / _SHRINK, part.shift, part.contains, copy)
         for part, copy in maps
     ]
-    # Half of a hole's wall is in the air.
+    # Half of the wall of a hole is outside the parts.
     surplus, slack = (2.5, 64) if holes else (1.5 if len(maps) > 1 else 1.0, 8)
     kept, missing = [], num_points
     for _ in range(_MAX_ROUNDS):
@@ -58,7 +59,7 @@ def sample_union(
             copy_of = first_copy[part_of] + (numbers[3] * counts[part_of]).astype(np.int64)
             points = np.einsum("nij,nj->ni", isometries[copy_of], points)
             visible = np.ones(size, bool)
-            cut = copy_of >= num_solid  # on the wall of a hole, which is seen inside a solid only
+            cut = copy_of >= num_solid  # on the wall of a hole, visible inside a solid only
             walled = ~cut
             for number, (inverse, shift, contains, copy) in enumerate(inverses):
                 rows = np.flatnonzero(visible & (copy_of != number))
@@ -79,7 +80,7 @@ def sample_union(
 
 
 def _triangles(parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Corner, two edges, area (times copies) and part number of every triangle."""
+    """Return corner, two edges, area (times copies) and part number of every triangle."""
     corners, edges, sizes = [], [], []
     for part in parts:
         world = part.surface @ part.matrix.T + part.shift
@@ -96,7 +97,7 @@ def _triangles(parts: list[Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def mirrors(*axes: int) -> np.ndarray:
-    """The copies that mirroring in each of these axes gives: 1, 2, 4 or 8."""
+    """Return the copies that mirroring in each of these axes gives: 1, 2, 4 or 8."""
     signs = np.ones((1, 3))
     for axis in axes:
         other = signs.copy()
@@ -106,7 +107,7 @@ def mirrors(*axes: int) -> np.ndarray:
 
 
 def turns(count: int) -> np.ndarray:
-    """The copies of a ``count``-fold rotation about z."""
+    """Return the copies of a ``count``-fold rotation about z."""
     angle = np.arange(count) * (2 * math.pi / count)
     matrix = np.zeros((count, 3, 3))
     matrix[:, 0, 0] = matrix[:, 1, 1] = np.cos(angle)
@@ -117,12 +118,12 @@ def turns(count: int) -> np.ndarray:
 
 
 def warp(draw: Draw, points: np.ndarray, strength: float) -> np.ndarray:
-    """Taper and twist along z, bend along x, then a random affine map.
+    """Taper and twist along z, bend along x, then apply a random affine map.
 
     Args:
-        draw: where the numbers come from.
-        points: ``[n, 3]``, about the size of the unit ball.
-        strength: 0 leaves the points as they are, 1 is strong.
+        draw: Source of the random numbers.
+        points: Points ``[n, 3]``, about the size of the unit ball.
+        strength: 0 leaves the points unchanged, 1 is strong.
     """
     taper, twist, bend = strength * (2 * draw.array(3) - 1) * (0.5, 0.8, 0.35)
     x, y, z = points.T
