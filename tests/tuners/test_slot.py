@@ -244,7 +244,7 @@ def test_a_bank_is_frozen_too():
 def test_components_that_cannot_all_be_placed_leave_no_slot():
     base = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     sites = [Site("0", "good", Component()), Site("1", "bad.name", Component())]
-    with pytest.raises(KeyError, match="bad.name"):
+    with pytest.raises(KeyError, match=r"bad\.name"):
         place(base, "default", sites, Turns())
     assert not slots(base) and not base[0]._forward_hooks and not base[0]._forward_pre_hooks
 
