@@ -17,8 +17,8 @@ from pyg_peft.model import get_peft_model
 from pyg_peft.nn import MemoryBank
 from pyg_peft.testing import randomize_
 from pyg_peft.tuners import AdapterConfig, Component, FullFineTuningConfig, LoRAConfig, Site
-from pyg_peft.tuners.placement import place, slots
-from pyg_peft.tuners.turns import Turns
+from pyg_peft.tuners.engine.placement import place, slots
+from pyg_peft.tuners.engine.turns import Turns
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 WITH_BANK = Way("point_peft", True)
