@@ -62,15 +62,15 @@ def numeric_array(values: Any, what: str) -> np.ndarray:
                 f"of the layout {values.layout} on {values.device})"
             )
         if values.is_complex():
-            raise TypeError(f"Expected {what} to be labels (got the type {values.dtype})")
+            raise TypeError(f"Expected {what} to be numbers (got the type {values.dtype})")
         values = values.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     try:
         array = np.asarray(values)
     except (RuntimeError, TypeError, ValueError) as error:  # rows of different lengths
-        raise TypeError(f"Expected {what} to be labels (got {described(values)})") from error
+        raise TypeError(f"Expected {what} to be numbers (got {described(values)})") from error
     if array.dtype.kind not in "iufb":
-        raise TypeError(f"Expected {what} to be labels (got the type {array.dtype})")
+        raise TypeError(f"Expected {what} to be numbers (got the type {array.dtype})")
     return array
 
 

@@ -111,5 +111,5 @@ def test_an_item_of_no_class():
 
 def test_types_of_labels():
     assert check_labels(np.array([True, False]), "it").tolist() == [1, 0]
-    with pytest.raises(TypeError, match="Expected it to be labels"):
+    with pytest.raises(TypeError, match="Expected it to be numbers"):
         check_labels(np.array(["a"]), "it")

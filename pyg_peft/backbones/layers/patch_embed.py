@@ -45,7 +45,7 @@ class PatchEmbed(nn.Module):
         statistics; the authors have no masked patches.
     """
 
-    #: Children that every adapter trains as its own: pre-trained weights leave them at zero.
+    #: Children that every adapter trains as its own, since pre-trained weights leave them at zero.
     always_trained = ("feature_stem",)
 
     def __init__(self, embed_dim: int, *, in_channels: int = 0) -> None:

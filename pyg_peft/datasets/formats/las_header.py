@@ -13,7 +13,6 @@ from pyg_peft.datasets.formats.claims import check_expansion, file_size, read_ex
 
 _RECORD, _EXTENDED_RECORD = 54, 60  # bytes before the content of a record
 _LASZIP = (b"laszip encoded", 22204)
-_VARIABLE = 0xFFFFFFFF  # marks chunks of variable size
 # Number of layers of each item of a layered point. The last item has one layer for each byte.
 _LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
 _LAYERED_BYTES = 14

@@ -38,8 +38,12 @@ def read_pcd(path: Path) -> RawPoints:
     elif storage == "binary_compressed":
         packed, full = np.frombuffer(content, "<u4", 2, start).tolist()
         block = content[start + 8 : start + 8 + packed]
-        if len(block) != packed or full != size * dtype.itemsize:
+        if len(block) != packed:
             raise ValueError(f"expected {packed} packed bytes for {size} points (got {len(block)})")
+        if full != size * dtype.itemsize:
+            raise ValueError(
+                f"expected {size * dtype.itemsize} unpacked bytes for {size} points (got {full})"
+            )
         table = _columns(decompress(block, full), dtype, size)
     else:
         raise ValueError(f"expected DATA ascii, binary or binary_compressed (got {storage!r})")

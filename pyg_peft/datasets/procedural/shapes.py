@@ -20,7 +20,7 @@ from pyg_peft.errors import check_count, check_number
 
 _SPLITS = ("train", "val", "test")
 # Keys of the two data sets. Never reuse a number, or saved results would change their meaning.
-_LABELLED, _STREAM = 1, 2
+_LABELED, _STREAM = 1, 2
 
 
 class ProceduralShapes(Dataset):
@@ -98,7 +98,7 @@ class ProceduralShapes(Dataset):
         return self.num_shapes
 
     def get(self, idx: int) -> Data:
-        draw = Draw(_LABELLED, self.seed, _SPLITS.index(self.split), idx)
+        draw = Draw(_LABELED, self.seed, _SPLITS.index(self.split), idx)
         label = idx % self.num_classes
         body = RECIPES[self.class_names[label]](draw)
         body += clutter(draw, draw.integer(1, 3))
