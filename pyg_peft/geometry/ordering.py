@@ -53,8 +53,7 @@ class Proposal(NamedTuple):
 
 
 def num_candidates(search: Search) -> int:
-    """Return ``k + 1``, which reveals a tie at the last place, or fewer if no cloud has that many.
-    """
+    """Return ``k + 1``, which reveals a tie at the last place, or fewer if clouds are smaller."""
     return min(search.k + 1, int(search.ptr.diff().max()))
 
 

@@ -52,8 +52,7 @@ def radius(
     batch_size: int | None = None,
     ignore_same_index: bool = False,
 ) -> Tensor:
-    """Return the rows of ``x`` closer than ``r`` to each row of ``y``; row 0 holds rows of ``y``.
-    """
+    """Return rows of ``x`` closer than ``r`` to each row of ``y``; row 0 holds rows of ``y``."""
     x, y = _columns(x), _columns(y)
     ptr_x, ptr_y = _ptr(batch_x, x, batch_size), _ptr(batch_y, y, batch_size)
     return pyg_radius(x, y, ptr_x, ptr_y, r, max_num_neighbors, num_workers, ignore_same_index)
