@@ -9,8 +9,7 @@ from pyg_peft.geometry.ordering import squared_distance
 
 
 def nearest_squared_distances(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Return each point's squared distance to the nearest point of the other set, in both
-    directions.
+    r"""Return each point's squared distance to the nearest point of the other set, both ways.
 
     The search keeps one ``[B, N, M]`` table outside the autograd graph. Only the distances to the
     nearest points are differentiated, so that a backward pass holds ``N + M`` pairs. For
@@ -76,8 +75,7 @@ def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
 
 
 def loss_of_rebuilt(rebuilt: Tensor, target: Tensor) -> Tensor:
-    """Return the :func:`chamfer_distance` of reconstructed points, which may be NaN if the model
-    has diverged.
+    """Return the unchecked :func:`chamfer_distance`, which is NaN if the model has diverged.
 
     Shapes: as in :func:`chamfer_distance`.
     """

@@ -87,11 +87,10 @@ def float64_arrays(search: Search) -> tuple[Any, Any, float]:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return squared distances of broadcastable ``[..., 3]`` tensors, rounded for the canonical
-    order.
+    """Return squared distances of ``[..., 3]`` tensors, rounded as the canonical order requires.
 
-    It is computed per coordinate. This avoids a ``[..., 3]`` intermediate and fixes the order of
-    the sum on every device.
+    The tensors must be broadcastable. Distances are computed per coordinate. This avoids a
+    ``[..., 3]`` intermediate and fixes the order of the sum on every device.
     """
     total = (a[..., 0] - b[..., 0]).square()
     for axis in range(1, a.size(-1)):

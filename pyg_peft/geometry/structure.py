@@ -121,9 +121,7 @@ class Structure:
 
     @cached_property
     def parts(self) -> Parts:
-        """Centers grouped by their number of members, for layers that pad; computed on first
-        access.
-        """
+        """Centers grouped by number of members, for layers that pad; computed on first access."""
         # The cached value must also work in training if inference computed it first.
         with torch.inference_mode(False):
             return parts_of_like_size(self.edge_index[1], self.center_index.numel())

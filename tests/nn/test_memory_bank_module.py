@@ -136,7 +136,7 @@ def test_a_call_of_ones_own():
     torch.testing.assert_close(bank.values, expected)
     with pytest.raises(ValueError, match=r"batch alone, .*\(got points, cloud\).*'call'"):
         MemoryBank.from_loader(model, loader(data), module="lift")
-    with pytest.raises(ValueError, match="'module' to be named where 'call'"):
+    with pytest.raises(ValueError, match="'module' to be given together with 'call'"):
         MemoryBank.from_loader(model, loader(data), call=lambda m, d: m(d))
 
 
