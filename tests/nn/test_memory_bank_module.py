@@ -106,7 +106,7 @@ def test_rows_of_a_level_and_of_clouds():
         ("h*", "max", r"to name one module \(got halve, head\)"),
         ("lift", "sum", r"'pool' to be 'max', 'mean' or None \(got 'sum'\)"),
         ("lift", None, r"row for each of 3 clouds \(got 12 rows\): pool='max'"),
-        ("head", "max", r"got 3 rows, of 12 points in 3 clouds\).*pool=None takes"),
+        ("head", "max", r"got 3 rows, of 12 points in 3 clouds\).*pass pool=None"),
         ("twice", "max", r"'twice' to be called once in a forward \(got 2 calls\)"),
         ("never", "max", r"'never' to be called once in a forward \(got 0 calls\)"),
     ],
