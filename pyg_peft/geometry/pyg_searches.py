@@ -133,7 +133,7 @@ def _prepared(
 def _borders(ptr: Tensor | None, x: Tensor, name: str) -> Tensor:
     if ptr is None:
         return offsets(None, x.size(0), device=x.device)
-    # A batch arrives as offsets, of which only the number of covered rows can be checked.
+    # A batch arrives as offsets, which only show how many rows they cover.
     ptr = check_tensor(ptr, name, shape=("B + 1",), kind="int").to(x.device, torch.long)
     covered = int(ptr[-1]) if ptr.numel() > 0 else 0
     if ptr.numel() == 0 or covered != x.size(0) or bool((ptr.diff() < 0).any()):
