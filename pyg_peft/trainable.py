@@ -1,8 +1,7 @@
-"""One answer to "which parameters?": freeze, match, list and count.
+"""Functions that select parameters and modules: freeze, match, list and count.
 
-Modules are found by their whole path, segment by segment, never by a substring of a name, and
-parameters by ``requires_grad``. Everything else in the library that needs a set of parameters asks
-here.
+Modules are matched by their whole path, segment by segment, never by a substring of a name, and
+parameters by ``requires_grad``. The rest of the library uses these functions to select parameters.
 """
 
 import fnmatch
@@ -19,10 +18,10 @@ Target: TypeAlias = str | type[nn.Module]
 
 
 def freeze(module: nn.Module) -> nn.Module:
-    """Stop every gradient of ``module`` and put it in eval mode, so that its buffers rest too.
+    """Disable the gradients of ``module`` and put it in eval mode, which also fixes its buffers.
 
     Args:
-        module: Changed in place.
+        module: Module to freeze, changed in place.
 
     Returns:
         The same module.
@@ -39,7 +38,7 @@ def freeze(module: nn.Module) -> nn.Module:
 
 
 def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """List what an optimiser should get: each trainable parameter once, with its first name.
+    """List the trainable parameters for an optimizer: each one once, with its first name.
 
     Example:
         >>> from torch import nn
@@ -52,10 +51,10 @@ def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """List the parameters that several modules hold, each once.
+    """List the parameters that several modules share, each one once.
 
-    Sharded training by parts needs to know them: a parameter can belong to one part only, so the
-    parts leave them to the whole.
+    They are required to shard a model part by part. A parameter can belong to one part only, so
+    shared parameters are left to the root module.
 
     Example:
         >>> from torch import nn
@@ -73,12 +72,12 @@ def shared_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How many parameters a model holds, each counted once.
+    """Number of parameters of a model, each counted once.
 
     Attributes:
-        trainable: Parameters that require a gradient, the head's included.
-        head: The trainable ones among them that belong to a head.
-        frozen: The others.
+        trainable: Parameters that require a gradient, including those of the head.
+        head: Trainable parameters that belong to a head.
+        frozen: All other parameters.
     """
 
     trainable: int
@@ -87,7 +86,7 @@ class ParameterCount:
 
     @property
     def without_head(self) -> int:
-        """Trainable parameters that are not of the head."""
+        """Trainable parameters that do not belong to the head."""
         return self.trainable - self.head
 
     def __str__(self) -> str:
@@ -103,9 +102,9 @@ def count_parameters(module: nn.Module, head: Sequence[str] = ("head",)) -> Para
     """Count trainable, head and frozen parameters.
 
     Args:
-        module: The model; a parameter that appears under two names counts once.
-        head: Paths of the modules that count as head. A parameter is of the head if its path holds
-            one of them as whole, consecutive segments.
+        module: The model. A parameter that appears under two names counts once.
+        head: Paths of the modules that count as head. A parameter belongs to the head if its path
+            contains one of them as whole, consecutive segments.
 
     Example:
         >>> from torch import nn
@@ -131,12 +130,12 @@ def check_targets(targets: Iterable[Target], *, argument: str = "target_modules"
     """Raise unless every target is a path, glob, regular expression or class.
 
     Args:
-        targets: As of :func:`match_modules`.
-        argument: What the caller's user knows ``targets`` as, for the message.
+        targets: As in :func:`match_modules`.
+        argument: Name of the user's argument that holds ``targets``, for the message.
 
     Raises:
-        TypeError: If one is something else.
-        ValueError: If one is no regular expression, though it says so.
+        TypeError: If a target is something else.
+        ValueError: If a target starts with ``re:`` but is not a regular expression.
     """
     for target in targets:
         if not isinstance(target, (str, type)):
@@ -165,19 +164,20 @@ def match_modules(
 
     Args:
         root: The model; its own path is ``""``.
-        targets: Each a path in which ``*`` stands for one segment (or a part of one) and ``**`` for
-            any number of them, a regular expression after ``re:`` that must match the whole path,
-            or a class.
-        ignore: Subtrees under a child of this name are not searched.
-        argument: What the caller's user knows ``targets`` as, for the message.
+        targets: Paths, regular expressions or classes. In a path, ``*`` matches one segment (or a
+            part of one) and ``**`` any number of segments. A regular expression follows ``re:`` and
+            must match the whole path.
+        ignore: Subtrees under a child with this name are not searched.
+        argument: Name of the user's argument that holds ``targets``, for the message.
 
     Returns:
-        Path to module, in the model's own order; of a module with several paths the first.
+        A dictionary from paths to modules, in the model's own order. A module with several paths
+        appears under the first.
 
     Raises:
-        PlacementError: If a target matches nothing; the message lists the nearest paths.
+        PlacementError: If a target matches nothing. The message lists the nearest paths.
         TypeError: If a target is none of these.
-        ValueError: If a regular expression is none.
+        ValueError: If a regular expression is invalid.
 
     Example:
         >>> from torch import nn
@@ -190,7 +190,7 @@ def match_modules(
         raise TypeError(f"Expected '{argument}' to be a sequence of targets (got {targets!r})")
     targets = tuple(targets)
     check_targets(targets, argument=argument)
-    # A module that two parents share has a path from each.
+    # A module shared by two parents has a path from each.
     modules = {
         path: module
         for path, module in root.named_modules(remove_duplicate=False)
@@ -218,13 +218,13 @@ def _matches(path: str, module: nn.Module, target: Target) -> bool:
 
 
 def _segments(path: str) -> list[str]:
-    """The model itself has a path of no segment, so ``*`` does not match it and ``**`` does."""
+    """Split a path; the model itself has no segment, so ``**`` matches it but ``*`` does not."""
     return path.split(".") if path else []
 
 
 def _glob(path: list[str], pattern: list[str]) -> bool:
-    # How much of the path may be matched so far: a pattern with many `**`, which may come from a
-    # file, then takes no longer than one with few.
+    # Tracks all lengths of the path that can be matched so far. Patterns with many `**`, which may
+    # come from a file, then take no longer than patterns with few.
     reached = {0}
     for part in pattern:
         if part == "**":

@@ -1,7 +1,7 @@
-"""Names for the shapes that cross a public border, in one place.
+"""Type aliases for the shapes in the public interface.
 
-The aliases are checked by ``beartype`` under pytest and cost nothing elsewhere. The letters are the
-glossary's: ``N`` nodes, ``M`` other nodes that ask for neighbours among them, ``C`` channels,
+The aliases are checked by ``beartype`` under pytest and cost nothing elsewhere. The letters have
+these meanings: ``N`` nodes, ``M`` query nodes that search neighbors among them, ``C`` channels,
 ``E`` edges, ``B`` clouds, ``G`` tokens of a cloud.
 """
 

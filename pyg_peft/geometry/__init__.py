@@ -1,4 +1,4 @@
-"""Geometry: what a cloud's positions say, as functions without parameters."""
+"""Geometric functions of point positions, without trainable parameters."""
 
 from pyg_peft.geometry.backends import available_backends, use_backend
 from pyg_peft.geometry.chamfer import (

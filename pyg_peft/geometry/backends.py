@@ -1,7 +1,7 @@
-"""Which library searches: what is installed, what is chosen, and how to choose by hand.
+"""Selection of the library that searches neighbors or samples points.
 
-Every backend returns the same neighbours (:mod:`pyg_peft.geometry.ordering` sees to it), so the
-choice is one of speed alone.
+All backends return the same neighbors, because :mod:`pyg_peft.geometry.ordering` sorts their
+results. The choice affects speed only.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-#: Name of a backend to the package that it needs, to what it can do.
+#: Maps a backend to the package that it needs and to the tasks that it supports.
 _BACKENDS: dict[str, tuple[str, frozenset[str]]] = {
     "dense": ("torch", frozenset({"knn", "fps"})),
     "scipy": ("scipy", frozenset({"knn"})),
@@ -24,16 +24,23 @@ _BACKENDS: dict[str, tuple[str, frozenset[str]]] = {
     "pyg_lib": ("pyg_lib", frozenset({"knn", "fps"})),
 }
 
-#: A tree prunes nothing in more dimensions than these (features, in PyG's own operators).
+#: Trees prune nothing in more dimensions than this. PyG's own operators also search features.
 TREE_DIMENSIONS = 8
 
-# Read outside compiled graphs only: a graph always takes the dense backend, because a context
-# variable would break it.
+# Not read in compiled graphs, where a context variable would cause a graph break. Compiled graphs
+# always use the dense backend.
 _forced: ContextVar[str | None] = ContextVar("pyg_peft_geometry_backend", default=None)
 
 
 def available_backends(task: str | None = None) -> tuple[str, ...]:
-    """Return the names of the installed backends, for ``task`` ``"knn"`` or ``"fps"``, or for any.
+    """Return the names of the installed backends.
+
+    Args:
+        task: ``"knn"`` or ``"fps"`` to list only the backends that support this task; ``None`` to
+            list all.
+
+    Raises:
+        ValueError: If ``task`` is something else.
 
     Example:
         >>> {"dense", "scipy"} <= set(available_backends("knn"))
@@ -52,24 +59,24 @@ def available_backends(task: str | None = None) -> tuple[str, ...]:
 def _is_installed(package: str) -> bool:
     if importlib.util.find_spec(package) is None:
         return False
-    # Up to 0.5, pyg-lib has no searches.
+    # pyg-lib has no neighbor search up to version 0.5.
     return package != "pyg_lib" or hasattr(importlib.import_module(package).ops, "knn")
 
 
 @contextmanager
 def use_backend(name: str) -> Generator[None]:
-    """Force a backend for the calls inside a ``with`` block, in this thread.
+    """Force a backend for all calls inside a ``with`` block, in the current thread.
 
-    A backend that has no part in a task (``"scipy"`` in sampling, ``"fpsample"`` in neighbour
-    search) leaves that task's own choice as it is. Graphs under ``torch.compile`` and
-    ``torch.export`` take ``"dense"`` whatever is forced.
+    Tasks that the backend does not support (sampling for ``"scipy"``, neighbor search for
+    ``"fpsample"``) keep their default backend. Graphs under ``torch.compile`` and ``torch.export``
+    always use ``"dense"``.
 
     Args:
-        name: one of :func:`available_backends`.
+        name: One of :func:`available_backends`.
 
     Raises:
-        ValueError: if ``name`` is not the name of a backend.
-        ImportError: if its package is not installed.
+        ValueError: If ``name`` is not the name of a backend.
+        ImportError: If the package of the backend is not installed.
 
     Example:
         >>> with use_backend("dense"):
@@ -91,10 +98,10 @@ def use_backend(name: str) -> Generator[None]:
 
 
 def chosen_backend(task: str, pos: Tensor, *, radius: float | None = None) -> str:
-    """Return the backend that ``task`` (``"knn"`` or ``"fps"``) takes for ``pos`` right now.
+    """Return the backend that ``task`` (``"knn"`` or ``"fps"``) currently uses for ``pos``.
 
-    A search within a ``radius`` goes to SciPy, whose trees prune by it, and so does one on several
-    threads, which nanoflann's would not use.
+    Searches within a ``radius`` use SciPy, whose trees prune by the radius. Searches on several
+    threads use SciPy too, because the nanoflann backend is single-threaded.
     """
     if torch.compiler.is_compiling():
         return "dense"
@@ -108,7 +115,7 @@ def chosen_backend(task: str, pos: Tensor, *, radius: float | None = None) -> st
             return "dense"
         alone = radius is None and torch.get_num_threads() == 1
         return "nanoflann" if alone and "nanoflann" in available_backends("knn") else "scipy"
-    # fpsample computes in float32 and would blur the order of float64 positions.
+    # fpsample computes in float32, which could change the order of float64 positions.
     single = pos.dtype == torch.float32
     return "fpsample" if single and "fpsample" in available_backends("fps") else "dense"
 

@@ -1,4 +1,4 @@
-"""Weighted sums of rows, bag after bag: torch's ``embedding_bag``, differentiable twice."""
+"""Weighted sums of rows with ``embedding_bag``, twice differentiable."""
 
 from typing import Any
 
@@ -8,16 +8,17 @@ from torch import Tensor
 
 
 def sum_bags(x: Tensor, weight: Tensor, source: Tensor, ptr: Tensor) -> Tensor:
-    """Return, for each bag, the weighted sum of the rows of ``x`` that are in it.
+    """Return the weighted sum of the rows of ``x`` in each bag.
 
-    Torch's own gradient of this sum cannot be differentiated once more. Here it can, by way of one
-    row for each member of a bag, made only then; values and first derivatives are torch's.
+    The gradient of torch's own ``embedding_bag`` is not differentiable. The gradient of this
+    function is: it then creates one row per member of a bag, and only then. Values and first
+    derivatives are those of torch.
 
     Args:
-        x: rows.
-        weight: weight of each member, in the precision of ``x``.
-        source: row that each member is.
-        ptr: borders of the bags.
+        x: Rows.
+        weight: Weight of each member, in the precision of ``x``.
+        source: Row of ``x`` of each member.
+        ptr: Offsets of the bags.
 
     Shapes: x ``(N, C)``, weight ``(E,)``, source ``(E,)``, ptr ``(M + 1,)``; output ``(M, C)``.
 
@@ -36,7 +37,7 @@ def sum_bags(x: Tensor, weight: Tensor, source: Tensor, ptr: Tensor) -> Tensor:
 
 
 class _Bags(torch.autograd.Function):
-    """The sums and, for the way back, what torch notes of the bags."""
+    """Weighted sums that keep the outputs of ``_embedding_bag`` for the backward pass."""
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, source: Tensor, ptr: Tensor) -> tuple[Tensor, ...]:
@@ -51,7 +52,7 @@ class _Bags(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, source, ptr, bag, size, most = ctx.saved_tensors
         to_x = to_weight = None
-        # Autograd is on in here only if the gradient is itself to be differentiated.
+        # Gradients are enabled here only if the gradient itself will be differentiated.
         if torch.is_grad_enabled():
             received = grad.repeat_interleave(ptr.diff(), dim=0)  # [E, C]
             to_x = torch.zeros_like(x).index_add(0, source, weight.unsqueeze(1) * received)

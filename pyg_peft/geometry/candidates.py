@@ -1,7 +1,7 @@
-"""What each search library is asked: ``k + 1`` candidates for each query, and how far it may err.
+"""Search backends that propose ``k + 1`` candidates per query and bound their rounding error.
 
 A backend takes a :class:`~pyg_peft.geometry.ordering.Search` and returns a
-:class:`~pyg_peft.geometry.ordering.Proposal`. Packages are imported on use.
+:class:`~pyg_peft.geometry.ordering.Proposal`. Packages are imported on first use.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def dense_candidates(search: Search) -> Proposal:
             distance = _expanded_distance(pos, query[:, part])
         else:
             distance = squared_distance(pos.unsqueeze(1), query[:, part].unsqueeze(2))
-        # Not a number comes after infinity, which the distance of far points may be.
+        # NaN sorts after infinity, which is a possible distance between far points.
         distance = distance.masked_fill_(~real.unsqueeze(1), torch.nan)
         cell = distance.topk(width, dim=-1, largest=False).indices
         found = members.unsqueeze(1).expand(distance.shape).gather(-1, cell)
@@ -52,9 +52,9 @@ def dense_candidates(search: Search) -> Proposal:
 
 
 def _expanded_distance(pos: Tensor, query: Tensor) -> Tensor:
-    """Squared distances ``[B, M, N]`` of features by one product of matrices, less exact."""
+    """Return squared distances ``[B, M, N]`` from one matrix product, which is less exact."""
     norms = query.square().sum(-1, keepdim=True) + pos.square().sum(-1).unsqueeze(1)
-    with torch.autocast(pos.device.type, enabled=False):  # it would round the product to half
+    with torch.autocast(pos.device.type, enabled=False):  # would round to half precision
         return torch.baddbmm(norms, query, pos.transpose(1, 2), alpha=-2)
 
 
@@ -64,7 +64,7 @@ def _expansion_error(pos: Tensor, query: Tensor) -> float:
 
 
 def torch_cluster_candidates(search: Search) -> Proposal:
-    """Ask ``torch_cluster``."""
+    """Search with ``torch_cluster``."""
     import torch_cluster  # pyright: ignore[reportMissingImports]
 
     pos, query, slack = _normalized(search)
@@ -77,7 +77,7 @@ def torch_cluster_candidates(search: Search) -> Proposal:
 
 
 def pyg_lib_candidates(search: Search) -> Proposal:
-    """Ask ``pyg-lib``."""
+    """Search with ``pyg-lib``."""
     import pyg_lib  # pyright: ignore[reportMissingImports]
 
     pos, query, slack = _normalized(search)
@@ -89,18 +89,18 @@ def pyg_lib_candidates(search: Search) -> Proposal:
 def _normalized(search: Search) -> tuple[Tensor, Tensor, float]:
     """Return points and queries in float64, relative to a point of their cloud, in the unit cube.
 
-    The libraries' trees round in the dtype that they are given, and their CUDA kernels drop
-    neighbours that are more than 1e5 apart and take at most 100 per query.
+    The trees of the libraries round in the dtype of their input. Their CUDA kernels drop neighbors
+    that are more than 1e5 apart and support at most 100 neighbors per query.
     """
     if search.pos.is_cuda and num_candidates(search) > 100:
         raise ValueError(f"Expected 'k' to be below 100 for this backend on CUDA (got {search.k})")
-    # A cloud without points looks at some other point, and finds nothing.
+    # An empty cloud uses a point of another cloud as its origin and has no neighbors anyway.
     origin = search.pos.double()[search.ptr[:-1].clamp(max=search.pos.size(0) - 1)]
     pos = search.pos.double() - origin[_cloud_of(search.ptr, search.pos.size(0))]
     query = search.query.double() - origin[search.query_cloud]
     extent = max(float(pos.abs().max()), float(query.abs().max()), 1e-30)
     eps = torch.finfo(torch.float64).eps
-    # A product of huge numbers is infinite, where a power would raise.
+    # The product of huge floats is infinite, while a power would raise OverflowError.
     slack = TREE_ULPS * eps * pos.size(1) * (2 * extent) * (2 * extent)
     return pos / extent, query / extent, slack
 
@@ -111,7 +111,7 @@ def _cloud_of(ptr: Tensor, num_nodes: int) -> Tensor:
 
 
 def _edges_to_table(edge_index: Tensor, num_queries: int, width: int) -> Tensor:
-    """Return the table of edges whose row 0 is the (sorted) receiver and row 1 the neighbour."""
+    """Return the neighbor table of edges with sorted receivers in row 0 and neighbors in row 1."""
     receiver, neighbor = edge_index[0], edge_index[1]
     table = neighbor.new_full((num_queries, width), -1)
     first = torch.searchsorted(

@@ -1,4 +1,4 @@
-"""Chamfer distance: how far two sets of points are from covering each other."""
+"""Chamfer distances between sets of points."""
 
 import torch
 from torch import Tensor
@@ -11,22 +11,22 @@ from pyg_peft.geometry.ordering import squared_distance
 def nearest_squared_distances(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     r"""Return each point's squared distance to the nearest point of the other set, both ways.
 
-    The search keeps one ``[B, N, M]`` table outside the graph; only the distances to the nearest
-    points are differentiated, so that a backward pass holds ``N + M`` pairs. Of half-precision
-    positions the distances are computed, and returned, in float32.
+    The search keeps one ``[B, N, M]`` table outside the autograd graph. Only the distances to the
+    nearest points are differentiated, so that a backward pass holds ``N + M`` pairs. For
+    half-precision positions, distances are computed and returned in float32.
 
     Args:
-        pos: sets of points.
-        target: the sets to compare with, of the same dtype and device.
+        pos: Sets of points.
+        target: Sets to compare with, of the same dtype and device.
 
     Shapes: pos ``(B, N, 3)``, target ``(B, M, 3)``; output ``(B, N)`` and ``(B, M)``.
 
     Symmetries: as in :func:`chamfer_distance`.
 
     Raises:
-        TypeError: if a tensor is no floating-point tensor, or their dtypes differ.
-        ValueError: on shapes that do not fit, an empty set, positions that are not finite or so
-            large that squares are not, or different devices.
+        TypeError: If a tensor is not a floating-point tensor, or if the dtypes differ.
+        ValueError: If shapes do not match, a set is empty, positions are not finite or so large
+            that their squares are not, or devices differ.
 
     Example:
         >>> a, b = torch.zeros(1, 1, 3), torch.tensor([[[1.0, 0, 0], [0, 2, 0]]])
@@ -45,15 +45,15 @@ def _nearest(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
-    r"""Return the squared chamfer distance, the mean over all points of a batch.
+    r"""Return the squared chamfer distance, averaged over all points of a batch.
 
     .. math::
         \frac{1}{BN} \sum_{b, i} \min_j \lVert \mathbf{p}_{bi} - \mathbf{t}_{bj} \rVert^2 +
         \frac{1}{BM} \sum_{b, j} \min_i \lVert \mathbf{p}_{bi} - \mathbf{t}_{bj} \rVert^2
 
     Args:
-        pos: sets of points.
-        target: the sets to compare with.
+        pos: Sets of points.
+        target: Sets to compare with.
 
     Shapes: pos ``(B, N, 3)``, target ``(B, M, 3)``; output a scalar.
 
@@ -61,10 +61,10 @@ def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
         Invariant to the order of points, and under a rotation, reflection or translation of both
         sets; symmetric in its arguments. Differentiable in both.
 
-    Raises: as in :func:`nearest_squared_distances`, and ValueError if there are no sets, which
-        have no mean.
+    Raises: as in :func:`nearest_squared_distances`, and ValueError if there are no sets, because
+        their mean is undefined.
 
-    Differences: none; the field's ``ChamferDistanceL2``.
+    Differences: none; equals ``ChamferDistanceL2`` as commonly implemented.
 
     Example:
         >>> chamfer_distance(torch.zeros(1, 1, 3), torch.ones(1, 2, 3))
@@ -75,7 +75,7 @@ def chamfer_distance(pos: Tensor, target: Tensor) -> Tensor:
 
 
 def loss_of_rebuilt(rebuilt: Tensor, target: Tensor) -> Tensor:
-    """:func:`chamfer_distance` of what a model has made, which may have diverged: no number then.
+    """Return the unchecked :func:`chamfer_distance`, which is NaN if the model has diverged.
 
     Shapes: as in :func:`chamfer_distance`.
     """
@@ -93,7 +93,7 @@ def chamfer_distance_l1(pos: Tensor, target: Tensor) -> Tensor:
     Args, Shapes, Symmetries, Raises: as in :func:`chamfer_distance`.
 
     Differences:
-        The field's ``ChamferDistanceL1`` has no finite gradient where two points coincide; here it
+        The common ``ChamferDistanceL1`` has no finite gradient where two points coincide; here it
         is zero.
 
     Example:
@@ -110,7 +110,7 @@ def _distance_to(pos: Tensor, target: Tensor, index: Tensor) -> Tensor:
 
 
 def _root(squared: Tensor) -> Tensor:
-    """Square root with gradient zero at zero, where its derivative has a pole."""
+    """Return the square root, with a gradient of zero at zero, where the derivative is infinite."""
     positive = squared > 0
     return torch.where(positive, squared, 1).sqrt().masked_fill(~positive, 0)
 
@@ -123,7 +123,7 @@ def _of_sets(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(pos: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Check both sets; return them in the precision and layout that they are compared in."""
+    """Check both sets and return them contiguous, in the precision of the comparison."""
     for name, points in (("pos", pos), ("target", target)):
         check_tensor(points, name)
         if points.dim() != 3 or points.size(-1) != 3 or points.size(1) == 0:

@@ -1,7 +1,7 @@
-"""Farthest point sampling by the compiled libraries, ``torch_cluster`` and ``pyg-lib``.
+"""Farthest point sampling with the compiled libraries ``torch_cluster`` and ``pyg-lib``.
 
-Both sample a share of each cloud and begin at its first point. Each cloud is handed over with its
-start first and without the points that must not be picked.
+Both libraries sample a ratio of each cloud and start at its first point. Each cloud is therefore
+passed with its start first and without the points that must not be picked.
 """
 
 import torch
@@ -12,7 +12,7 @@ from pyg_peft.geometry.samplers import Sampling, tie_order
 
 
 def sample_torch_cluster(sampling: Sampling) -> Tensor:
-    """Ask ``torch_cluster``."""
+    """Sample with ``torch_cluster``."""
     import torch_cluster  # pyright: ignore[reportMissingImports]
 
     rows, batch, count = _handed_over(sampling)
@@ -24,7 +24,11 @@ def sample_torch_cluster(sampling: Sampling) -> Tensor:
 
 
 def sample_pyg_lib(sampling: Sampling) -> Tensor:
-    """Ask ``pyg-lib``, whose one ratio for all clouds is the smallest one's: the excess is cut."""
+    """Sample with ``pyg-lib``.
+
+    It takes one ratio for all clouds. The ratio of the smallest cloud is used, and excess picks are
+    dropped.
+    """
     import pyg_lib  # pyright: ignore[reportMissingImports]
 
     rows, batch, count = _handed_over(sampling)
@@ -35,7 +39,7 @@ def sample_pyg_lib(sampling: Sampling) -> Tensor:
 
 
 def _handed_over(sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows, the place of each one's cloud among those not empty, and their counts."""
+    """Return rows, the index of each row's cloud among the non-empty clouds, and their counts."""
     ptr = sampling.ptr
     rows, real = dense_rows(ptr, int(ptr.diff().max()))
     if sampling.ties == "authors":
@@ -51,11 +55,11 @@ def _handed_over(sampling: Sampling) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _to_picks(sampling: Sampling, rows: Tensor, batch: Tensor) -> Tensor:
-    """Return the dense table of picks that come cloud after cloud."""
+    """Return the dense table of picks that are given cloud by cloud."""
     ptr = sampling.ptr
     clouds = (ptr.diff() > 0).nonzero().squeeze(1)
     count = torch.bincount(batch, minlength=clouds.numel())
-    # A cloud out of candidates repeats its last pick.
+    # A cloud without further candidates repeats its last pick.
     place = torch.arange(sampling.num_samples, device=ptr.device).expand(clouds.numel(), -1)
     place = torch.minimum(place, count.unsqueeze(1) - 1) + (count.cumsum(0) - count).unsqueeze(1)
     picks = ptr.new_full((ptr.numel() - 1, sampling.num_samples), -1)

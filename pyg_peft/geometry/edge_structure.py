@@ -1,4 +1,4 @@
-"""Structure from edges that a layer has already: no search, no sampling, no cloud ids needed."""
+"""Structures from existing edges, without search, sampling or cloud ids."""
 
 from typing import NamedTuple
 
@@ -21,14 +21,15 @@ from pyg_peft.typing import EdgeIndex, Pos, Query
 
 
 class BipartiteStructure(NamedTuple):
-    """What a layer needs whose edges lead from one set of points to another.
+    """Structure of a layer whose edges connect one set of points to another.
 
     Attributes:
-        structure: over the rows ``[targets, sources]``: every target is a centre, its members are
-            the sources that it is joined to, and it alone receives from itself.
-        lift_index: the edges back, targets to sources ``[2, E]``.
-        lift_weight: their weights ``[E]``, one in all per source.
-        lift_ptr: borders of each source's edges back ``[N + 1]``.
+        structure: Structure over the rows ``[targets, sources]``. Every target is a center, its
+            members are the sources connected to it, and it receives from itself only. Sources
+            receive nothing.
+        lift_index: Reverse edges, from targets to sources ``[2, E]``.
+        lift_weight: Weights of the reverse edges ``[E]``, which sum to one per source.
+        lift_ptr: Offsets of the reverse edges of each source ``[N + 1]``.
     """
 
     structure: Structure
@@ -40,33 +41,35 @@ class BipartiteStructure(NamedTuple):
 def edge_structure(
     pos: Pos, edge_index: EdgeIndex, *, max_degree: int | None = None, eps: float = 1e-8
 ) -> Structure:
-    r"""Return the structure in which every point is a centre and its in-neighbours are its members.
+    r"""Return the structure in which every point is a center and its in-neighbors are its members.
 
-    A point belongs to its own members, and receives from the centres that it is joined to and from
-    itself, weighted by :math:`1 / (d_{ji}^2 + \overline{d_i^2} + \epsilon)`. The mean squared
-    length of its edges softens the weights, since its own distance is zero and would take all.
+    A point is one of its own members. It receives from the centers connected to it and from itself,
+    with weights :math:`1 / (d_{ji}^2 + \overline{d_i^2} + \epsilon)`. The mean squared length of
+    its edges softens the weights. Without it, the point itself, at distance zero, would get all the
+    weight.
 
     Args:
-        pos: points.
-        edge_index: edges, row 0 the neighbour, row 1 the receiver, in any order. Self-loops do not
-            matter: each point gets one.
-        max_degree: a number of members, the point itself among them, that no point exceeds; needed
-            while a graph is compiled, and counted otherwise.
-        eps: keeps weights finite where all points coincide, in squared units of ``pos``; with 0
+        pos: Points.
+        edge_index: Edges in any order, with the neighbor in row 0 and the receiver in row 1.
+            Self-loops do not matter: each point gets exactly one.
+        max_degree: Upper bound on the number of members of a point, itself included. Required while
+            a graph is compiled; counted by default.
+        eps: Keeps weights finite where all points coincide, in squared units of ``pos``. With 0,
             all weights of such a point are equal.
 
-    Shapes: pos ``(N, 3)``, edge_index ``(2, E)``; output as in :class:`Structure` with N centres.
+    Shapes: pos ``(N, 3)``, edge_index ``(2, E)``; output as in :class:`Structure` with N centers.
 
     Symmetries:
         Permutation equivariant; equivariant to the order of the edges; invariant under rotation,
-        reflection, translation and, but for ``eps``, scaling. Two points that no edge joins do not
-        see each other, so clouds stay apart if the edges keep them apart. ``interp_weight`` is
-        differentiable in ``pos``.
+        reflection, translation and, except for ``eps``, scaling. Points without an edge between
+        them do not affect each other, so clouds stay separate if no edge connects them.
+        ``interp_weight`` is differentiable in ``pos``.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if ``edge_index`` is no ``[2, E]`` tensor or names a point that is not there,
-            positions are not finite or so large that squares are not, or a size is out of range.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``edge_index`` is not a ``[2, E]`` tensor or refers to a point that does not
+            exist, positions are not finite or so large that their squares are not, or a size is out
+            of range.
 
     Example:
         >>> structure = edge_structure(torch.eye(3), torch.tensor([[1, 2], [0, 0]]))
@@ -109,20 +112,20 @@ def edge_structure(
 def bipartite_structure(
     pos: Pos, query: Query, edge_index: EdgeIndex, *, max_degree: int | None = None
 ) -> BipartiteStructure:
-    """Return the structure of a layer that passes messages from some points to others.
+    """Return the structure of a layer that passes messages from one set of points to another.
 
-    Every target is a centre; its members are the sources that it is joined to. Features exist at
-    the targets only: a source takes those of the targets that it is joined to, by inverse squared
-    distance, along the edges back.
+    Every target is a center; its members are the sources connected to it. Features exist at the
+    targets only: a source receives those of the targets connected to it, along the reverse edges,
+    weighted by inverse squared distance.
 
     Args:
-        pos: the sources.
-        query: the targets.
-        edge_index: edges, row 0 a source, row 1 a target, in any order.
-        max_degree: as in :func:`edge_structure`, without the point itself.
+        pos: Positions of the sources.
+        query: Positions of the targets.
+        edge_index: Edges in any order, with a source in row 0 and a target in row 1.
+        max_degree: As in :func:`edge_structure`, but without the point itself.
 
     Shapes: pos ``(N, 3)``, query ``(M, 3)``, edge_index ``(2, E)``; output as in
-        :class:`BipartiteStructure` with M centres.
+        :class:`BipartiteStructure` with M centers.
 
     Symmetries: as :func:`edge_structure`, equivariant to the order of sources and of targets.
 
@@ -161,7 +164,7 @@ def bipartite_structure(
 
 
 def _degrees(count: Tensor, max_degree: int | None) -> tuple[int | None, int]:
-    """Return the number of members if every centre has as many, and one that none exceeds."""
+    """Return the number of members if it is the same for all centers, and an upper bound on it."""
     if torch.compiler.is_compiling():
         if max_degree is None:
             raise ValueError(

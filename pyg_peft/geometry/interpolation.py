@@ -1,4 +1,4 @@
-"""Interpolation: features travel from few points to many, weighted by inverse squared distance."""
+"""Interpolation of features from few points to many, weighted by inverse squared distance."""
 
 import torch
 from torch import Tensor
@@ -20,18 +20,18 @@ from pyg_peft.typing import EdgeIndex, Pos, Query
 def interpolation_weights(
     pos: Pos, query: Query, edge_index: EdgeIndex, *, eps: float = 1e-8
 ) -> Tensor:
-    r"""Return each edge's weight, inverse to its squared length; one in all per receiver.
+    r"""Return each edge's weight, inverse to its squared length and summing to one per receiver.
 
     .. math::
         w_{ji} = \frac{1 / (\lVert \mathbf{p}_j - \mathbf{q}_i \rVert^2 + \epsilon)}
         {\sum_{l} 1 / (\lVert \mathbf{p}_l - \mathbf{q}_i \rVert^2 + \epsilon)}
 
     Args:
-        pos: points that give.
-        query: points that receive.
-        edge_index: edges, row 0 a row of ``pos``, row 1 a row of ``query``; see
+        pos: Points that features are taken from.
+        query: Points that receive features.
+        edge_index: Edges, with a row of ``pos`` in row 0 and a row of ``query`` in row 1; see
             :func:`~pyg_peft.geometry.knn`.
-        eps: keeps the weight of a coincident point finite, in squared units of ``pos``.
+        eps: Keeps the weights of coincident points finite, in squared units of ``pos``.
 
     Shapes: pos ``(N, 3)``, query ``(M, 3)``, edge_index ``(2, E)``; output ``(E,)``.
 
@@ -39,12 +39,14 @@ def interpolation_weights(
         Invariant under rotation, reflection and translation; equivariant to the order of the edges.
         Differentiable in ``pos`` and ``query``.
 
-    Half-precision positions are measured in float32; the weights are in their precision again.
+    Distances between half-precision positions are computed in float32; the weights are returned in
+    half precision.
 
     Raises:
-        TypeError: if an argument is of another type, or the positions' dtypes differ.
-        ValueError: if positions are not finite or so large that squares are not, an edge names a
-            row that is not there, or ``eps`` is not positive or leaves the positions' precision.
+        TypeError: If an argument has the wrong type, or if the dtypes of the positions differ.
+        ValueError: If positions are not finite or so large that their squares are not, an edge
+            refers to a row that does not exist, or ``eps`` is not positive or outside the range of
+            the positions' precision.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0, 0], [3, 0, 0]])
@@ -65,7 +67,7 @@ def interpolation_weights(
 def inverse_distance_weights(
     pos: Tensor, query: Tensor, edge_index: Tensor, eps: float = 1e-8
 ) -> Tensor:
-    """Return the :func:`interpolation_weights` of arguments that were checked before."""
+    """Return the :func:`interpolation_weights` without checking the arguments."""
     source, receiver = edge_index[0], edge_index[1]
     wide, wide_query = in_wide(pos), in_wide(query)
     weight = 1 / (squared_distance(wide[source], wide_query[receiver]) + eps)
@@ -84,13 +86,13 @@ def interpolate(
     r"""Return :math:`\mathbf{y}_i = \sum_j w_{ji} \mathbf{x}_j` for ``num_points`` receivers.
 
     Args:
-        x: features of the points that give.
-        edge_index: edges, row 0 a row of ``x``, row 1 a receiver.
-        weight: weight of each edge; see :func:`interpolation_weights`.
-        num_points: number of receivers. One without an edge gets zeros.
-        ptr: borders of the receivers' edges, which are then taken as sorted by receiver. A
-            :class:`~pyg_peft.geometry.Structure` has them as ``interp_ptr``, so that no layer pays
-            for the order. Receivers beyond the last border have no edge.
+        x: Features of the source points.
+        edge_index: Edges, with a row of ``x`` in row 0 and a receiver in row 1.
+        weight: Weight of each edge; see :func:`interpolation_weights`.
+        num_points: Number of receivers. Receivers without edges get zeros.
+        ptr: Offsets of the receivers' edges. If given, the edges must be sorted by receiver. A
+            :class:`~pyg_peft.geometry.Structure` provides them as ``interp_ptr``, so that layers
+            need not sort. Receivers beyond the last offset have no edges.
 
     Shapes: x ``(N, C)``, edge_index ``(2, E)``, weight ``(E,)``, ptr ``(M + 1,)`` with ``M`` at
         most ``num_points``; output ``(num_points, C)``.
@@ -99,10 +101,10 @@ def interpolate(
         and ``weight``.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if an edge names a row or a receiver that is not there, ``weight`` is no weight
-            per edge, or ``ptr`` has more receivers than ``num_points`` or does not rise from 0 to
-            the number of edges.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an edge refers to a row or a receiver that does not exist, ``weight`` does
+            not have one element per edge, or ``ptr`` has more receivers than ``num_points`` or does
+            not increase from 0 to the number of edges.
 
     Example:
         >>> edge_index = torch.tensor([[0, 1], [0, 0]])
@@ -125,34 +127,34 @@ def interpolate(
 def weighted_sums(
     x: Tensor, edge_index: Tensor, weight: Tensor, num_points: int, ptr: Tensor
 ) -> Tensor:
-    """Return :func:`interpolate` of edges that were checked before, such as a structure's.
+    """Return :func:`interpolate` without checking the arguments, such as the edges of a structure.
 
-    The memory of ``x`` is read at ``edge_index[0]`` without another look: only the caller knows
-    that these are rows of ``x``.
+    The rows ``edge_index[0]`` of ``x`` are read without bounds checks: the caller must ensure that
+    they exist.
     """
     missing = num_points + 1 - ptr.size(0)
     if not torch.compiler.is_compiling() and weight.numel() == 0:
         return x.new_zeros(num_points, x.size(1))
     if missing > 0:
         ptr = torch.cat([ptr, ptr[-1:].expand(missing)])
-    # A bag per receiver: no message of size [E, C] is made, let alone kept for the backward pass.
-    # In another layout it would be summed by another, slower kernel, to other digits.
+    # One bag per receiver avoids messages of size [E, C], also in the backward pass. Non-contiguous
+    # inputs would use a slower kernel that rounds differently.
     return sum_bags(x.contiguous(), weight.to(x.dtype).contiguous(), edge_index[0], ptr)
 
 
 def in_wide(pos: Tensor) -> Tensor:
-    """Return positions in the precision that distances are computed in: float32 at least."""
+    """Return positions in the precision used for distances: at least float32."""
     return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
 
 
 def least_eps(pos: Tensor) -> float:
-    """Return the smallest number whose inverses can be summed in the precision of positions."""
+    """Return the smallest number whose inverses can be summed in the precision of ``pos``."""
     wide = torch.float64 if pos.dtype == torch.float64 else torch.float32
     return torch.finfo(wide).tiny * 2**40
 
 
 def check_eps(eps: float, pos: Tensor) -> float:
-    """Return ``eps``; raise unless an inverse of it, and of sums with it, is finite and not 0."""
+    """Return ``eps``; raise unless its inverse, also of sums with it, is finite and not 0."""
     eps = check_number(eps, "eps", above=0)
     least = least_eps(pos)
     if not least <= eps <= 1 / least:
@@ -164,7 +166,7 @@ def check_eps(eps: float, pos: Tensor) -> float:
 
 
 def check_edges(edge_index: Tensor, x: Tensor, num_receivers: int) -> Tensor:
-    """Return edges in int64; raise unless they lead from rows of ``x`` to receivers."""
+    """Return edges in int64; raise unless they connect rows of ``x`` to receivers."""
     check_tensor(edge_index, "edge_index", shape=(2, "E"), kind="int", device=x.device)
     for row, size, of in ((0, x.size(0), "sources"), (1, num_receivers, "receivers")):
         check_index(edge_index[row], f"edge_index[{row}]", size, of=of)
@@ -192,7 +194,7 @@ def _checked_ptr(ptr: Tensor, num_edges: int, num_points: int, device: torch.dev
 def sort_by_receiver(
     edge_index: Tensor, weight: Tensor, num_points: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return edges and weights sorted by receiver, and the borders ``[num_points + 1]`` of each."""
+    """Return edges and weights sorted by receiver, and their offsets ``[num_points + 1]``."""
     receiver, order = edge_index[1].sort(stable=True)
     ptr = torch.searchsorted(receiver, torch.arange(num_points + 1, device=receiver.device))
     return torch.stack([edge_index[0][order], receiver]), weight[order], ptr

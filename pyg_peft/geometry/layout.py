@@ -1,8 +1,8 @@
-"""The border between the two layouts, and the only place that crosses it.
+"""Conversion between the flat and the dense layout of points.
 
-*Flat* is PyG's: rows ``[N, ...]`` of all clouds one after another, with a sorted ``batch [N]`` of
-cloud ids. *Dense* is a token backbone's: ``[B, G, ...]`` with a Boolean ``mask [B, G]``, true where
-a row is real.
+*Flat* is PyG's layout: rows ``[N, ...]`` of all clouds one after another, with a sorted
+``batch [N]`` of cloud ids. *Dense* is the layout of token backbones: ``[B, G, ...]`` with a Boolean
+``mask [B, G]`` that is true for real rows. Only this module converts between them.
 """
 
 import torch
@@ -12,22 +12,22 @@ from pyg_peft.errors import MOST_CLOUDS, check_batch, check_count, check_tensor
 
 
 def count_clouds(batch: Tensor | None, batch_size: int | None = None) -> int:
-    """Return the number of clouds ``B``, empty ones included.
+    """Return the number of clouds ``B``, including empty ones.
 
     Args:
-        batch: sorted cloud id of each row, or ``None`` for one cloud.
-        batch_size: number of clouds, needed where trailing clouds are empty and under
+        batch: Sorted cloud id of each row, or ``None`` for one cloud.
+        batch_size: Number of clouds. Required if trailing clouds are empty and under
             ``torch.compile``.
 
     Raises:
-        ValueError: if it cannot be known (a graph is being compiled and ``batch_size`` is missing),
-            or if ``batch_size`` is negative or contradicts a missing ``batch``.
+        ValueError: If a graph is being compiled and ``batch_size`` is missing, or if ``batch_size``
+            is negative or contradicts a missing ``batch``.
     """
     if batch_size is not None:
         batch_size = check_count(batch_size, "batch_size", least=0)
         if batch is None and batch_size != 1:
             raise ValueError(f"Expected 'batch_size' to be 1 without a batch (got {batch_size})")
-        # Of a number that is known when the graph runs only, a compiler cannot ask this.
+        # The compiler cannot check a number that is only known when the graph runs.
         if not torch.compiler.is_compiling() and batch_size > MOST_CLOUDS:
             raise ValueError(
                 f"Expected 'batch_size' to be at most {MOST_CLOUDS} (got {batch_size})"
@@ -51,13 +51,13 @@ def offsets(
     """Return ``ptr [B + 1]``: cloud ``b`` holds the rows ``ptr[b]`` to ``ptr[b + 1] - 1``.
 
     Args:
-        batch: sorted cloud id of each row, or ``None`` for one cloud. Ids may have gaps.
-        num_nodes: number of rows ``N``.
-        batch_size: number of clouds ``B``; the largest id plus one by default.
-        device: where the result lives if ``batch`` is ``None``.
+        batch: Sorted cloud id of each row, or ``None`` for one cloud. Ids may have gaps.
+        num_nodes: Number of rows ``N``.
+        batch_size: Number of clouds ``B``; the largest id plus one by default.
+        device: Device of the result if ``batch`` is ``None``.
 
     Raises:
-        ValueError, TypeError: if ``batch`` is not a sorted integer vector of ``num_nodes`` ids.
+        ValueError, TypeError: If ``batch`` is not a sorted integer vector of ``num_nodes`` ids.
 
     Example:
         >>> offsets(torch.tensor([0, 0, 2]), 3, batch_size=4).tolist()
@@ -81,7 +81,7 @@ def counts(
     *,
     device: torch.device | None = None,
 ) -> Tensor:
-    """Return the number of rows of each cloud ``[B]``, zero for an empty one.
+    """Return the number of rows of each cloud ``[B]``, zero for an empty cloud.
 
     Example:
         >>> counts(torch.tensor([0, 0, 2]), 3).tolist()
@@ -91,11 +91,11 @@ def counts(
 
 
 def dense_rows(ptr: Tensor, max_num: int) -> tuple[Tensor, Tensor]:
-    """Return, for each cell of the dense layout, its flat row, and whether it is real.
+    """Return the flat row of each cell of the dense layout, and whether the cell is real.
 
     Args:
-        ptr: offsets ``[B + 1]``.
-        max_num: cells per cloud.
+        ptr: Offsets ``[B + 1]``.
+        max_num: Number of cells per cloud.
 
     Returns:
         ``rows [B, max_num]`` (0 where not real) and ``mask [B, max_num]``.
@@ -112,14 +112,15 @@ def to_dense(
     batch_size: int | None = None,
     max_num: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Translate flat rows into the dense layout.
+    """Convert flat rows to the dense layout.
 
     Args:
-        x: rows ``[N, ...]``.
-        batch: sorted cloud id of each row, or ``None`` for one cloud.
-        batch_size: number of clouds ``B``.
-        max_num: cells per cloud; the largest cloud's size by default. While a graph is compiled the
-            sizes cannot be read, and the default is ``N``, which is always enough.
+        x: Rows ``[N, ...]``.
+        batch: Sorted cloud id of each row, or ``None`` for one cloud.
+        batch_size: Number of clouds ``B``.
+        max_num: Number of cells per cloud; the size of the largest cloud by default. While a graph
+            is compiled the sizes cannot be read, and the default is ``N``, which is always
+            sufficient.
 
     Shapes:
         x ``(N, ...)``; output ``(B, max_num, ...)`` with zeros where the mask ``(B, max_num)`` is
@@ -128,8 +129,8 @@ def to_dense(
     Symmetries: keeps the order of the rows in each cloud; differentiable in ``x``.
 
     Raises:
-        TypeError: if ``x`` is no tensor, or a size no integer.
-        ValueError: if a cloud has more than ``max_num`` rows, or ``batch`` does not fit ``x``.
+        TypeError: If ``x`` is not a tensor, or a size is not an integer.
+        ValueError: If a cloud has more than ``max_num`` rows, or ``batch`` does not match ``x``.
 
     Example:
         >>> dense, mask = to_dense(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([0, 0, 1]))
@@ -150,18 +151,18 @@ def to_dense(
         if largest > max_num:
             raise ValueError(f"Expected 'max_num' to be at least {largest} (got {max_num})")
     rows, mask = dense_rows(ptr, max_num)
-    # A row of zeros at the end stands for all that is not real: no branch for an empty ``x``, whose
-    # size a compiled graph may not know.
+    # Cells that are not real point to a row of zeros at the end. This needs no branch for an empty
+    # ``x``, whose size may be unknown in a compiled graph.
     padded = torch.cat([x, x.new_zeros(1, *x.shape[1:])])
     return padded[rows.masked_fill(~mask, x.size(0))], mask
 
 
 def to_flat(dense: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Translate the dense layout back into flat rows and their ``batch``.
+    """Convert the dense layout to flat rows and their ``batch``.
 
     Args:
-        dense: ``[B, G, ...]``.
-        mask: ``[B, G]``, true where a cell is real; ``None`` if all are.
+        dense: Rows ``[B, G, ...]``.
+        mask: Boolean ``[B, G]``, true where a cell is real; ``None`` if all are.
 
     Returns:
         The rows ``[N, ...]`` and their cloud ids ``[N]``, sorted.

@@ -1,4 +1,4 @@
-"""Neighbour search by nanoflann: the CPU's choice on one thread, with the extra ``fast``."""
+"""Neighbor search with nanoflann, the default on the CPU with one thread and the extra ``fast``."""
 
 from typing import TYPE_CHECKING
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 
 def nanoflann_candidates(search: Search) -> Proposal:
-    """Ask one :class:`pynanoflann.KDTree` per cloud, in float64.
+    """Search with one :class:`pynanoflann.KDTree` per cloud, in float64.
 
-    A cloud with more equal points than a leaf holds is left to SciPy, and all others with it: the
-    library divides a box without extent by numbers that it has not set, for as long as the stack
-    lasts, and the process dies.
+    If a cloud has more coincident points than a leaf holds, SciPy searches all clouds instead.
+    nanoflann divides a box without extent by uninitialized numbers, recurses until the stack
+    overflows, and the process dies.
 
-    One thread searches, whatever torch's number: the package holds Python's lock meanwhile, and the
-    threads of its own touch reference counts without it and crash (0.10). It knows no bound for a
-    radius, and looks for the ``k + 1`` nearest there too.
+    The search uses one thread, regardless of torch's setting. The package holds Python's lock
+    meanwhile, and its own threads touch reference counts without the lock and crash (0.10). It has
+    no bound for a radius search and also returns the ``k + 1`` nearest points there.
 
-    Its error is relative. A tree adds to a lower bound and subtracts from it once a level, and no
-    bound on the way to a point exceeds the point's own squared distance; so in a cloud of ``N``
-    points, which is at most ``N`` levels deep, that distance is misjudged by ``4 N`` roundings.
-    That is nothing in float64, and too much in float32, which would save a twentieth of the time.
+    Its error is relative. At each level, a tree adds to and subtracts from a lower bound, and no
+    bound on the path to a point exceeds the squared distance of that point. A cloud of ``N`` points
+    is at most ``N`` levels deep, so this distance is off by at most ``4 N`` roundings. This is
+    negligible in float64 but too much in float32, which would save only a twentieth of the time.
     """
     import numpy as np
     from pynanoflann import KDTree
@@ -48,7 +48,7 @@ def nanoflann_candidates(search: Search) -> Proposal:
     for cloud in range(len(ptr) - 1):
         begin, end = ptr[cloud], ptr[cloud + 1]
         rows = slice(query_ptr[cloud], query_ptr[cloud + 1])
-        if end - begin < width:  # all its points are candidates
+        if end - begin < width:  # all points are candidates
             table[rows, : end - begin] = np.arange(begin, end)
             continue
         if rows.start == rows.stop:
@@ -64,7 +64,7 @@ def nanoflann_candidates(search: Search) -> Proposal:
         levels = end - begin + pos.shape[1] + 4
         error = 2 * levels * np.finfo(np.float64).eps
         slack[rows] = error * np.square(near[:, -1]) + limits.tiny
-        # What canonical distances, computed in the dtype of the positions, can tell apart.
+        # Canonical distances, computed in the dtype of the positions, differ beyond this reach.
         reach = near[:, :-1] * (1 + relative_error(search) + error)
         reach += limits.tiny**0.5
         settled[rows] = (near[:, 1:] > reach).all(axis=1)
@@ -77,7 +77,7 @@ def nanoflann_candidates(search: Search) -> Proposal:
 
 
 def _has_many_equal(pos: "np.ndarray", most: int) -> bool:
-    """Whether more than ``most`` points lie at one place."""
+    """Return whether more than ``most`` points coincide."""
     import numpy as np
 
     # One coordinate decides for nearly all clouds, at a tenth of the cost.

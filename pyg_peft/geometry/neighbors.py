@@ -1,7 +1,7 @@
-"""Neighbours of points: k nearest, the graph of them, and those within a ball.
+"""Neighbor search: k nearest neighbors, k-nearest-neighbor graphs, and ball queries.
 
-All results follow one canonical order (:mod:`pyg_peft.geometry.ordering`), whichever library
-searched.
+All results follow one canonical order (:mod:`pyg_peft.geometry.ordering`), whichever library is
+used for the search.
 """
 
 from pyg_peft.errors import check_count, check_flag, check_number
@@ -21,26 +21,27 @@ def knn(
     r"""Return edges from the ``k`` nearest points of ``pos`` to each row of ``query``.
 
     Args:
-        pos: points.
-        query: positions that look for neighbours, of the same dtype and device.
-        k: neighbours per query; a cloud with fewer points gives them all.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        query_batch: sorted cloud id of each query; given exactly if ``batch`` is.
-        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
+        pos: Points.
+        query: Query positions, of the same dtype and device.
+        k: Number of neighbors per query. Clouds with fewer points return all of them.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        query_batch: Sorted cloud id of each query. Must be given if and only if ``batch`` is.
+        batch_size: Number of clouds. Required if trailing clouds may be empty and under
+            ``torch.compile``.
 
     Shapes:
-        pos ``(N, 3)``, query ``(M, 3)``; output ``(2, E)``: row 0 the neighbour's row of ``pos``,
+        pos ``(N, 3)``, query ``(M, 3)``; output ``(2, E)``: row 0 the neighbor's row of ``pos``,
         row 1 the receiver's row of ``query``, sorted by receiver, then squared distance, then
-        neighbour.
+        neighbor.
 
     Symmetries:
         Permutation equivariant except at exact ties; invariant under rotation, reflection and
         translation up to rounding. Not differentiable: indices.
 
     Raises:
-        TypeError: if positions are integers or no tensors, their dtypes differ, or ``k`` is no
+        TypeError: If positions are integers or not tensors, their dtypes differ, or ``k`` is not an
             integer.
-        ValueError: on NaN, a wrong shape, an unsorted batch or ``k < 1``.
+        ValueError: If positions contain NaN, a shape is wrong, a batch is not sorted, or ``k < 1``.
 
     Example:
         >>> import torch
@@ -60,14 +61,15 @@ def knn_graph(
     loop: bool = False,
     batch_size: int | None = None,
 ) -> EdgeIndex:
-    r"""Return edges from each point's ``k`` nearest neighbours to it.
+    r"""Return edges from each point's ``k`` nearest neighbors to the point.
 
     Args:
-        pos: points.
-        k: neighbours per point.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        loop: count the point itself as a neighbour.
-        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
+        pos: Points.
+        k: Number of neighbors per point.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        loop: If true, the point itself counts as a neighbor.
+        batch_size: Number of clouds. Required if trailing clouds may be empty and under
+            ``torch.compile``.
 
     Shapes: pos ``(N, 3)``; output ``(2, E)``, ordered as in :func:`knn`.
 
@@ -76,9 +78,9 @@ def knn_graph(
     Raises: as in :func:`knn`.
 
     Differences:
-        Without loops every point keeps exactly ``k`` neighbours (or its cloud's size minus one)
-        also among coincident points, where dropping loops from a ``k + 1`` search may keep ``k +
-        1``.
+        Without loops, every point keeps exactly ``k`` neighbors (or the size of its cloud minus
+        one), also among coincident points. Removing loops from a ``k + 1`` search may keep
+        ``k + 1`` neighbors there.
 
     Example:
         >>> import torch
@@ -104,11 +106,11 @@ def ball_query(
     r"""Return edges from the nearest points within ``radius`` to each row of ``query``.
 
     Args:
-        pos: points.
-        query: positions that look for neighbours, of the same dtype and device.
-        radius: largest distance, inclusive, in the unit of ``pos``.
-        max_num_neighbors: neighbours per query at most; the nearest ones are kept.
-        batch, query_batch, batch_size: as in :func:`knn`.
+        pos: Points.
+        query: Query positions, of the same dtype and device.
+        radius: Largest distance, inclusive, in the unit of ``pos``.
+        max_num_neighbors: Maximum number of neighbors per query; the nearest ones are kept.
+        batch, query_batch, batch_size: As in :func:`knn`.
 
     Shapes: as in :func:`knn`; a query without a point in its ball receives no edge.
 
@@ -117,8 +119,8 @@ def ball_query(
     Raises: as in :func:`knn`, and ValueError if ``radius`` is negative or not a number.
 
     Differences:
-        The ball queries of the field's CUDA packages keep the first points in memory order and
-        repeat one to fill up; this one keeps the nearest and never repeats.
+        The ball queries of common CUDA packages keep the first points in memory order and repeat
+        one to fill up; this one keeps the nearest and never repeats.
 
     Example:
         >>> import torch

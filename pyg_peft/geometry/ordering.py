@@ -1,10 +1,10 @@
-"""The canonical order of neighbours, in one place.
+"""The canonical order of neighbors.
 
-A neighbour comes before another if its squared distance, computed in ``pos.dtype`` by direct
-differences and summed as :math:`(dx^2 + dy^2) + dz^2`, is smaller; among equals the lower row comes
-first. A search library has a rounding and a tie order of its own, so a backend only proposes ``k +
-1`` candidates; :func:`canonical_order` decides, and searches again by brute force the few rows
-where the library could have left out a neighbour that belongs in.
+A neighbor precedes another if its squared distance is smaller. Squared distances are computed in
+``pos.dtype`` from direct differences and summed as :math:`(dx^2 + dy^2) + dz^2`; among equals the
+lower row comes first. Search libraries round and break ties differently, so a backend only proposes
+``k + 1`` candidates. :func:`canonical_order` sorts them, and repeats the search by brute force for
+the few rows where the library may have missed a neighbor.
 """
 
 from dataclasses import dataclass, replace
@@ -21,29 +21,30 @@ CHUNK_ELEMENTS = 1 << 24
 
 @dataclass(frozen=True)
 class Search:
-    """One neighbour search: detached floating-point points and queries, and the clouds' borders.
+    """A neighbor search: detached floating-point points and queries, and the offsets of the clouds.
 
-    Points have three coordinates, except in PyG's own operators, which search features too.
+    Points have three coordinates. Only PyG's own operators also search features of any width.
     """
 
     pos: Tensor  # [N, 3], contiguous
-    query: Tensor  # [M, 3], contiguous, the very same tensor if points look for each other
-    ptr: Tensor  # [B + 1], borders of the clouds in pos
-    query_ptr: Tensor  # [B + 1], borders of the clouds in query
+    query: Tensor  # [M, 3], contiguous; the same object as pos if points search each other
+    ptr: Tensor  # [B + 1], offsets of the clouds in pos
+    query_ptr: Tensor  # [B + 1], offsets of the clouds in query
     query_cloud: Tensor  # [M], cloud of each query
     k: int  # at most the size of the largest cloud
-    radius: float | None = None  # neighbours beyond it may be left out by the backend
+    radius: float | None = None  # the backend may omit neighbors beyond it
 
 
 class Proposal(NamedTuple):
-    """What a backend answers.
+    """The result of a backend.
 
     Attributes:
-        candidates: rows of ``pos`` ``[M, C]``, ``C`` from :func:`num_candidates`, -1 for none. They
-            are a nearest set up to rounding; their order does not matter.
-        slack: absolute error of the backend's squared distances, for all queries or each ``[M]``.
-        settled: queries ``[M]`` whose candidates are in order already, all so far apart that no
-            rounding could change it. ``None`` if the backend cannot tell.
+        candidates: Rows of ``pos`` ``[M, C]``, with ``C`` from :func:`num_candidates` and -1 for
+            none. They are a nearest set up to rounding; their order does not matter.
+        slack: Absolute error of the backend's squared distances, for all queries or for each one
+            ``[M]``.
+        settled: Boolean ``[M]``, true for queries whose candidates are already in order and so far
+            apart that rounding cannot change it. ``None`` if the backend cannot determine it.
     """
 
     candidates: Tensor
@@ -52,26 +53,27 @@ class Proposal(NamedTuple):
 
 
 def num_candidates(search: Search) -> int:
-    """Return ``k + 1``, so that a tie at the last place shows, or fewer if no cloud has so many."""
+    """Return ``k + 1``, which reveals a tie at the last place, or fewer if clouds are smaller."""
     return min(search.k + 1, int(search.ptr.diff().max()))
 
 
 def relative_error(search: Search) -> float:
-    """Return how far a canonical squared distance may be off, relative to itself.
+    """Return the maximum relative error of a canonical squared distance.
 
-    A few units in the last place for each term, all terms being positive.
+    It is a few units in the last place for each term, because all terms are positive.
     """
     return (search.pos.size(1) + 32) * torch.finfo(search.pos.dtype).eps
 
 
 def float64_arrays(search: Search) -> tuple[Any, Any, float]:
-    """Return points and queries as NumPy arrays for a library that computes in float64, the very
-    same array if points look for each other, and the unit that they are measured in: huge ones are
-    divided by it, so that squares stay finite. The arrays hold one point behind the other, whatever
-    the tensors' strides: nanoflann reads them so without looking.
+    """Return points and queries as NumPy arrays in float64, and the unit that they are measured in.
+
+    If points search each other, both arrays are the same object. Huge coordinates are divided by
+    the unit, so that their squares stay finite. The arrays are contiguous, whatever the strides of
+    the tensors, because nanoflann reads them without checking strides.
     """
     unit, same = 1.0, search.query is search.pos
-    if search.pos.dtype == torch.float64:  # no smaller type holds coordinates of that size
+    if search.pos.dtype == torch.float64:  # smaller types cannot hold such coordinates
         parts = (search.pos,) if same else (search.pos, search.query)
         if max(float(part.abs().max()) for part in parts) > 2.0**500:
             unit = 2.0**600
@@ -85,10 +87,10 @@ def float64_arrays(search: Search) -> tuple[Any, Any, float]:
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return the squared distance of broadcastable ``[..., 3]`` tensors, rounded as the order asks.
+    """Return squared distances of ``[..., 3]`` tensors, rounded as the canonical order requires.
 
-    Written per coordinate: no ``[..., 3]`` intermediate, and the sum's order is fixed on every
-    device.
+    The tensors must be broadcastable. Distances are computed per coordinate. This avoids a
+    ``[..., 3]`` intermediate and fixes the order of the sum on every device.
     """
     total = (a[..., 0] - b[..., 0]).square()
     for axis in range(1, a.size(-1)):
@@ -97,9 +99,9 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def table_distance(pos: Tensor, query: Tensor, table: Tensor) -> Tensor:
-    """Return the :func:`squared_distance` of each query to its row of a table of points ``[M, C]``.
+    """Return the :func:`squared_distance` of each query to the points in its table row ``[M, C]``.
 
-    One coordinate is gathered at a time, which is three times as fast as to gather points.
+    One coordinate is gathered at a time, which is three times as fast as gathering points.
     """
     rows, columns = table.flatten().clamp(min=0), pos.t().contiguous()
     total: Tensor | None = None
@@ -110,10 +112,10 @@ def table_distance(pos: Tensor, query: Tensor, table: Tensor) -> Tensor:
 
 
 def canonical_order(search: Search, proposal: Proposal) -> Tensor:
-    """Turn a backend's proposal into the canonical neighbours.
+    """Sort the candidates of a backend into the canonical neighbors.
 
     Returns:
-        ``[M, k]`` rows of ``pos``, nearest first, -1 for none.
+        Rows of ``pos`` ``[M, k]``, nearest first, -1 for none.
     """
     candidates, slack, settled = proposal
     if settled is None:
@@ -132,17 +134,17 @@ def _ordered(search: Search, candidates: Tensor, slack: Tensor | float) -> Tenso
     distance = table_distance(search.pos, search.query, candidates)
     distance = distance.masked_fill_(missing, torch.inf)
 
-    # Rows that a backend returned in strictly ascending order, nearly all of them, need no sorting.
+    # Nearly all rows are returned in strictly ascending order and need no sorting.
     unordered = (distance[:, 1:] <= distance[:, :-1]) & ~missing[:, 1:] | (
         missing[:, :-1] & ~missing[:, 1:]
     )
     rows = unordered.any(dim=1).nonzero().squeeze(1)
     if rows.numel() > 0:
         distance[rows], candidates = _sort_rows(distance[rows], candidates, rows)
-    if candidates.size(1) == k:  # the largest cloud has k points: no candidate was left out
+    if candidates.size(1) == k:  # the largest cloud has k points: none was left out
         return candidates
 
-    # The k-th neighbour may stand for one that the backend ranked behind it.
+    # Another point may belong in place of the k-th neighbor if the backend ranked it behind.
     last, following = distance[:, k - 1], distance[:, k]
     doubtful = (following <= last * (1 + relative_error(search)) + slack) & (candidates[:, k] >= 0)
     rows = doubtful.nonzero().squeeze(1)
@@ -163,7 +165,7 @@ def _sort_rows(distance: Tensor, candidates: Tensor, rows: Tensor) -> tuple[Tens
 
 
 def brute_force(search: Search, rows: Tensor) -> Tensor:
-    """Return the canonical ``[R, k]`` neighbours of some queries, looking at every point."""
+    """Return the canonical ``[R, k]`` neighbors of some queries by comparing all points."""
     largest = int(search.ptr.diff().max())
     chunk = max(1, CHUNK_ELEMENTS // max(1, largest))
     found = [_brute_force_chunk(search, part, largest) for part in rows.split(chunk)]
@@ -176,7 +178,7 @@ def _brute_force_chunk(search: Search, rows: Tensor, largest: int) -> Tensor:
     members, real = members[cloud], real[cloud]
     distance = squared_distance(search.pos[members], search.query[rows].unsqueeze(1))
     distance = distance.masked_fill(~real, torch.inf)
-    # Members stand in ascending order, so that a stable sort puts the lower row first.
+    # Members are in ascending order, so a stable sort puts the lower row first.
     order = distance.argsort(dim=1, stable=True)[:, : search.k]
     return members.gather(1, order).masked_fill(~real.gather(1, order), -1)
 

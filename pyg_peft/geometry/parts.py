@@ -1,4 +1,4 @@
-"""Neighbourhoods parted by size, so that none is padded to twice what it holds."""
+"""Grouping of neighborhoods by size, which limits padding to less than twice the size."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 class Part(NamedTuple):
-    """Neighbourhoods of like size.
+    """Neighborhoods of similar size.
 
     Attributes:
-        sets: their numbers ``[P]``.
-        edges: rows of the edge list that lead to them ``[E_P]``, in its order.
-        place: for each of these, which of the ``P`` it leads to.
-        size: members of the largest, at least one.
+        sets: Indices of the neighborhoods ``[P]``.
+        edges: Rows of the edge list that belong to them ``[E_P]``, in its order.
+        place: Index among the ``P`` neighborhoods for each of these edges ``[E_P]``.
+        size: Number of members of the largest neighborhood, at least one.
     """
 
     sets: Tensor
@@ -23,11 +23,11 @@ class Part(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """All neighbourhoods, in parts.
+    """All neighborhoods, grouped by size.
 
     Attributes:
-        parts: the parts.
-        order: for each neighbourhood its place when the parts are put one behind the other.
+        parts: The groups.
+        order: For each neighborhood, its position in the concatenation of all groups.
     """
 
     parts: list[Part]
@@ -35,14 +35,15 @@ class Parts(NamedTuple):
 
 
 def parts_of_like_size(index: Tensor, num_sets: int) -> Parts:
-    """Part neighbourhoods so that none is twice as large as another of its part.
+    """Group neighborhoods so that none is twice as large as another one in its group.
 
-    Attention takes memory by the square of a size; padded to one size, every set would take the
-    square of the largest. Part by part they take four times the sum of their own squares at most.
+    The memory of attention grows with the square of the size. If all neighborhoods were padded to
+    the same size, each would need the square of the largest. In groups, they need at most four
+    times the sum of their own squares.
 
     Args:
-        index: neighbourhood of each edge, sorted.
-        num_sets: number of neighbourhoods, those without members included.
+        index: Neighborhood of each edge, sorted.
+        num_sets: Number of neighborhoods, including those without members.
 
     Shapes: index ``(E,)``.
 

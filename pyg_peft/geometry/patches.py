@@ -1,4 +1,4 @@
-"""Patches: centres that cover a cloud, and around each the nearest points, relative to it."""
+"""Patches: sampled centers of a cloud, each with its nearest points relative to it."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -14,16 +14,16 @@ from pyg_peft.typing import Batch, Features, Pos
 
 @dataclass(frozen=True)
 class Patches:
-    """What a token backbone embeds: ``B`` clouds of ``G`` patches of ``K`` points.
+    """Input of a token backbone: ``B`` clouds of ``G`` patches of ``K`` points.
 
     Args:
-        points: members relative to their centre ``[B, G, K, 3]``. A cloud with fewer than ``K``
-            points repeats its nearest member, which a max over members cannot tell.
-        center: centres ``[B, G, 3]``, zeros where masked.
-        index: rows of the flat ``pos`` ``[B, G, K]``, 0 where masked.
-        center_index: rows of the flat ``pos`` ``[B, G]``, 0 where masked.
-        mask: ``[B, G]``, true for a patch that exists; ``None`` if all do.
-        features: members' features ``[B, G, K, C]``, if there are any.
+        points: Members relative to their center ``[B, G, K, 3]``. Clouds with fewer than ``K``
+            points repeat the nearest member, which does not change a max over members.
+        center: Centers ``[B, G, 3]``, zeros where masked.
+        index: Rows of the flat ``pos`` ``[B, G, K]``, 0 where masked.
+        center_index: Rows of the flat ``pos`` ``[B, G]``, 0 where masked.
+        mask: Boolean ``[B, G]``, true for patches that exist; ``None`` if all do.
+        features: Features of the members ``[B, G, K, C]``, if there are any.
 
     Example:
         >>> patches = build_patches(torch.eye(3), num_centers=2, patch_size=3)
@@ -45,12 +45,12 @@ class Patches:
 
     @property
     def num_centers(self) -> int:
-        """Number of patches of a cloud ``G``."""
+        """Number of patches per cloud ``G``."""
         return self.points.size(1)
 
     @property
     def patch_size(self) -> int:
-        """Number of points of a patch ``K``."""
+        """Number of points per patch ``K``."""
         return self.points.size(2)
 
     def to(self, device: torch.device | str) -> "Patches":
@@ -72,30 +72,32 @@ def build_patches(
     x: Features | None = None,
     batch_size: int | None = None,
 ) -> Patches:
-    """Cut clouds into patches as the published point-cloud transformers do.
+    """Divide clouds into patches as the published point-cloud transformers do.
 
-    Centres come from farthest point sampling that starts at a cloud's first point and skips points
-    near the origin (:func:`~pyg_peft.geometry.authors_convention`); members are a centre's nearest
-    points, itself included.
+    Centers are chosen by farthest point sampling that starts at the first point of a cloud and
+    skips points near the origin (:func:`~pyg_peft.geometry.authors_convention`). The members of a
+    patch are the nearest points of its center, including the center itself.
 
     Args:
-        pos: points.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        num_centers: patches per cloud ``G``. A cloud with fewer points has fewer; the rest is
-            masked.
-        patch_size: points per patch ``K``.
-        x: features of the points.
-        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
+        pos: Points.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        num_centers: Number of patches per cloud ``G``. Clouds with fewer points have fewer patches;
+            the rest is masked.
+        patch_size: Number of points per patch ``K``.
+        x: Features of the points.
+        batch_size: Number of clouds. Required if trailing clouds may be empty and under
+            ``torch.compile``.
 
     Shapes: pos ``(N, 3)``, x ``(N, C)``; output as in :class:`Patches`.
 
     Symmetries:
-        Given the centres: permutation invariant and translation invariant, and a rotation of the
-        cloud rotates the members. The centres depend on the first point and on the origin.
+        Given the centers: permutation invariant and translation invariant, and a rotation of the
+        cloud rotates the members. The centers depend on the first point and on the origin.
 
     Raises:
-        TypeError: if positions are integers or no tensor, or a size is no integer.
-        ValueError: on NaN, a wrong shape, an unsorted batch, or sizes below one.
+        TypeError: If positions are integers or not a tensor, or a size is not an integer.
+        ValueError: If positions contain NaN, a shape is wrong, a batch is not sorted, or a size is
+            below one.
 
     Example:
         >>> build_patches(torch.eye(3), num_centers=2, patch_size=3).index.shape
@@ -156,7 +158,7 @@ def _fill(table: Tensor, width: int) -> Tensor:
 
 
 def _empty(pos: Tensor, x: Tensor | None, size: int, num_centers: int, patch_size: int) -> Patches:
-    """Patches of clouds without any point: all masked."""
+    """Return the patches of clouds without any point, which are all masked."""
     index = torch.zeros(size, num_centers, patch_size, dtype=torch.long, device=pos.device)
     return Patches(
         points=pos.new_zeros(size, num_centers, patch_size, 3),

@@ -1,4 +1,4 @@
-"""A stand-in for ``torch_cluster``, which PyG 2.6 and 2.7 call: its functions on our searches."""
+"""Replacement for ``torch_cluster``, as used by PyG 2.6 and 2.7, based on our searches."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def knn(
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Return the ``k`` rows of ``x`` nearest to each row of ``y``: row 0 is ``y``'s."""
+    """Return the ``k`` nearest rows of ``x`` for each row of ``y``; row 0 holds rows of ``y``."""
     x, y = _columns(x), _columns(y)
     ptr_x, ptr_y = _ptr(batch_x, x, batch_size), _ptr(batch_y, y, batch_size)
     return pyg_knn(x, y, ptr_x, ptr_y, k, cosine, num_workers)
@@ -33,7 +33,7 @@ def knn_graph(
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Return the edges from each row's ``k`` nearest rows."""
+    """Return the edges from each row's ``k`` nearest rows to the row."""
     x = _columns(x)
     edge_index = knn(x, x, k if loop else k + 1, batch, batch, cosine, num_workers, batch_size)
     if not loop:
@@ -52,7 +52,7 @@ def radius(
     batch_size: int | None = None,
     ignore_same_index: bool = False,
 ) -> Tensor:
-    """Return the rows of ``x`` less than ``r`` away from each row of ``y``: row 0 is ``y``'s."""
+    """Return rows of ``x`` closer than ``r`` to each row of ``y``; row 0 holds rows of ``y``."""
     x, y = _columns(x), _columns(y)
     ptr_x, ptr_y = _ptr(batch_x, x, batch_size), _ptr(batch_y, y, batch_size)
     return pyg_radius(x, y, ptr_x, ptr_y, r, max_num_neighbors, num_workers, ignore_same_index)
@@ -68,7 +68,7 @@ def radius_graph(
     num_workers: int = 1,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Return the edges from the rows less than ``r`` away from each row."""
+    """Return the edges to each row from the rows less than ``r`` away."""
     x = _columns(x)
     edge_index = radius(x, x, r, batch, batch, max_num_neighbors, num_workers, batch_size, not loop)
     return _directed(edge_index, flow)
@@ -94,7 +94,7 @@ def fps(
     random_start: bool = True,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Return the share ``ratio`` of each cloud's rows, each far from those before."""
+    """Return the share ``ratio`` of each cloud's rows, each far from the rows picked before."""
     src = _columns(src)
     ptr = offsets(batch, src.size(0), batch_size, device=src.device)
     return pyg_fps(src, ptr, 0.5 if ratio is None else ratio, random_start)

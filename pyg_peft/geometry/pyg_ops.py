@@ -1,4 +1,4 @@
-"""PyG's own neighbor functions without ``pyg-lib``, for as long as they are enabled."""
+"""PyG's own neighbor functions without ``pyg-lib``, while they are enabled."""
 
 import importlib
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch_geometric.index import index2ptr
 from pyg_peft.errors import check_batch, check_tensor
 from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 
-#: PyG's flag to the operator's schema and implementation, in PyG 2.8 and later.
+#: Maps a flag of PyG 2.8 and later to the schema and the implementation of the operator.
 _OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "WITH_KNN": (
         "knn(Tensor x, Tensor y, Tensor? ptr_x=None, Tensor? ptr_y=None, int k=1, "
@@ -34,7 +34,7 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
     ),
 }
 
-#: Where PyG 2.8 turns a ``batch`` into borders, which show no more whether it was sorted.
+#: Modules of PyG 2.8 that convert a ``batch`` to offsets, which hide whether it was sorted.
 _BORDER_MODULES = (
     "torch_geometric.nn.pool",
     "torch_geometric.nn.conv.edge_conv",
@@ -42,7 +42,7 @@ _BORDER_MODULES = (
     "torch_geometric.nn.conv.x_conv",
 )
 
-#: Where PyG 2.6 and 2.7 keep a name of ``torch_cluster``, and which.
+#: Modules of PyG 2.6 and 2.7 that hold a function of ``torch_cluster``, and its name.
 _LEGACY_NAMES = {
     "torch_geometric.nn.conv.edge_conv": "knn",
     "torch_geometric.nn.conv.gravnet_conv": "knn",
@@ -51,15 +51,15 @@ _LEGACY_NAMES = {
 
 
 class PygOps:
-    """What :func:`enable_pyg_ops` returns: a context manager, and a switch to take it all back."""
+    """Handle returned by :func:`enable_pyg_ops`: a context manager with a ``disable`` method."""
 
     @property
     def enabled(self) -> bool:
-        """Whether this one still keeps the functions enabled."""
+        """Whether this handle still keeps the functions enabled."""
         return self in _holders
 
     def disable(self) -> None:
-        """Restore PyG as it was, unless another one still keeps the functions enabled."""
+        """Restore PyG, unless another handle still keeps the functions enabled."""
         if self.enabled:
             _holders.remove(self)
             if not _holders:
@@ -77,7 +77,7 @@ class PygOps:
         self.disable()
 
 
-#: Who keeps the functions enabled, and what to call, last first, to restore PyG.
+#: Handles that keep the functions enabled, and the calls that restore PyG, in reverse order.
 _holders: list[PygOps] = []
 _undo: list[Callable[[], object]] = []
 
@@ -85,27 +85,28 @@ _undo: list[Callable[[], object]] = []
 def enable_pyg_ops() -> PygOps:
     """Make PyG's own neighbor functions work without its compiled libraries.
 
-    ``knn``, ``knn_graph``, ``radius``, ``radius_graph``, ``nearest``, ``fps`` and
-    ``knn_interpolate`` of ``torch_geometric.nn``, and what calls them: ``DynamicEdgeConv``,
-    ``XConv``, ``GravNetConv``, ``transforms.KNNGraph``, ``transforms.RadiusGraph``. Nothing happens
-    on import; names that were imported before work too. What an installed ``pyg-lib`` (or, for PyG
-    2.6 and 2.7, ``torch_cluster``) offers is left alone.
+    This enables ``knn``, ``knn_graph``, ``radius``, ``radius_graph``, ``nearest``, ``fps`` and
+    ``knn_interpolate`` of ``torch_geometric.nn``, and everything that calls them:
+    ``DynamicEdgeConv``, ``XConv``, ``GravNetConv``, ``transforms.KNNGraph``,
+    ``transforms.RadiusGraph``. Importing pyg_peft alone changes nothing. Functions that were
+    imported before this call work too. Functions that an installed ``pyg-lib`` (or, for PyG 2.6 and
+    2.7, ``torch_cluster``) provides are not replaced.
 
-    PyG 2.8 looks up operators of the name ``pyg`` and flags: both are registered. PyG 2.6 and 2.7
-    call ``torch_cluster``: a stand-in takes its place inside PyG.
+    PyG 2.8 looks up operators in the namespace ``pyg`` and flags; both are registered. PyG 2.6 and
+    2.7 call ``torch_cluster``, which is replaced inside PyG.
 
-    A ``batch`` that is not sorted is refused. Worker processes that are not forked begin without
-    the functions: give their loader :func:`pyg_ops_worker_init`.
+    A ``batch`` that is not sorted raises an error. Worker processes that are not forked start
+    without the functions: pass :func:`pyg_ops_worker_init` to their loader.
 
     Returns:
-        A context manager that restores PyG at the end of a ``with`` block, or when ``disable()`` is
-        called. Without either the functions stay enabled.
+        A context manager that restores PyG at the end of a ``with`` block or when ``disable()`` is
+        called. Without either, the functions stay enabled.
 
     Differences:
-        To the compiled libraries: neighbors come nearest first and ties go to the lower row, but
-        a row that looks among its like comes before those that equal it; an unsorted ``batch``
-        raises; a radius search that finds too many keeps the nearest; ``cosine`` works on the CPU;
-        NaN raises; a random start follows ``torch.manual_seed``.
+        To the compiled libraries: neighbors are sorted nearest first and ties go to the lower row,
+        but if rows search each other, a row precedes other rows that are equal to it; an unsorted
+        ``batch`` raises; a radius search with too many neighbors keeps the nearest; ``cosine``
+        works on the CPU; NaN raises; a random start follows ``torch.manual_seed``.
 
     Example:
         >>> from torch_geometric.nn import knn_graph
@@ -139,14 +140,14 @@ def pyg_ops_enabled() -> bool:
 
 
 def pyg_ops_worker_init(worker_id: int = 0) -> None:
-    """Enable PyG's functions in a worker process: a ``worker_init_fn`` for a ``DataLoader``.
+    """Enable PyG's functions in a worker process, as ``worker_init_fn`` of a ``DataLoader``.
 
-    Workers that are spawned or come from a fork server import everything anew, and so do not
-    inherit :func:`enable_pyg_ops`: those of Windows and macOS, and of a loader with
-    ``multiprocessing_context="spawn"``. In forked workers it does no harm.
+    Workers that are spawned or started by a fork server import everything anew and do not inherit
+    :func:`enable_pyg_ops`. This applies to Windows and macOS, and to loaders with
+    ``multiprocessing_context="spawn"``. In forked workers the call does no harm.
 
     Args:
-        worker_id: number of the worker; any will do.
+        worker_id: Number of the worker, which is not used.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -173,15 +174,15 @@ def _enable_operators() -> None:
 
 
 def _borders_of_sorted(batch: Tensor, size: int | None = None) -> Tensor:
-    """Return PyG's borders of a ``batch`` that is sorted."""
+    """Return PyG's offsets of a ``batch``, which must be sorted."""
     check_tensor(batch, "batch", shape=("N",), kind="int")
     check_batch(batch, batch.numel(), size)
-    # PyG's conversion reads the memory of the ids without a look at their strides.
+    # PyG's conversion reads the memory of the ids without checking strides.
     return index2ptr(batch.long().contiguous(), size)
 
 
 def _borders_if_any(batch: Tensor | None, batch_size: int | None = None) -> Tensor | None:
-    """Do as PyG's ``_batch_to_ptr``, which looks for the largest id before anything is checked."""
+    """Replace PyG's ``_batch_to_ptr``, which reads the largest id before anything is checked."""
     return None if batch is None else _borders_of_sorted(batch, batch_size)
 
 
@@ -209,8 +210,8 @@ def _restore() -> None:
 
 
 def _fake_edges(x: Tensor, y: Tensor, *args: object) -> Tensor:
-    """Shape of a search's result for the compiler: as many edges as there turn out to be."""
-    check_tensor(x, "x")  # one on the device "meta" comes here too, and has no neighbors
+    """Return the shape of a search result for the compiler, with an unknown number of edges."""
+    check_tensor(x, "x")  # "meta" tensors arrive here too, and have no neighbors
     check_tensor(y, "y")
     return y.new_empty(2, torch.library.get_ctx().new_dynamic_size(), dtype=torch.long)
 

@@ -1,8 +1,8 @@
-"""PyG's own searches, with PyG's own meaning, on top of ours.
+"""Searches with the interface and meaning of PyG's own operators.
 
-They take features of any width, clouds by their borders, and return the receiver first: ``[2, E]``
-with row 0 the row of ``y``. Ties are broken and too many neighbors cut by distance, then row; the
-compiled libraries leave both open.
+They take features of any width and offsets of clouds, and return edges ``[2, E]`` with the
+receiver, a row of ``y``, in row 0. Ties are broken by row, and if there are too many neighbors,
+they are cut by distance, then row. The compiled libraries define neither.
 """
 
 import torch
@@ -16,7 +16,7 @@ from pyg_peft.geometry.samplers import Sampling
 from pyg_peft.geometry.sampling import sample
 from pyg_peft.geometry.tables import drop_self, search_table, self_first, to_edges
 
-#: Neighbors within a radius that are looked for first; more only where there are as many.
+#: Width of the first search within a radius; wider searches follow only if it is filled.
 _FIRST_WIDTH = 64
 
 
@@ -31,9 +31,9 @@ def pyg_knn(
 ) -> Tensor:
     """Return the ``k`` rows of ``x`` nearest to each row of ``y``.
 
-    Where rows look for each other, a row itself is the first of all that equal it, so that PyG,
-    which takes loops away from ``k + 1`` neighbors, is left with ``k``. ``cosine`` compares
-    directions instead of positions. ``num_workers`` is not used: torch's own number of threads is.
+    If rows search each other, a row precedes all other rows that are equal to it. PyG removes loops
+    from ``k + 1`` neighbors and thus keeps ``k``. ``cosine`` compares directions instead of
+    positions. ``num_workers`` is not used; torch's own number of threads applies.
     """
     if k < 1:
         raise ValueError(f"Expected 'k' to be >= 1 (got {k})")
@@ -59,7 +59,7 @@ def pyg_radius(
     num_workers: int = 1,
     ignore_same_index: bool = False,
 ) -> Tensor:
-    """Return the rows of ``x`` less than ``r`` from each row of ``y``, the nearest if too many."""
+    """Return the rows of ``x`` closer than ``r`` to each row of ``y``, the nearest if too many."""
     if not r > 0:
         raise ValueError(f"Expected 'r' to be > 0 (got {r})")
     x, y, ptr_x, ptr_y = _prepared(x, y, ptr_x, ptr_y)
@@ -69,10 +69,10 @@ def pyg_radius(
     while width < limit and table.size(1) == width and bool((table[:, -1] >= 0).any()):
         width = min(limit, 4 * width)
         table = search_table(x, y, width, ptr_x, ptr_y, radius=r)
-    # The border belongs to our ball, not to PyG's.
+    # Our ball includes its boundary, PyG's does not.
     table = table.masked_fill(table_distance(x, y, table) >= r * r, -1)
     if ignore_same_index:
-        # A row that does not hold its own index loses its last instead, if it was cut at the limit.
+        # A row without its own index loses its last neighbor instead, if it was cut at the limit.
         table = drop_self(table if table.size(1) == limit else F.pad(table, (0, 1), value=-1))
     return to_edges(table).flip(0)
 
@@ -90,7 +90,7 @@ def pyg_nearest(
 
 
 def pyg_fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = True) -> Tensor:
-    """Return rows of ``src``, cloud after cloud: the share ``ratio`` of each, rounded up.
+    """Return the share ``ratio`` of the rows of each cloud, rounded up, cloud by cloud.
 
     A random start is drawn from torch's default generator. The lowest row wins a tie.
     """
@@ -99,7 +99,7 @@ def pyg_fps(src: Tensor, ptr: Tensor, ratio: float = 0.5, random_start: bool = T
     src = _searchable(_rows(src, "src"), "src")
     ptr = _borders(ptr, src, "batch")
     count = ptr.diff()
-    # In float32, as PyG rounds it.
+    # PyG rounds in float32.
     wanted = (count.float() * ratio).ceil().long()
     most = int(wanted.max()) if wanted.numel() > 0 else 0
     if most == 0:
@@ -120,12 +120,12 @@ def _prepared(
     check_tensor(y, "y", shape=("M", x.size(1)))
     if (ptr_x is None) != (ptr_y is None):
         raise ValueError("Expected the batches of 'x' and 'y' to be given together (got one)")
-    # The dispatcher may hand one tensor over as two objects.
+    # The dispatcher may pass the same tensor as two objects.
     same = y.data_ptr() == x.data_ptr() and y.shape == x.shape and y.stride() == x.stride()
     x = _searchable(x, "x")
     y = x if same else _searchable(y, "y").to(x.dtype)
     ptr_x, ptr_y = _borders(ptr_x, x, "batch_x"), _borders(ptr_y, y, "batch_y")
-    # Without a batch size each batch counts its own clouds: the shorter one's last are empty.
+    # Without a batch size, each batch has its own number of clouds; missing clouds are empty.
     size = max(ptr_x.numel(), ptr_y.numel())
     return x, y, _padded(ptr_x, size), _padded(ptr_y, size)
 
@@ -133,7 +133,7 @@ def _prepared(
 def _borders(ptr: Tensor | None, x: Tensor, name: str) -> Tensor:
     if ptr is None:
         return offsets(None, x.size(0), device=x.device)
-    # As a tensor its borders arrive, which tell no more than how many rows they cover.
+    # A batch arrives as offsets, which only show how many rows they cover.
     ptr = check_tensor(ptr, name, shape=("B + 1",), kind="int").to(x.device, torch.long)
     covered = int(ptr[-1]) if ptr.numel() > 0 else 0
     if ptr.numel() == 0 or covered != x.size(0) or bool((ptr.diff() < 0).any()):
@@ -155,11 +155,11 @@ def _padded(ptr: Tensor, size: int) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Return the directions of rows, those too long or short to be squared included."""
+    """Return the directions of rows, including rows too long or too short to be squared."""
     largest = x.abs().amax(dim=-1, keepdim=True) if x.size(-1) > 0 else x.new_zeros(1)
     _, exponent = torch.frexp(largest)
     extreme = (exponent.abs() > 40) & (largest > 0)
-    # A power of two changes no digit; in two steps, since it may itself be out of range.
+    # A power of two changes no digit. Two steps are needed as it may itself be out of range.
     half = (-exponent.masked_fill(~extreme, 0)) // 2
     x = torch.ldexp(torch.ldexp(x, half), -exponent.masked_fill(~extreme, 0) - half)
     return F.normalize(x, dim=-1)

@@ -1,7 +1,7 @@
-"""The libraries that sample: a dense loop on any device, and faster ones.
+"""Samplers for farthest point sampling: a dense loop for any device, and a faster library.
 
 A sampler takes a :class:`Sampling` and returns rows of ``pos`` ``[B, num_samples]``, -1 where a
-cloud has fewer points. Among equally far points all prefer the same one.
+cloud has fewer points. Among equally far points all samplers prefer the same one.
 """
 
 from dataclasses import dataclass
@@ -18,43 +18,43 @@ from pyg_peft.geometry.ordering import squared_distance
 if TYPE_CHECKING:
     import numpy as np
 
-#: Threads of a block of the field's CUDA sampler at most, as a power of two.
+#: Maximum number of threads per block of the common CUDA sampler, as a power of two.
 _THREAD_BITS = 9
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """One sampling: detached floating-point points, and where to begin."""
+    """Input of a sampler: detached floating-point points, and where to start."""
 
     pos: Tensor  # [N, 3], not empty
     num_samples: int
     ptr: Tensor  # [B + 1], at least one cloud
     start: Tensor  # [B], rows of pos; meaningless for an empty cloud
     candidates: Tensor | None = None  # [N], Boolean
-    ties: Literal["authors", "lowest"] = "authors"  # who is preferred among equally far points
+    ties: Literal["authors", "lowest"] = "authors"  # which of equally far points is preferred
 
 
 def sample_dense(sampling: Sampling) -> Tensor:
-    """Pick in a loop over picks, for all clouds at once, on any device."""
+    """Sample in a loop over picks, for all clouds at once, on any device."""
     pos, ptr = sampling.pos, sampling.ptr
     compiling = torch.compiler.is_compiling()
     largest = pos.size(0) if compiling else int(ptr.diff().max())
     rows, real = dense_rows(ptr, largest)
     if sampling.ties == "authors":
-        # The points stand in the order of preference, so that the first maximum is the one.
+        # Points are in order of preference, so that the first maximum is the preferred one.
         order = tie_order(ptr.diff(), largest)
         rows, real = rows.gather(1, order), real.gather(1, order)
     allowed = real if sampling.candidates is None else real & sampling.candidates[rows]
     points = pos[rows]  # [B, n, 3]
     is_start = (rows == sampling.start.unsqueeze(1)) & real
-    # A point that is no candidate stays at -1 and is never the maximum; if none is a candidate, the
-    # start is picked again.
+    # Points that are not candidates stay at -1 and are never the maximum. Without any candidate,
+    # the start is picked again.
     allowed = allowed | (is_start & ~allowed.any(dim=1, keepdim=True))
     distance = points.new_full(rows.shape, torch.inf).masked_fill(~allowed, -1)
     pick = is_start.long().argmax(dim=1, keepdim=True)
     picks = [pick]
-    # Behind the last point of the largest cloud there is nothing to pick. A graph may not know how
-    # many points there are; what it picks too many is hidden below.
+    # No more points than the largest cloud has can be picked. A compiled graph may not know this
+    # number; its excess picks are masked below.
     width = sampling.num_samples if compiling else min(sampling.num_samples, max(largest, 1))
     for _ in range(width - 1):
         last = points.gather(1, pick.unsqueeze(-1).expand(-1, -1, points.size(2)))
@@ -66,12 +66,12 @@ def sample_dense(sampling: Sampling) -> Tensor:
 
 
 def tie_order(count: Tensor, largest: int) -> Tensor:
-    """Return the order in which the CUDA sampler prefers equally far points, ``[B, largest]``.
+    """Return the order in which the CUDA sampler prefers equally far points ``[B, largest]``.
 
-    A cloud of ``n`` points is spread over ``S = min(512, 2**floor(log2(n)))`` threads, point ``i``
-    to thread ``i % S``. In a thread the lower point wins; the tree of comparisons between threads
-    prefers the lower number when its bits are read in reversed order. The first point is preferred
-    to all.
+    A cloud of ``n`` points is distributed over ``S = min(512, 2**floor(log2(n)))`` threads, point
+    ``i`` to thread ``i % S``. Within a thread the lower point wins. The reduction between threads
+    prefers the thread whose number is lower when its bits are reversed. The first point precedes
+    all others.
     """
     cell = torch.arange(largest, device=count.device).expand(count.numel(), -1)
     powers = 2 ** torch.arange(1, _THREAD_BITS + 1, device=count.device)
@@ -81,7 +81,7 @@ def tie_order(count: Tensor, largest: int) -> Tensor:
     for _ in range(_THREAD_BITS):
         reverse, thread = reverse * 2 + thread % 2, thread // 2
     reverse = reverse // 2 ** (_THREAD_BITS - bits)
-    # Cells of no point go last; a stable sort keeps the lower point of a thread first.
+    # Cells without a point go last; a stable sort keeps the lower point of a thread first.
     key = reverse.masked_fill(cell >= count.unsqueeze(1), 2**_THREAD_BITS)
     return key.argsort(dim=1, stable=True)
 
@@ -104,11 +104,11 @@ def _ranked(sampling: Sampling, cloud: int) -> "tuple[np.ndarray, np.ndarray]":
 
 
 def sample_fpsample(sampling: Sampling) -> Tensor:
-    """Ask ``fpsample`` for one cloud after another.
+    """Sample with ``fpsample``, one cloud after another.
 
-    It has no batched call, and a call takes about 1 ms, so that the loop over clouds costs nothing.
-    Its bucketed variants are faster still, but begin at another point than they are told (1.0.2).
-    Of equally far points it keeps the last: it is given the preferred ones last.
+    The library has no batched call. A call takes about 1 ms, so the loop over clouds costs nothing.
+    Its bucketed variants are even faster, but start at another point than the given one (1.0.2).
+    The library keeps the last of equally far points, so the preferred points are passed last.
     """
     import fpsample
     import numpy as np
@@ -124,11 +124,11 @@ def sample_fpsample(sampling: Sampling) -> Tensor:
         if ptr[cloud] == ptr[cloud + 1]:
             continue
         rows, is_start = _ranked(sampling, cloud)
-        # Without a candidate the rest of the picks is the start.
+        # Without any candidate, all further picks are the start.
         repeated = rows[0] if len(rows) > 0 else int(sampling.start[cloud])
         rows, is_start = rows[::-1], is_start[::-1]
         if not is_start.any():
-            # A start that is no candidate is preferred to nobody.
+            # A start that is not a candidate has the lowest preference.
             rows = np.concatenate([[int(sampling.start[cloud])], rows])
             is_start = np.arange(len(rows)) == 0
         width = min(sampling.num_samples, len(rows))

@@ -1,4 +1,4 @@
-"""Farthest point sampling: the points that cover a cloud best, picked one after another."""
+"""Farthest point sampling: well-spread points of each cloud."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +21,7 @@ _SAMPLERS: dict[str, Callable[[Sampling], Tensor]] = {
     "torch_cluster": sample_torch_cluster,
 }
 
-#: Squared norm up to which the field's CUDA sampler never picks a point.
+#: Squared norm up to which the common CUDA sampler never picks a point.
 NEAR_ORIGIN = 1e-3
 
 _FIXED_POINT = 2**22  # of a coordinate in [-2, 2), as fine as single precision
@@ -36,19 +36,20 @@ def farthest_point_sample(
     candidates: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    r"""Pick points of each cloud, every one as far as possible from those picked before.
+    r"""Sample points of each cloud, each as far as possible from those picked before.
 
     Args:
-        pos: points.
-        num_samples: picks per cloud.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        start: row of ``pos`` picked first, one per cloud ``[B]``. By default the point farthest
-            from the cloud's centroid (the lowest row among equals), which no order of the points
-            changes.
-        candidates: Boolean ``[N]``; a point where it is false is never picked, except as ``start``.
-            Where no candidate is left at a distance, a candidate is picked again; ``start`` where
-            a cloud has none.
-        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
+        pos: Points.
+        num_samples: Number of picks per cloud.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        start: Row of ``pos`` that is picked first, one per cloud ``[B]``. The default is the point
+            farthest from the centroid of the cloud (the lowest row among equals), which does not
+            depend on the order of the points.
+        candidates: Boolean ``[N]``; points where it is false are never picked, except as ``start``.
+            If no candidate is left at a distance, a candidate is picked again, or ``start`` if a
+            cloud has none.
+        batch_size: Number of clouds. Required if trailing clouds may be empty and under
+            ``torch.compile``.
 
     Shapes:
         pos ``(N, 3)``; output ``(B, num_samples)`` rows of ``pos``, -1 in the last places of a
@@ -59,9 +60,9 @@ def farthest_point_sample(
         translation, except at exact ties. Not differentiable: indices.
 
     Raises:
-        TypeError: if positions are integers.
-        ValueError: on NaN, a wrong shape, an unsorted batch, ``num_samples < 1``, or a ``start``
-            that lies in another cloud.
+        TypeError: If positions are integers.
+        ValueError: If positions contain NaN, a shape is wrong, a batch is not sorted,
+            ``num_samples < 1``, or a ``start`` belongs to another cloud.
 
     Differences:
         None to the CUDA sampler with :func:`authors_convention`, ties included; but
@@ -90,8 +91,8 @@ def farthest_point_sample(
 
 
 def sample(sampling: Sampling) -> Tensor:
-    """Sample by the backend of the moment."""
-    # Other libraries are handed the memory of tensors, and need not look at strides.
+    """Sample with the current backend."""
+    # Other libraries read the memory of tensors and may ignore strides.
     sampling = replace(sampling, pos=sampling.pos.contiguous())
     return _SAMPLERS[chosen_backend("fps", sampling.pos)](sampling)
 
@@ -99,14 +100,14 @@ def sample(sampling: Sampling) -> Tensor:
 def canonical_start(pos: Tensor, ptr: Tensor) -> Tensor:
     """Return the row of each cloud's point farthest from its centroid, the lowest if tied."""
     rows, real = dense_rows(ptr, _largest(ptr, pos.size(0)))
-    # Relative to a point of the cloud, a cloud far from the origin keeps its digits.
+    # Positions relative to a point of the cloud keep their digits far from the origin.
     local = (pos[rows] - pos[rows[:, :1]]).masked_fill(~real.unsqueeze(-1), 0)
-    # In a unit of its own, a power of two, a cloud of any size keeps them too.
+    # Dividing by a power of two keeps the digits of clouds of any size.
     _, exponent = torch.frexp(local.abs().amax(dim=(1, 2), keepdim=True))
     unit = torch.exp2((exponent - 1).to(pos.dtype)).clamp(min=torch.finfo(pos.dtype).tiny)
     local = local / unit  # in (-2, 2)
-    # Ties must fall alike in every batch, however far it pads a cloud, so the sum must not round:
-    # it is one of whole numbers.
+    # Ties must be broken alike in every batch, however much padding a cloud gets. The sum must
+    # therefore not round, and is computed in integers.
     total = (local * _FIXED_POINT).round().long().sum(dim=1, keepdim=True).to(pos.dtype)
     centroid = total / (_FIXED_POINT * real.sum(dim=1).clamp(min=1).view(-1, 1, 1))
     distance = squared_distance(local, centroid).masked_fill(~real, -1)
@@ -118,13 +119,13 @@ def authors_convention(
 ) -> tuple[Tensor, Tensor]:
     """Return the ``start`` and ``candidates`` of the published point-cloud transformers.
 
-    They start at the first point of a cloud, and never pick points near the origin: those whose
-    squared norm, in float32, is at most ``1e-3``.
+    They start at the first point of a cloud and never pick points near the origin, whose squared
+    norm in float32 is at most ``1e-3``.
 
     Args:
-        pos: points.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        batch_size: number of clouds.
+        pos: Points.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        batch_size: Number of clouds.
 
     Shapes: pos ``(N, 3)``; output ``(B,)`` rows of ``pos``, and Boolean ``(N,)``.
 

@@ -1,4 +1,4 @@
-"""Scenes: cut into overlapping columns that a model of single clouds can see."""
+"""Division of scenes into overlapping columns for models of single clouds."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import Tensor
 from pyg_peft.errors import check_count, check_number, check_pos, check_reach
 from pyg_peft.typing import Pos
 
-#: Steps of the windows along an axis at most: where each starts is kept in memory.
+#: Maximum number of windows along an axis, because all their starts are kept in memory.
 _MOST_STEPS = 2**20
 
 
@@ -23,19 +23,19 @@ def scene_columns(
 ) -> Iterator[Tensor]:
     """Yield blocks of at most ``max_points`` rows of ``pos``, which together cover every point.
 
-    Square windows of ``size`` slide over x and y by ``stride``, the last one ending where the scene
-    ends. A window's points are dealt at random into as many blocks of about equal size as are
-    needed, so each block covers its whole column. Beside the scene, its coordinates in the plane
-    (16 bytes a point), their order along x (8), and one strip of windows are in memory; while that
-    order is made, 32 bytes a point more.
+    Square windows of side ``size`` move along x and y in steps of ``stride``; the last one ends
+    where the scene ends. The points of a window are divided at random into the required number of
+    blocks of about equal size, so each block covers its whole column. In addition to the scene, its
+    coordinates in the plane (16 bytes per point), their order along x (8 bytes) and one strip of
+    windows are kept in memory. While the order is computed, 32 more bytes per point are needed.
 
     Args:
-        pos: points of one scene, z up.
-        size: side of a column, in the unit of ``pos``.
-        stride: step between columns; half of ``size`` by default, at most ``size``.
-        max_points: points of a block at most.
-        generator: deals the points; by default one with a fixed seed, so that a scene is always cut
-            the same way.
+        pos: Points of one scene, z up.
+        size: Side of a column, in the unit of ``pos``.
+        stride: Step between columns, at most ``size``; half of ``size`` by default.
+        max_points: Maximum number of points per block.
+        generator: Random generator for the division into blocks. By default one with a fixed seed,
+            so that a scene is always divided in the same way.
 
     Shapes: pos ``(N, 3)``; every block ``(n,)``, ``1 <= n <= max_points``.
 
@@ -43,8 +43,8 @@ def scene_columns(
         away from the border are in four columns.
 
     Raises:
-        TypeError, ValueError: ``pos`` is no finite floating-point ``[N, 3]``, or a size is out of
-            range.
+        TypeError, ValueError: If ``pos`` is not a finite floating-point tensor ``[N, 3]``, or a
+            size is out of range.
 
     Example:
         >>> pos = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]])
@@ -80,7 +80,7 @@ def _columns(
     plane = pos[:, :2].double()
     plane = plane - plane.amin(dim=0)
     x_start, y_start = (_starts(plane[:, axis], size, stride) for axis in (0, 1))
-    # Strip by strip: all pairs of a window and a point in it would be a multiple of the scene.
+    # One strip at a time, because the points of all windows are a multiple of the scene.
     for strip in _windows(plane[:, 0], x_start, size):
         for inside in _windows(plane[strip, 1], y_start, size):
             order = torch.randperm(inside.numel(), generator=generator).to(inside.device)
@@ -88,18 +88,18 @@ def _columns(
 
 
 def _starts(x: Tensor, size: float, stride: float) -> Tensor:
-    """Where the windows along one axis start."""
+    """Return where the windows along one axis start."""
     last = max(float(x.max()) - size, 0.0)
     number = torch.arange(math.ceil(last / stride) + 1, device=x.device, dtype=x.dtype)
     return (number * stride).clamp(max=last)
 
 
 def _windows(x: Tensor, start: Tensor, size: float) -> list[Tensor]:
-    """The rows of ``x`` in each window along one axis, views of one tensor; no window is empty."""
+    """Return the rows of ``x`` in each non-empty window along one axis, as views of one tensor."""
     x, order = x.sort(stable=True)
     end = torch.searchsorted(start, x, right=True)
     first = torch.searchsorted(start, x - size).minimum(end - 1)
-    # The windows of x are those from first up to end, both of which grow with x.
+    # Windows first to end - 1 contain x. Both bounds increase with x.
     number = torch.arange(start.numel(), device=x.device)
     low = torch.searchsorted(end, number, right=True)
     high = torch.searchsorted(first, number, right=True)

@@ -1,4 +1,4 @@
-"""Structure: all that a neighborhood layer needs to know of positions, built once and shared."""
+"""Structure: the neighborhoods that layers need, built once from positions and shared."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -18,34 +18,36 @@ from pyg_peft.geometry.parts import Parts, parts_of_like_size
 class Structure:
     """Centers, the edges from members to centers, and the edges from centers back to points.
 
-    All that is shared by the layers that take it is worked out and checked here, once: a layer only
-    gathers and reduces.
+    Everything that layers share is computed and checked once, here. A layer only gathers and
+    reduces.
 
     Args:
-        center_index: rows of ``x`` that act as centers ``[S]``.
-        edge_index: members to centers ``[2, E]``: row 0 a row of ``x``, row 1 the number of a
-            center, 0 to ``S - 1``, sorted by row 1.
-        interp_index: centers to points ``[2, E']``: row 0 the number of a center, row 1 a row of
-            ``x``. Kept sorted by row 1.
-        interp_weight: weight of each edge back ``[E']``; sums to one per receiving row.
-        degree: members of a center if all have as many, so that a layer may reshape instead of pad.
-        interp_degree: centers of a receiving row if all have as many.
-        max_degree: a number of members that no center exceeds; counted by default.
-        num_rows: rows of ``x``; by default up to the last one that receives. Further rows receive
-            nothing.
+        center_index: Rows of ``x`` that act as centers ``[S]``.
+        edge_index: Edges from members to centers ``[2, E]``, sorted by row 1. Row 0 holds rows of
+            ``x``, row 1 the number of a center, 0 to ``S - 1``.
+        interp_index: Edges from centers to points ``[2, E']``. Row 0 holds the number of a center,
+            row 1 a row of ``x``. Stored sorted by row 1.
+        interp_weight: Weights of the edges from centers to points ``[E']``, which sum to one per
+            receiving row.
+        degree: Number of members of a center if it is the same for all, so that layers can reshape
+            instead of pad.
+        interp_degree: Number of centers of a receiving row if it is the same for all.
+        max_degree: Upper bound on the number of members of a center; counted by default.
+        num_rows: Number of rows of ``x``; by default up to the last one that receives. Further rows
+            receive nothing.
 
     Attributes:
-        interp_ptr: borders of each row's edges back ``[num_rows + 1]``, for
+        interp_ptr: Offsets of the edges that each row receives ``[num_rows + 1]``, for
             :func:`~pyg_peft.geometry.interpolate`.
 
     Raises:
-        TypeError: if an argument is of another type.
-        ValueError: if ``edge_index`` is not sorted by center, names a row below zero or a center
-            that is not there, or contradicts ``degree`` or ``max_degree``; if ``interp_index``
-            names a row beyond ``num_rows``; or if ``interp_weight`` is no weight per edge. How many
-            rows ``x`` has is not known here: a layer compares :attr:`last_row` with it. While a
-            graph is compiled values are not checked, and ``max_degree`` (or ``degree``) and
-            ``num_rows`` must be given.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``edge_index`` is not sorted by center, refers to a row below zero or a
+            center that does not exist, or contradicts ``degree`` or ``max_degree``; if
+            ``interp_index`` refers to a row beyond ``num_rows``; or if ``interp_weight`` does not
+            have one element per edge. The number of rows of ``x`` is not known here: a layer
+            compares it with :attr:`last_row`. While a graph is compiled, values are not checked,
+            and ``max_degree`` (or ``degree``) and ``num_rows`` must be given.
 
     Example:
         >>> from pyg_peft.geometry import build_structure
@@ -68,7 +70,7 @@ class Structure:
 
     def __post_init__(self) -> None:
         num_rows = self._check_indices()
-        # Of another type than int64 an index may be taken for a mask.
+        # Indices of types other than int64 may be interpreted as a mask.
         for name in ("center_index", "edge_index", "interp_index"):
             object.__setattr__(self, name, getattr(self, name).long())
         interp_index = self.interp_index
@@ -96,7 +98,7 @@ class Structure:
         object.__setattr__(self, "num_rows", num_rows)
 
     def _check_indices(self) -> int | None:
-        """Check what is known without the rows; return ``num_rows``."""
+        """Check what can be checked without ``x``; return ``num_rows``."""
         device = check_tensor(self.center_index, "center_index").device
         center = check_index(self.center_index, "center_index", None, shape=("S",))
         for name in ("edge_index", "interp_index"):
@@ -119,20 +121,19 @@ class Structure:
 
     @cached_property
     def parts(self) -> Parts:
-        """Centers by their numbers of members, for layers that pad; worked out when first asked."""
-        # What is kept must serve a training step too, whoever asks first.
+        """Centers grouped by number of members, for layers that pad; computed on first access."""
+        # The cached value must also work in training if inference computed it first.
         with torch.inference_mode(False):
             return parts_of_like_size(self.edge_index[1], self.center_index.numel())
 
     def to_rows(self, rows: Tensor, num_rows: int | None = None) -> "Structure":
         """Return the structure of another array, in which node ``n`` is row ``rows[n]``.
 
-        For example the tokens of a backbone, where prompts and a summary token stand between
-        clouds.
+        For example the tokens of a backbone, with prompts and a summary token between clouds.
 
         Args:
-            rows: rows of the other array ``[N]``.
-            num_rows: rows that the other array has; needed while a graph is compiled.
+            rows: Rows of the other array ``[N]``.
+            num_rows: Number of rows of the other array. Required while a graph is compiled.
         """
         rows = check_index(rows, "rows", num_rows, shape=("N",))
         if not torch.compiler.is_compiling():
@@ -166,14 +167,14 @@ def _flatten_with_keys(structure: Structure) -> tuple[list[tuple[Any, Any]], Non
 
 
 def _unflatten(values: Iterable[Any], context: None) -> Structure:
-    """Put a structure together again as it was: nothing is checked or sorted a second time."""
+    """Restore a structure without checking or sorting it again."""
     structure = object.__new__(Structure)
     for name, value in zip(_NAMES, values, strict=True):
         object.__setattr__(structure, name, value)
     return structure
 
 
-# As a tree, a structure may enter an exported graph, and pass the hooks of sharded training.
+# Registered so that structures work in exported graphs and with the hooks of sharded training.
 pytree.register_pytree_node(
     Structure,
     _flatten,
@@ -186,10 +187,10 @@ pytree.register_pytree_node(
 def _checked_degree(
     center: Tensor, num_centers: int, degree: int | None, max_degree: int | None
 ) -> int:
-    """Check the centers of edges; return a number of members that no center exceeds."""
+    """Check the centers of edges; return an upper bound on the number of members of a center."""
     if degree is not None and center.numel() != num_centers * degree:
         raise ValueError(
-            f"Expected 'edge_index' to have {degree} edges at each of {num_centers} centres "
+            f"Expected 'edge_index' to have {degree} edges at each of {num_centers} centers "
             f"(got {center.numel()} edges in all)"
         )
     if torch.compiler.is_compiling():
@@ -197,21 +198,21 @@ def _checked_degree(
             _refuse_compiling("max_degree")
         return cast(int, max_degree if degree is None else degree)
     if bool((center[1:] < center[:-1]).any()):
-        raise ValueError("Expected 'edge_index' to be sorted by centre (got another order)")
+        raise ValueError("Expected 'edge_index' to be sorted by center (got another order)")
     if center.numel() > 0 and not 0 <= int(center[0]) <= int(center[-1]) < num_centers:
         raise ValueError(
-            f"Expected 'edge_index' to name centres in [0, {num_centers}) "
+            f"Expected 'edge_index' to name centers in [0, {num_centers}) "
             f"(got {int(center[0])} to {int(center[-1])})"
         )
     count = center.bincount(minlength=num_centers)
     most = int(count.max()) if num_centers > 0 else 0
     if degree is not None and bool((count != degree).any()):
         raise ValueError(
-            f"Expected 'edge_index' to have {degree} edges at each centre (got {most} at one)"
+            f"Expected 'edge_index' to have {degree} edges at each center (got {most} at one)"
         )
     if max_degree is not None and most > max_degree:
         raise ValueError(
-            f"Expected 'edge_index' to have at most {max_degree} edges at each centre (got {most})"
+            f"Expected 'edge_index' to have at most {max_degree} edges at each center (got {most})"
         )
     return most if max_degree is None else max_degree
 

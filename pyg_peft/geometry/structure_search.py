@@ -1,4 +1,4 @@
-"""Searching a structure: centres by sampling, members and the way back by neighbour search."""
+"""Construction of structures by farthest point sampling and neighbor search."""
 
 import math
 
@@ -26,19 +26,21 @@ def build_structure(
     batch_size: int | None = None,
     max_num: int | None = None,
 ) -> Structure:
-    """Choose centres, their members, and the weights of the way back.
+    """Sample centers, and search their members and the weighted edges back to the points.
 
     Args:
-        pos: points.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        k: members per centre, the centre included.
-        ratio: centres per point of a cloud, rounded up.
-        num_centers: centres per cloud, in place of ``ratio``.
-        num_interp: nearest centres that a point receives from; ``None`` for all of its cloud.
-        receivers: Boolean ``[N]``, the points that receive; all by default.
-        batch_size: number of clouds, if trailing ones may be empty and under ``torch.compile``.
-        max_num: a size that no cloud exceeds. A compiled graph, which cannot read the sizes, then
-            samples no more centres than that many points need.
+        pos: Points.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        k: Number of members per center, including the center.
+        ratio: Number of centers per point of a cloud; the number of centers is rounded up.
+        num_centers: Number of centers per cloud; replaces ``ratio``.
+        num_interp: Number of nearest centers that a point receives from; ``None`` for all centers
+            of its cloud.
+        receivers: Boolean ``[N]``, true for points that receive; all by default.
+        batch_size: Number of clouds. Required if trailing clouds may be empty and under
+            ``torch.compile``.
+        max_num: Upper bound on the size of a cloud. A compiled graph, which cannot read the sizes,
+            then samples no more centers than a cloud of that size needs.
 
     Shapes: pos ``(N, 3)``; output as in :class:`Structure`.
 
@@ -47,9 +49,9 @@ def build_structure(
         exact ties. ``interp_weight`` is differentiable in ``pos``.
 
     Raises:
-        TypeError: if positions are integers or no tensor, or a size is no number.
-        ValueError: on NaN, positions so large that squares are not finite, a wrong shape, an
-            unsorted batch, or sizes out of range.
+        TypeError: If positions are integers or not a tensor, or a size is not a number.
+        ValueError: If positions contain NaN or are so large that their squares are not finite, a
+            shape is wrong, a batch is not sorted, or a size is out of range.
 
     Example:
         >>> build_structure(torch.eye(3), k=2, ratio=0.5).center_index.shape
@@ -109,7 +111,7 @@ def _centers(
     num_centers: int | None,
     max_num: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Sample centres; return their rows ``[S]`` and clouds ``[S]``, cloud after cloud."""
+    """Sample centers; return their rows ``[S]`` and clouds ``[S]``, cloud by cloud."""
     size = count.numel()
     if num_centers is not None:
         wanted, most = count.new_full((size,), num_centers), num_centers
@@ -132,7 +134,7 @@ def _centers(
 
 
 def _degree(table: Tensor, complete: bool) -> int | None:
-    """Return the number of neighbours if every row of the table has as many."""
+    """Return the number of neighbors if it is the same for all rows of the table."""
     if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
         return table.size(1)
     return None

@@ -1,7 +1,7 @@
-"""Tables of neighbours: the search behind every edge, before it becomes an edge.
+"""Neighbor tables: the results of neighbor searches before they are converted to edges.
 
-A table ``[M, k]`` holds the rows of ``pos`` that are neighbours of each query, nearest first, and
--1 where a cloud has no more.
+A table ``[M, k]`` holds the rows of ``pos`` that are neighbors of each query, nearest first, and -1
+where a cloud has no more.
 """
 
 import torch
@@ -25,9 +25,9 @@ def neighbor_table(
     batch_size: int | None = None,
     radius: float | None = None,
 ) -> Tensor:
-    """Return the neighbours of :func:`~pyg_peft.geometry.knn` as a table.
+    """Return the neighbors of :func:`~pyg_peft.geometry.knn` as a table.
 
-    It is ``min(k, size of the largest cloud)`` wide.
+    Its width is ``min(k, size of the largest cloud)``.
     """
     k = check_count(k, "k")
     _check_search(pos, query, batch, query_batch)
@@ -53,12 +53,12 @@ def search_table(
     query_ptr: Tensor,
     radius: float | None = None,
 ) -> Tensor:
-    """Search valid input whose clouds are given by their borders; see :func:`neighbor_table`."""
+    """Search valid input with clouds given by their offsets; see :func:`neighbor_table`."""
     k = min(k, int(ptr.diff().max()) if ptr.numel() > 1 else 0)
     if k == 0 or query.size(0) == 0:
         return ptr.new_full((query.size(0), k), -1)
-    # Backends hand the memory of tensors to other libraries, not all of which look at strides.
-    # One tensor that is divided differently as points and as queries does not ask for itself.
+    # Backends pass the memory of tensors to other libraries, some of which ignore strides.
+    # Points and queries that are one tensor, but divided differently, do not search each other.
     same = query is pos and torch.equal(query_ptr, ptr)
     pos = pos.contiguous()
     query = pos if same else query.contiguous().view_as(query)
@@ -73,33 +73,35 @@ def search_table(
 
 
 def to_edges(table: Tensor, *, complete: bool = False) -> EdgeIndex:
-    """Return the ``edge_index`` of a table of neighbours ``[M, k]`` that holds -1 for none.
+    """Return the ``edge_index`` of a neighbor table ``[M, k]``, in which -1 means no neighbor.
 
-    ``complete`` says that none is missing, which gives a compiled graph edges of a known number.
+    ``complete=True`` declares that no neighbor is missing, which fixes the number of edges in a
+    compiled graph.
     """
     receiver = torch.arange(table.size(0), device=table.device).unsqueeze(1).expand_as(table)
     edge_index = torch.stack([table.flatten(), receiver.flatten()])
-    # Neighbours fill a row from the left, so that the last column tells whether any is missing.
+    # Rows are filled from the left, so the last column shows whether a neighbor is missing.
     if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
         return edge_index
     return edge_index[:, edge_index[0] >= 0]
 
 
 def drop_self(table: Tensor) -> Tensor:
-    """Return a table of ``k + 1`` nearest points without the receiver itself, one column less."""
+    """Return a table of ``k + 1`` nearest points without the receiver, one column narrower."""
     row = torch.arange(table.size(0), device=table.device)
     if not torch.compiler.is_compiling() and table.size(1) > 0 and torch.equal(table[:, 0], row):
-        return table[:, 1:]  # the rule, where no points coincide
+        return table[:, 1:]  # the usual case, without coincident points
     own = table == row.unsqueeze(1)
-    # From the receiver on, all move up by one place. Where coincident points crowd it out, nobody
-    # moves, and the last is dropped.
+    # All entries after the receiver move up by one place. Where coincident points displaced it from
+    # its row, none moves and the last entry is dropped.
     moved = own.cumsum(dim=1) > 0
     return torch.where(moved[:, :-1], table[:, 1:], table[:, :-1])
 
 
 def self_first(table: Tensor) -> Tensor:
-    """Put the receiver before the points that coincide with it, in a table of points that look for
-    each other; where these crowd it out, the last of them gives way.
+    """Move the receiver before the points that coincide with it, if points search each other.
+
+    If coincident points displaced the receiver from its row, the last of them is dropped.
     """
     row = torch.arange(table.size(0), device=table.device)
     if table.size(1) == 0 or torch.equal(table[:, 0], row):
@@ -115,7 +117,7 @@ def _compiled_table(
     query_batch: Tensor | None,
     radius: float | None,
 ) -> Tensor:
-    """Search in one dense block: a graph cannot read the clouds' sizes to cut it up."""
+    """Search in one dense block, because a compiled graph cannot read the sizes of the clouds."""
     k = min(k, pos.size(0))
     distance = squared_distance(pos.unsqueeze(0), query.unsqueeze(1))
     if batch is not None and query_batch is not None:
@@ -130,7 +132,7 @@ def _compiled_table(
 
 
 def _searchable(pos: Tensor) -> Tensor:
-    # Half precision has too few digits for distances: they are compared in float32.
+    # Half precision has too few digits for distances, so they are compared in float32.
     pos = pos.detach()
     return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()
 

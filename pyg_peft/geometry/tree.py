@@ -1,4 +1,4 @@
-"""Neighbour search by SciPy's trees, which is what the CPU does without the extra ``fast``."""
+"""Neighbor search with SciPy's trees, the default on the CPU without the extra ``fast``."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,19 +12,19 @@ from pyg_peft.geometry.ordering import (
     relative_error,
 )
 
-#: A tree bounds a squared distance by adding to and subtracting from a sum of the size of the
-#: squared extent: it errs by this many units in that sum's last place at most.
+#: Maximum error of a tree's squared distances, in units in the last place of the squared extent. A
+#: tree bounds a squared distance by adding to and subtracting from a sum of that size.
 TREE_ULPS = 64
 
 
 def scipy_candidates(search: Search) -> Proposal:
-    """Ask one :class:`scipy.spatial.cKDTree` per cloud, clouds shared among torch's threads.
+    """Search with one :class:`scipy.spatial.cKDTree` per cloud; torch's threads share the clouds.
 
-    The loop over clouds is on purpose. Trees of one cloud each take two thirds of the time of one
-    tree over all clouds with the cloud's number as a fourth coordinate, because they are shallow
-    and a call costs 50 microseconds; a thread per cloud beats the library's own threads per call.
-    Trees split at the midpoint build twice as fast as balanced ones, which pay where every point
-    asks.
+    The loop over clouds is intentional. One tree per cloud takes two thirds of the time of one tree
+    over all clouds with the cloud's number as a fourth coordinate, because the trees are shallow
+    and a call costs 50 microseconds. One thread per cloud is faster than the library's own threads
+    per call. Trees that are split at the midpoint build twice as fast as balanced trees, which pay
+    off where every point is a query.
     """
     import numpy as np
     from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
@@ -33,7 +33,7 @@ def scipy_candidates(search: Search) -> Proposal:
     same = search.query is search.pos
     pos, query, unit = float64_arrays(search)
     ptr, query_ptr = search.ptr.tolist(), search.query_ptr.tolist()
-    # The bound keeps points on the sphere in spite of rounding.
+    # The margin keeps points on the sphere despite rounding.
     bound = np.inf if search.radius is None else search.radius / unit * (1 + 1e-6) + 1e-30
     clouds = [
         b for b in range(len(ptr) - 1) if ptr[b] < ptr[b + 1] and query_ptr[b] < query_ptr[b + 1]
@@ -43,7 +43,7 @@ def scipy_candidates(search: Search) -> Proposal:
     table = np.full((query.shape[0], width), -1, dtype=np.int64)
     slack = np.zeros(query.shape[0])
     settled = np.zeros(query.shape[0], dtype=bool)
-    # What canonical distances, computed in the dtype of the positions, can tell apart.
+    # Canonical distances, computed in the dtype of the positions, differ beyond these margins.
     limits = torch.finfo(search.pos.dtype)
     ratio, least, largest = 1 + relative_error(search), limits.tiny, (limits.max / 2) ** 0.5 / unit
 
@@ -57,11 +57,11 @@ def scipy_candidates(search: Search) -> Proposal:
         if not same:
             low, high = np.minimum(low, asked.min(axis=0)), np.maximum(high, asked.max(axis=0))
         error = TREE_ULPS * np.finfo(np.float64).eps * np.square(high - low).sum()
-        # Points that look for each other do so leaf by leaf, which keeps the leaf's surroundings
-        # cached.
+        # Points that search each other are ordered leaf by leaf, which keeps the surroundings of a
+        # leaf cached.
         order = tree.indices if same else slice(None)
         width_here = min(width, end - begin)
-        # One neighbour comes without the last axis; a list of ranks would keep it, and is slower.
+        # For one neighbor the last axis is missing. A list of ranks would keep it but is slower.
         near, found = tree.query(
             asked[order], width_here, distance_upper_bound=bound, workers=workers
         )

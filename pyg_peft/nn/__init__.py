@@ -1,4 +1,4 @@
-"""What is trained: one component, one file. Components know nothing about where they are put."""
+"""Trainable components, one per file, independent of where they are placed in a model."""
 
 from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bottleneck import Bottleneck, quick_gelu

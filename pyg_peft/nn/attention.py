@@ -1,4 +1,4 @@
-"""Attention without parameters: a query looks up its nearest rows in a large, frozen table."""
+"""Attention without parameters: queries retrieve their nearest rows from a large frozen table."""
 
 import torch
 import torch.nn.functional as F
@@ -19,26 +19,27 @@ def parameter_free_attention(
     exclude: Int[Tensor, " M"] | None = None,
     chunk_size: int = _CHUNK_SIZE,
 ) -> tuple[Float[Tensor, "M V"], Float[Tensor, "M k"], Int[Tensor, "M k"]]:
-    r"""Average the values of the ``top_k`` best rows of a table, as Point-PEFT does with its bank.
+    r"""Average the values of the ``top_k`` best rows of a table, as in Point-PEFT's memory bank.
 
     .. math::
         s_{mr} = \frac{\mathbf{q}_m}{\lVert \mathbf{q}_m \rVert} \cdot \mathbf{k}_r, \qquad
         \mathbf{o}_m = \sum_{r \in \mathcal{T}_m}
         \frac{\exp s_{mr}}{\sum_{r' \in \mathcal{T}_m} \exp s_{mr'}} \, \mathbf{v}_r
 
-    :math:`\mathcal{T}_m` are the ``top_k`` rows of largest score; of equal scores the lower row
-    wins. Only the query is normalized: normalize the keys beforehand for a cosine. Its length
-    counts as at least ``1e-12``, so a query of zeros scores zero everywhere. The table is read in
-    chunks and only the best rows so far are kept, so no ``[M, R]`` matrix exists at any
-    time. The search itself is not differentiated; scores and values of the chosen rows are.
+    :math:`\mathcal{T}_m` are the ``top_k`` rows with the largest scores; among equal scores the
+    lower row wins. Only the query is normalized; normalize the keys beforehand to get the cosine.
+    The length of a query counts as at least ``1e-12``, so a query of zeros has a score of zero
+    everywhere. The table is read in chunks and only the best rows so far are kept, so that an
+    ``[M, R]`` matrix never exists. The search itself is not differentiated; the scores and values
+    of the selected rows are.
 
     Args:
-        query: one row per question.
-        keys: one row per entry of the table.
-        values: what the entry contributes.
-        top_k: number of rows to keep.
-        exclude: row of the table that a question must not find, ``-1`` for none.
-        chunk_size: rows of the table that are scored at a time. (default: ``16384``)
+        query: One row per query.
+        keys: Keys of the table, one row per entry.
+        values: Values of the table, one row per entry.
+        top_k: Number of rows to retrieve.
+        exclude: Row of the table that a query must not retrieve, ``-1`` for none.
+        chunk_size: Number of table rows that are scored at a time. (default: ``16384``)
 
     Returns:
         The weighted sum, the scores in descending order (before the softmax), and their rows.
@@ -48,18 +49,19 @@ def parameter_free_attention(
         - **output:** ``[M, V]``, ``[M, top_k]``, ``[M, top_k]``
 
     Symmetries:
-        Questions do not see each other. The output is invariant to the order of the table's rows,
-        except among exactly equal scores, and to the length of the query.
+        Queries are processed independently. The output is invariant to the order of the table's
+        rows, except among exactly equal scores, and to the length of the query.
 
     Raises:
-        ValueError: widths or lengths that do not match; a query that is not finite; ``top_k``
-            larger than the number of rows that a question may find; ``chunk_size`` not positive;
-            ``exclude`` beyond the table; tensors on several devices.
-        TypeError: what is no floating-point tensor, or no integer.
+        ValueError: If widths or lengths do not match, a query is not finite, ``top_k`` is larger
+            than the number of rows that a query may retrieve, ``chunk_size`` is not positive,
+            ``exclude`` is beyond the table, or tensors are on several devices.
+        TypeError: If ``query``, ``keys`` or ``values`` is not a floating-point tensor, or
+            ``top_k``, ``exclude`` or ``chunk_size`` is not an integer.
 
     Differences:
-        The authors form the whole matrix of scores and gather through Python lists; the values are
-        the same. Scores are computed in the precision of the keys, also under autocast, so that
+        The authors compute the whole matrix of scores and gather through Python lists; the values
+        are the same. Scores are computed in the precision of the keys, also under autocast, so that
         retrieval does not depend on it.
 
     Example:
@@ -72,8 +74,8 @@ def parameter_free_attention(
     chunk_size = check_count(chunk_size, "chunk_size")
     top_k, exclude = _check(query, keys, values, top_k, exclude)
     with torch.autocast(query.device.type, enabled=False):
-        # In half precision a short query has the length zero. What lies in memory in another way
-        # is summed in another order, and rounding decides between rows that are nearly equal.
+        # In half precision a short query has the length zero. Tensors are made contiguous because
+        # another layout changes the order of sums, and rounding decides between nearly equal rows.
         wide = torch.promote_types(query.dtype, keys.dtype)
         wide = torch.promote_types(wide, torch.float32)
         keys = keys.to(wide).contiguous()
@@ -97,7 +99,7 @@ def _search(
         row = torch.arange(start, start + chunk.size(0), device=keys.device).expand_as(score)
         if exclude is not None:
             score = score.masked_fill(row == exclude.unsqueeze(1), -torch.inf)
-        # The rows kept so far are lower than the new ones, so the column order is the row order.
+        # The rows kept so far are lower than the new ones, so column order is row order.
         if start > 0:
             score, column = _top_columns(score, top_k)
             score = torch.cat([best_score, score], dim=1)
@@ -111,8 +113,9 @@ def _search(
 def _top_columns(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the ``k`` best scores and their columns, in ascending order of the column.
 
-    ``topk`` may take any of several columns that tie at the last place. One more score than needed
-    tells whether that happened (a compiled graph cannot ask, and always resolves).
+    ``topk`` may return any of several columns that tie at the last place. One more score than
+    needed shows whether there is such a tie. Compiled graphs cannot branch on this and always
+    resolve ties.
     """
     if score.size(1) <= k:
         return score, torch.arange(score.size(1), device=score.device).expand_as(score)

@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of a training set: one feature row, label and id per sample."""
+"""Extraction of one feature row, label and id per training sample with a frozen backbone."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable
@@ -14,27 +14,27 @@ from pyg_peft.nn.cloud_rows import CloudRows
 
 @runtime_checkable
 class QueryBackbone(Protocol):
-    """What a backbone needs to fill a bank; every token backbone of this library has it."""
+    """Interface that a backbone needs to fill a memory bank; all token backbones provide it."""
 
     def make_patches(
         self, pos: Tensor, batch: Tensor | None, batch_size: int | None, x: Tensor | None
     ) -> Any:
-        """Cut clouds into patches."""
+        """Divide clouds into patches."""
         ...
 
     def forward_query(self, patches: Any) -> Tensor:
-        """Return one feature row a cloud."""
+        """Return one feature row per cloud."""
         ...
 
 
 @runtime_checkable
 class Adapted(Protocol):
-    """A model with adapters on a base, such as a ``PeftModel``."""
+    """A model with adapters on a base model, such as a ``PeftModel``."""
 
     base: nn.Module
 
     def disable_adapter(self) -> contextlib.AbstractContextManager[None]:
-        """Within the context the base runs alone."""
+        """Return a context in which the base model runs without adapters."""
         ...
 
 
@@ -45,18 +45,19 @@ def collect_features(
     source: CloudRows | None = None,
     call: Callable[[Any, Any], Any] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return features, labels if there are any, and ids, in ascending order of the ids.
+    """Return features, labels (if there are any) and ids, in ascending order of the ids.
 
-    The backbone runs in eval mode, on its own device, and every module's mode is restored.
+    The backbone runs in eval mode, on its own device, and the mode of every module is restored.
 
     Args:
-        backbone: a token backbone, or any model if there is a ``source``.
-        loader: yields PyG batches.
-        source: whose output the features are.
-        call: runs the model of a ``source`` on a batch; by the names of its parameters by default.
+        backbone: A token backbone, or any model if ``source`` is given.
+        loader: Iterable of PyG batches.
+        source: Module whose output provides the features.
+        call: Function that runs the model on a batch if ``source`` is given. By default, the model
+            is called by the names of its parameters.
     """
     if call is not None and source is None:
-        raise ValueError("Expected 'module' to be named where 'call' runs a model (got None)")
+        raise ValueError("Expected 'module' to be given together with 'call' (got None)")
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     features: list[Tensor] = []
     labels: list[Tensor | None] = []
@@ -85,7 +86,7 @@ def collect_features(
 def _features(
     backbone: nn.Module, data: Any, source: CloudRows | None, call: Callable[[Any, Any], Any]
 ) -> Tensor:
-    """Return one row a cloud."""
+    """Return one row per cloud."""
     if source is not None:
         run = partial(call, backbone, data)
         return source.read(backbone, run, data.batch, data.num_graphs)
@@ -99,7 +100,7 @@ def _features(
 
 
 def _read_targets(data: Any) -> tuple[Tensor | None, Tensor]:
-    """Return the labels of clouds, if there are any, and the ids of a batch."""
+    """Return the labels of the clouds, if there are any, and the ids of a batch."""
     sample_id = getattr(data, "sample_id", None)
     if sample_id is None:
         raise ValueError(
@@ -112,7 +113,7 @@ def _read_targets(data: Any) -> tuple[Tensor | None, Tensor]:
             f"Expected 'sample_id' to hold one entry per cloud, {list(one_per_cloud)} "
             f"(got {list(sample_id.shape)})"
         )
-    y = data.y  # labels of points are of no use to a bank of clouds
+    y = data.y  # a bank of clouds cannot use labels of points
     return (y if y is not None and y.shape == one_per_cloud else None), sample_id
 
 

@@ -1,4 +1,4 @@
-"""The file of a memory bank: named tensors whose every byte is checked."""
+"""Memory bank files: named tensors whose bytes are all verified."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ _FORMAT = 1
 def write_bank(
     path: Path, tensors: dict[str, Tensor], source: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the whole file or, if anything goes wrong, nothing."""
+    """Write the whole file, or nothing if an error occurs."""
     origin = {} if source is None else {"source": dict(source)}
     write_tensors(path, _KIND, tensors, {"format": _FORMAT, **origin})
 
@@ -24,11 +24,11 @@ def write_bank(
 def read_bank(
     path: Path, names: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Return what :func:`write_bank` wrote; raise :class:`CheckpointError` on anything else.
+    """Return what :func:`write_bank` wrote; raise :class:`CheckpointError` for any other file.
 
     Args:
-        path: the file.
-        names: of the tensors that a bank may have; the first one it must have.
+        path: Path of the file.
+        names: Names of the tensors that a bank may have. The first one is required.
     """
     content, tensors = read_tensors(path, _KIND, _FORMAT)
     unknown = [name for name in tensors if name not in names]

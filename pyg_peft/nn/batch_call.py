@@ -1,4 +1,4 @@
-"""Calling any model on a batch of a loader, by the names of its parameters."""
+"""Calls of any model on a batch of a loader, by the names of its parameters."""
 
 import inspect
 from typing import Any
@@ -11,15 +11,16 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 def call_on_batch(model: nn.Module, data: Any) -> Any:
     """Run a model on a PyG batch.
 
-    A forward with a parameter ``pos`` or ``x`` gets, by name, whatever the batch has of its
-    parameters, ``batch_size`` included; any other gets the batch itself.
+    If the forward method has a parameter ``pos`` or ``x``, it is called by keyword with all
+    attributes of the batch that are parameters of it, including ``batch_size``. Otherwise it is
+    called with the batch itself.
 
     Args:
-        model: any.
-        data: a batch of a PyG loader.
+        model: Any model.
+        data: Batch of a PyG loader.
 
     Raises:
-        ValueError: if the batch lacks what a parameter without default needs.
+        ValueError: If the batch lacks an attribute for a parameter without a default.
 
     Example:
         >>> import torch
@@ -33,9 +34,9 @@ def call_on_batch(model: nn.Module, data: Any) -> Any:
 
 
 def batch_arguments(model: nn.Module, data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What :func:`call_on_batch` calls a model with: for those who call another in its place."""
+    """Return the arguments that :func:`call_on_batch` passes, for calls of another model."""
     described = getattr(getattr(model, "signature", None), "param_dict", None)
-    if isinstance(described, dict):  # of a torch_geometric.nn.Sequential
+    if isinstance(described, dict):  # a torch_geometric.nn.Sequential
         needed = dict.fromkeys(map(str, described), True)  # pyright: ignore[reportUnknownArgumentType]
     else:
         parameters = inspect.signature(model.forward).parameters
@@ -49,11 +50,11 @@ def batch_arguments(model: nn.Module, data: Any) -> tuple[tuple[Any, ...], dict[
         if len(required) > 1:
             raise ValueError(
                 f"Expected {type(model).__name__}.forward to take the batch alone, or 'pos' or 'x' "
-                f"by name (got {', '.join(required)}): say how it is called, with 'call' where "
-                "that is a parameter"
+                f"by name (got {', '.join(required)}): pass a function 'call', where it is a "
+                "parameter, to run the model"
             )
         return (data,), {}
-    # A batch without features has x = None, which models take for just that.
+    # A batch without features has x = None, which models accept as a missing input.
     has = {"batch_size": data.num_graphs, "x": None, **data.to_dict()}
     missing = [name for name, is_needed in needed.items() if is_needed and name not in has]
     if missing:

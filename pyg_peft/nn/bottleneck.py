@@ -1,4 +1,4 @@
-"""The smallest adapter: a narrow detour beside a residual."""
+"""Bottleneck adapter, a narrow residual branch."""
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,10 @@ from pyg_peft.errors import (
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    r"""The sigmoid form of GELU, :math:`x \cdot \sigma(1.702\, x)`.
+    r"""Return the sigmoid approximation of GELU, :math:`x \cdot \sigma(1.702\, x)`.
 
     Args:
-        x: any floating-point tensor.
+        x: Any floating-point tensor.
 
     Shapes:
         input and output: any, equal.
@@ -33,7 +33,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class Bottleneck(nn.Module):
-    r"""Adds a small correction to each row by itself, after `"Parameter-Efficient Transfer
+    r"""Adds a small correction to each row independently, after `"Parameter-Efficient Transfer
     Learning for NLP" <https://arxiv.org/abs/1902.00751>`_.
 
     .. math::
@@ -41,34 +41,35 @@ class Bottleneck(nn.Module):
         q(\mathbf{W}_{down} \mathbf{x}_i + \mathbf{b}_{down}) + s \, \mathbf{b}_{up},
         \qquad q(u) = u \, \sigma(1.702\, u)
 
-    Both layers (``down``, ``up``) have a bias; dropout acts on what :math:`q` returns.
+    Both layers (``down``, ``up``) have a bias; dropout is applied to the output of :math:`q`.
 
-    Identity at init, because :math:`\mathbf{W}_{up} = \mathbf{0}` and
-    :math:`\mathbf{b}_{up} = \mathbf{0}`; ``down`` is drawn as ``torch.nn.Linear`` is.
+    Identity at init, because :math:`\mathbf{W}_{up} = \mathbf{0}` and :math:`\mathbf{b}_{up} =
+    \mathbf{0}`; ``down`` is initialized like ``torch.nn.Linear``.
 
     Args:
-        channels: width of a row.
-        bottleneck_channels: width of the detour, in ``[1, channels]``.
-        scale: multiplier of the correction. The authors of Point-PEFT write 0.7 after the MLP of a
+        channels: Width of a row.
+        bottleneck_channels: Width of the bottleneck, in ``[1, channels]``.
+        scale: Multiplier of the correction. The authors of Point-PEFT use 0.7 after the MLP of a
             block and 1 elsewhere. (default: ``1.0``)
-        dropout: probability that an activation of the detour is dropped in training, in ``[0, 1)``.
-            (default: ``0.0``)
+        dropout: Probability that an activation of the bottleneck is dropped in training, in
+            ``[0, 1)``. (default: ``0.0``)
 
     Shapes:
         - **input:** x ``[..., C]``
         - **output:** ``[..., C]``
 
     Symmetries:
-        Rows do not see each other: permutation equivariant, and invariant to how rows are batched.
+        Rows are processed independently: permutation equivariant, and invariant to how rows are
+        batched.
 
     Raises:
-        ValueError: a width or a probability out of range; rows of another width.
-        TypeError: a size that is no number; rows that are no tensor, or of another dtype than the
-            weights outside of autocast.
+        ValueError: If a width or a probability is out of range, or rows have another width.
+        TypeError: If a size is not a number, or rows are not a tensor or, outside of autocast, have
+            another dtype than the weights.
 
     Differences:
-        The authors initialise both layers alike and are no identity at the start; here the
-        correction starts at zero.
+        The authors initialize both layers alike, so their adapter is not an identity at the start;
+        here the correction starts at zero.
 
     Example:
         >>> adapter = Bottleneck(384, 16)
@@ -101,7 +102,7 @@ class Bottleneck(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw ``down`` anew and set ``up`` to zero, which makes the module an identity."""
+        """Reinitialize ``down`` and set ``up`` to zero, which makes the module an identity."""
         self.down.reset_parameters()
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
@@ -111,7 +112,7 @@ class Bottleneck(nn.Module):
         check_channels(x, self.channels)
         check_dtype(x, self.down.weight)
         h = self.dropout(quick_gelu(self.down(x)))  # [..., bottleneck]
-        # The factor meets the few columns of the detour, not the many of a row.
+        # Scale the few channels of the bottleneck rather than the many channels of a row.
         up = self.up
         return x + F.linear(self.scale * h, up.weight, self.scale * up.bias)  # [..., C]
 

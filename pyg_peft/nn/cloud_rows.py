@@ -1,4 +1,4 @@
-"""One row a cloud from inside any model: what a module returns, pooled."""
+"""Extraction of one row per cloud from any model, by pooling the output of a module."""
 
 import fnmatch
 import threading
@@ -17,15 +17,16 @@ _POOLS = ("max", "mean", None)
 
 @dataclass(frozen=True)
 class CloudRows:
-    """Where in a model a bank's rows come from, so that a query is made the same way.
+    """Module whose pooled output provides the rows and queries of a memory bank.
 
     Args:
-        module: path of the module whose output is taken.
+        module: Path of the module whose output is used.
         pool: ``"max"`` or ``"mean"`` over the rows of a cloud, zero for a cloud without rows;
-            ``None`` if the module returns one row a cloud.
+            ``None`` if the module returns one row per cloud.
 
     Raises:
-        ValueError: another ``pool``; a module that runs never or twice, or returns other rows.
+        ValueError: If ``pool`` is something else, or if the module does not run exactly once or
+            returns unsuitable rows.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
@@ -43,7 +44,7 @@ class CloudRows:
 
     @classmethod
     def find(cls, model: nn.Module, module: str, pool: str | None = "max") -> Self:
-        """Look up the one module of ``model`` that a path or a glob names."""
+        """Look up the one module of ``model`` that matches a path or a glob."""
         paths = [p for p, _ in model.named_modules() if p and "peft" not in p.split(".")]
         found = [path for path in paths if _matches(path, module)]
         if len(found) == 1:
@@ -58,13 +59,13 @@ class CloudRows:
     def read(
         self, model: nn.Module, run: Callable[[], Any], batch: Tensor | None, num_clouds: int
     ) -> Tensor:
-        """Return one row a cloud of a forward.
+        """Run a model and return one row per cloud.
 
         Args:
-            model: holds the module.
-            run: runs ``model`` once.
-            batch: cloud of each point of the model's input; ``None`` for one cloud.
-            num_clouds: number of clouds ``B``.
+            model: Model that contains the module.
+            run: Function that runs ``model`` once.
+            batch: Cloud id of each point of the model's input; ``None`` for one cloud.
+            num_clouds: Number of clouds ``B``.
 
         Shapes: batch ``(N,)``; output ``(B, C)``.
         """
@@ -90,7 +91,7 @@ class CloudRows:
 
     def _pooled(self, output: Any, batch: Tensor | None, num_clouds: int) -> Tensor:
         x = output
-        if (level := level_of(output)) is not None:  # rows of a level of its own
+        if (level := level_of(output)) is not None:  # the module has its own set of points
             x, _, told = level
             batch = batch if told is None else told
         elif isinstance(output, (tuple, list)) and output:
@@ -115,18 +116,18 @@ class CloudRows:
             raise ValueError(
                 f"Expected {self.module!r} to return a row for each point, or (x, pos, batch) "
                 f"(got {x.size(0)} rows, of {points} points in {num_clouds} clouds): name another "
-                "module; pool=None takes one row a cloud as it is"
+                "module, or pass pool=None if it returns one row per cloud"
             )
         return scatter(x, batch, dim=0, dim_size=num_clouds, reduce=str(self.pool))
 
 
 class Level(NamedTuple):
-    """What a module returns that works on points of its own.
+    """Output of a module that works on its own set of points.
 
     Attributes:
-        x: features ``[M, C]``.
-        pos: their positions ``[M, 3]``.
-        batch: their cloud ids ``[M]``, or ``None``.
+        x: Features ``[M, C]``.
+        pos: Positions ``[M, 3]``.
+        batch: Cloud ids ``[M]``, or ``None``.
     """
 
     x: Tensor
@@ -135,10 +136,10 @@ class Level(NamedTuple):
 
 
 def level_of(output: Any) -> Level | None:
-    """Read ``(x, pos, batch)``, whatever follows; ``None`` for any other output.
+    """Return ``(x, pos, batch)`` if an output starts with them, ``None`` otherwise.
 
-    A tuple is one only if shapes and types say so: three tensors may be something else, such as
-    features, positions and edges.
+    A tuple is recognized by its shapes and dtypes, because three tensors may also be something
+    else, such as features, positions and edges.
 
     Example:
         >>> x, pos = torch.ones(2, 4), torch.ones(2, 3)
@@ -163,7 +164,7 @@ def level_of(output: Any) -> Level | None:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Segment by segment: ``*`` does not cross a dot."""
+    """Return whether a glob matches a path, segment by segment: ``*`` does not match a dot."""
     parts, wanted = path.split("."), pattern.split(".")
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 

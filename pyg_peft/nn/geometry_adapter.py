@@ -1,4 +1,4 @@
-"""The adapter that lets a point's neighborhood correct its features."""
+"""Geometry-aware adapter: a correction of point features by their neighborhoods."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from pyg_peft.typing import Batch, Features, Pos
 
 
 class GeometryAwareAdapter(MessagePassing):
-    r"""Adds to each point what the neighborhoods around it say, after `"Point-PEFT:
+    r"""Adds information from surrounding neighborhoods to each point, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
@@ -37,16 +37,17 @@ class GeometryAwareAdapter(MessagePassing):
         q(\mathbf{W}_{down} \mathbf{h}_i + \mathbf{b}_{down}) + \mathbf{b}_{up} \big),
         \qquad q(u) = u \, \sigma(1.702\, u)
 
-    Members send queries, keys and values to their centers; a center lets its members attend to each
-    other and keeps the largest value of each channel; points receive from the nearest centers by
-    inverse squared distance; a bottleneck ends it. Identity at init, because :math:`g = 0`,
-    :math:`\mathbf{W}_{up} = \mathbf{0}` and :math:`\mathbf{b}_{up} = \mathbf{0}`.
+    Members send queries, keys and values to their centers. At each center, the members attend to
+    each other, and the maximum of each channel over the members is kept. Points receive from the
+    nearest centers by inverse squared distance, followed by a bottleneck. Identity at init, because
+    :math:`g = 0`, :math:`\mathbf{W}_{up} = \mathbf{0}` and :math:`\mathbf{b}_{up} = \mathbf{0}`.
 
-    In detail, for a cloud of *n* points. All distances are Euclidean, none leaves its cloud.
+    The steps in detail, for a cloud of *n* points. All distances are Euclidean and within one
+    cloud.
 
     1. **Centers** are ``ceil(ratio * n)`` of its points, by farthest point sampling. The first is
        the point farthest from the mean of the cloud's positions; each further one is the point
-       whose distance to the nearest center so far is largest.
+       whose distance to the nearest previous center is largest.
     2. **Members** :math:`\mathcal{N}(c)` of a center are the ``min(k, n)`` points nearest to it;
        it is its own first member. Among equally near points the lower row comes first.
     3. **Attention** is :class:`NeighborAttention`. Each row is normalized (``attention.norm``, a
@@ -54,9 +55,9 @@ class GeometryAwareAdapter(MessagePassing):
        ``[3 * A, C]``, without a bias, where ``A`` is ``attention_channels``. Its rows are the
        queries of head 0, 1, ..., then all keys, then all values, ``A / num_heads`` of each per
        head. A member's scores are the products of its query with the members' keys, times
-       ``A ** -0.5``; their softmax over the members weighs the values. The heads side by side
-       ``[A]`` pass ``attention.proj``, with a bias.
-    4. **Maximum** over the members, for each channel by itself, of row plus attention.
+       ``A ** -0.5``; their softmax over the members weighs the values. The concatenated heads
+       ``[A]`` pass through ``attention.proj``, with a bias.
+    4. **Maximum** over the members, for each channel separately, of row plus attention.
     5. **BN** is ``norm``, a batch norm over the centers of the whole batch with weight, bias,
        ``eps=1e-5`` and ``momentum=0.1``; in eval mode it uses its running statistics. GELU is the
        exact one, :math:`u \, \Phi(u)`. Then :math:`\lambda` times the center's own row of ``x``
@@ -69,53 +70,55 @@ class GeometryAwareAdapter(MessagePassing):
     7. **Bottleneck**: ``bottleneck.down`` and ``bottleneck.up``, both with a bias.
 
     Args:
-        channels: width of a row.
-        bottleneck_channels: width of the bottleneck. (default: ``16``)
-        k: members of a center, the center included. (default: ``16``)
-        ratio: centers per point of a cloud, in ``(0, 1]``; their number is rounded up. (default:
-            ``0.5``)
-        num_interp: nearest centers that a point receives from; ``None`` for all of its cloud, as
-            the authors do. (default: ``3``)
-        attention_channels: width of the attention. (default: ``18``)
-        num_heads: heads of the attention. (default: ``6``)
-        attention: a :class:`NeighborAttention` that several adapters share; it then decides
-            ``attention_channels`` and ``num_heads``. ``None`` makes one.
-        propagation_scale: initial value of the trainable gate :math:`g`; the authors fix it at 0.3.
+        channels: Width of a row.
+        bottleneck_channels: Width of the bottleneck. (default: ``16``)
+        k: Number of members of a center, including the center. (default: ``16``)
+        ratio: Number of centers per point of a cloud, in ``(0, 1]``; the number of centers is
+            rounded up. (default: ``0.5``)
+        num_interp: Number of nearest centers that a point receives from; ``None`` for all of its
+            cloud, as in the authors' code. (default: ``3``)
+        attention_channels: Width of the attention. (default: ``18``)
+        num_heads: Number of heads of the attention. (default: ``6``)
+        attention: A :class:`NeighborAttention` that several adapters share. It then determines
+            ``attention_channels`` and ``num_heads``. ``None`` creates one.
+        propagation_scale: Initial value of the trainable gate :math:`g`; the authors fix it at 0.3.
             (default: ``0.0``)
-        center_scale: multiplier :math:`\lambda` of the center's own row. (default: ``0.3``)
-        scale: multiplier :math:`s` of the bottleneck's correction. (default: ``1.0``)
-        **kwargs: further arguments of :class:`torch_geometric.nn.MessagePassing`.
+        center_scale: Multiplier :math:`\lambda` of the center's own row. (default: ``0.3``)
+        scale: Multiplier :math:`s` of the bottleneck's correction. (default: ``1.0``)
+        **kwargs: Further arguments of :class:`torch_geometric.nn.MessagePassing`.
 
     Shapes:
         - **input:** x ``[N, C]``; pos ``[N, 3]`` and batch ``[N]``, or a structure over x's rows
         - **output:** ``[N, C]``
 
     Symmetries:
-        Permutation equivariant; invariant to the order of a center's members. Sees positions only
-        through neighborhoods and distances: as a function of ``pos``, ``x`` held fixed, it is
+        Permutation equivariant; invariant to the order of a center's members. Depends on positions
+        only through neighborhoods and distances: as a function of ``pos``, with ``x`` fixed, it is
         invariant under translation, rotation and reflection, except at exact ties. So a model stays
-        invariant if ``x`` is, that is, if its channels are scalars (``0e`` of e3nn). Channels that
-        turn or change sign with the cloud (pseudoscalars, vectors, higher irreps) pass layer norm,
-        maximum and activations one by one: the output is then neither invariant nor equivariant.
-        Clouds do not see each other in eval mode. Local: a point sees itself, the centers that it
-        receives from and their members. A row that no center reaches passes the bottleneck only.
+        invariant if ``x`` is invariant, that is, if its channels are scalars (``0e`` of e3nn). For
+        channels that rotate or change sign with the cloud (pseudoscalars, vectors, higher irreps),
+        layer norm, maximum and activations act on each channel separately: the output is then
+        neither invariant nor equivariant. Clouds are processed independently in eval mode. Local:
+        the output of a point depends on the point itself, the centers that it receives from and
+        their members. Rows without a center only pass through the bottleneck.
 
     Raises:
-        ValueError: a size out of range; a shared attention of another width; rows of another width;
-            neither ``pos`` nor ``structure``; a structure of more rows than ``x``; one center in
-            all while training, which batch norm cannot normalize; what ``build_structure`` refuses.
-        TypeError: a size that is no number; an argument that is no tensor; rows of another dtype
-            than the weights outside of autocast.
-        RuntimeError: from torch, if a compiled graph gets no center.
+        ValueError: If a size is out of range, a shared attention or rows have another width,
+            neither ``pos`` nor ``structure`` is given, a structure has more rows than ``x``, a
+            training batch has only one center, which batch norm cannot normalize, or
+            ``build_structure`` rejects an argument.
+        TypeError: If a size is not a number, an argument is not a tensor, or, outside of autocast,
+            rows have another dtype than the weights.
+        RuntimeError: From torch, if a compiled graph has no center.
 
     Derivatives:
-        Twice differentiable in ``x``, ``pos`` and the parameters, as forces need:
-        ``torch.autograd.grad(energy, pos, create_graph=True)``. The choice of centers, members and
-        maxima is not differentiated. A compiled graph is differentiable once.
+        Twice differentiable in ``x``, ``pos`` and the parameters, as forces require:
+        ``torch.autograd.grad(energy, pos, create_graph=True)``. The selection of centers, members
+        and maxima is not differentiated. A compiled graph is differentiable once.
 
     Differences:
-        Centers come from a canonical start, not from row 0, and members of one cloud only (the
-        authors' indices run into other clouds). Three nearest centers by default, not all. The
+        Centers start at a canonical point, not at row 0, and have members of their own cloud only
+        (the authors' indices run into other clouds). Three nearest centers by default, not all. The
         factor of the propagation is trained and starts at zero. Projections run once per row, not
         once per member. Where several members share the maximum the first receives the gradient.
 
@@ -170,14 +173,14 @@ class GeometryAwareAdapter(MessagePassing):
             attention = NeighborAttention(channels, attention_channels, num_heads)
         self.attention = attention
         self.norm = nn.BatchNorm1d(channels)
-        # One element, not none: sharded training refuses parameters without a dimension.
+        # Not a scalar, because sharded training rejects parameters without dimensions.
         self.gate = nn.Parameter(torch.empty(1))
         self.bottleneck = Bottleneck(channels, bottleneck_channels, scale=scale)
         self.bottleneck_channels, self.scale = self.bottleneck.bottleneck_channels, scale
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw everything anew; an attention that was handed in is its owner's to reset."""
+        """Reinitialize all parameters, except those of an attention that was passed in."""
         super().reset_parameters()
         if self.owns_attention:
             self.attention.reset_parameters()
@@ -215,7 +218,7 @@ class GeometryAwareAdapter(MessagePassing):
                 f"Expected 'x' to have a row {structure.last_row}, which 'structure' names "
                 f"(got {x.size(0)} rows)"
             )
-        # A compiled graph cannot count members: it pads all neighborhoods to the largest.
+        # Compiled graphs cannot count members, so they pad all neighborhoods to the largest.
         one_size = bool(structure.degree) or torch.compiler.is_compiling() or num_centers == 0
         parts = None if one_size else structure.parts
         # propagate_type: (qkv: Tensor, x: Tensor, sizes: tuple)
@@ -228,14 +231,14 @@ class GeometryAwareAdapter(MessagePassing):
         )  # [S, C]
         z = F.gelu(self._normalize(z))
         z = z + self.center_scale * x.index_select(0, structure.center_index)
-        # The gate meets the few centers, not the many rows that they are spread over.
+        # Scale the few centers rather than the many rows that receive from them.
         z = (self.gate * z).to(x.dtype)
         back, weight, ptr = structure.interp_index, structure.interp_weight, structure.interp_ptr
         h = weighted_sums(z, back, weight, x.size(0), ptr).add_(x)  # [N, C]
         return self.bottleneck(h)
 
     def message(self, qkv_j: Tensor) -> Tensor:
-        """A member sends its query, key and value."""
+        """Return the query, key and value of each member."""
         return qkv_j  # [E, 3 * A]
 
     def aggregate(
@@ -247,14 +250,14 @@ class GeometryAwareAdapter(MessagePassing):
         edge_index_j: Tensor,
         sizes: tuple[Any, ...],  # PyG 2.6 cannot render a bare Any
     ) -> Tensor:
-        """A center lets its members attend to each other and takes the largest of each channel."""
+        """Compute the attention among the members of each center and their maximum per channel."""
         degree, max_degree, parts = sizes
         if degree:  # neither unequal nor zero
             qkv = inputs.view(dim_size, degree, inputs.size(-1))
             return self._largest(x, qkv, edge_index_j.view(dim_size, degree))
         if parts is None:
             return self._padded(x, inputs, edge_index_j, index, dim_size, max(max_degree, 1))
-        # By size, since each takes its square: one large neighborhood must not make all as large.
+        # Grouped by size, so that one large neighborhood does not determine the padding of all.
         outs = [
             self._padded(x, inputs[edges], edge_index_j[edges], place, sets.numel(), size)
             for sets, edges, place, size in parts.parts
@@ -284,7 +287,7 @@ class GeometryAwareAdapter(MessagePassing):
         self, x: Tensor, pos: Tensor | None, batch: Tensor | None, batch_size: int | None
     ) -> Structure:
         if pos is None:
-            raise ValueError("Expected 'pos' or 'structure' to tell neighbourhoods (got neither)")
+            raise ValueError("Expected 'pos' or 'structure' to define neighborhoods (got neither)")
         check_tensor(pos, "pos", shape=("N", 3), device=x.device)
         if batch is not None:
             check_tensor(batch, "batch", kind="int", device=x.device)
@@ -297,13 +300,13 @@ class GeometryAwareAdapter(MessagePassing):
 
     def _normalize(self, z: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            # A compiler must be promised some centers, and more than one to train with.
+            # The compiler needs a guarantee of at least one center, and of two for training.
             torch._check(z.size(0) > int(self.norm.training))
         elif self.norm.training and z.size(0) < 2:
             if z.size(0) == 0:
                 return z
             raise ValueError(
-                "Expected at least 2 centres in a training batch, for batch norm (got 1)"
+                "Expected at least 2 centers in a training batch, for batch norm (got 1)"
             )
         return self.norm(z)
 

@@ -1,4 +1,4 @@
-"""A low-rank change of a linear layer, kept beside the layer that it changes."""
+"""Low-rank update of a linear layer, stored beside the layer."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from pyg_peft.errors import check_channels, check_count, check_dtype, check_numb
 
 
 class LowRankLinear(nn.Module):
-    r"""The change that LoRA adds to a linear layer, after `"LoRA: Low-Rank Adaptation of Large
-    Language Models" <https://arxiv.org/abs/2106.09685>`_.
+    r"""Computes the low-rank update that LoRA adds to a linear layer, after `"LoRA: Low-Rank
+    Adaptation of Large Language Models" <https://arxiv.org/abs/2106.09685>`_.
 
     .. math::
         \Delta(\mathbf{x}_i) = \frac{\alpha}{r} \, \mathbf{B} \mathbf{A} \, \mathbf{x}_i, \qquad
@@ -17,30 +17,32 @@ class LowRankLinear(nn.Module):
 
     :math:`\mathbf{A}` is ``down.weight``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`,
     :math:`\mathbf{B}` is ``up.weight``; there is no bias, and :math:`r` is ``rank``. The module
-    returns the change only; whoever owns the linear layer adds it. Zero at init, because
-    :math:`\mathbf{B} = \mathbf{0}`.
+    returns the update only; the caller adds it to the output of the linear layer. Zero at init,
+    because :math:`\mathbf{B} = \mathbf{0}`.
 
     Args:
-        in_channels: width of an input row.
-        out_channels: width of an output row.
-        rank: inner width, in ``[1, min(in_channels, out_channels)]``.
-        alpha: numerator of the multiplier; ``None`` means ``rank``, a multiplier of one.
-        dropout: probability that an input is dropped in training, in ``[0, 1)``. (default: ``0.0``)
+        in_channels: Width of an input row.
+        out_channels: Width of an output row.
+        rank: Inner width, in ``[1, min(in_channels, out_channels)]``.
+        alpha: Numerator of the multiplier; ``None`` means ``rank``, a multiplier of one.
+        dropout: Probability that an input is dropped in training, in ``[0, 1)``. (default: ``0.0``)
 
     Shapes:
         - **input:** x ``[..., C_in]``
         - **output:** ``[..., C_out]``
 
     Symmetries:
-        Rows do not see each other: permutation equivariant, and invariant to how rows are batched.
+        Rows are processed independently: permutation equivariant, and invariant to how rows are
+        batched.
 
     Raises:
-        ValueError: a width, rank, numerator or probability out of range; rows of another width.
-        TypeError: a size that is no number; rows of another dtype than the weights outside of
-            autocast.
+        ValueError: If a width, rank, numerator or probability is out of range, or rows have another
+            width.
+        TypeError: If a size is not a number, or, outside of autocast, rows have another dtype than
+            the weights.
 
     Differences:
-        None known. ``delta_weight`` ignores dropout, as merging must.
+        None known. ``delta_weight`` ignores dropout, as required for merging.
 
     Example:
         >>> import torch
@@ -81,18 +83,18 @@ class LowRankLinear(nn.Module):
         return self.alpha / self.rank
 
     def reset_parameters(self) -> None:
-        """Draw ``down`` as ``torch.nn.Linear`` does and set ``up`` to zero."""
+        """Initialize ``down`` like ``torch.nn.Linear`` and set ``up`` to zero."""
         self.down.reset_parameters()
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Float[Tensor, "*rows C_in"]) -> Float[Tensor, "*rows C_out"]:
-        """Return what the linear layer's output has to be increased by."""
+        """Return the update of the linear layer's output."""
         check_channels(x, self.in_channels)
         check_dtype(x, self.down.weight)
         return self.scale * self.up(self.down(self.dropout(x)))  # [..., C_out]
 
     def delta_weight(self) -> Float[Tensor, "C_out C_in"]:
-        """Return the same change as one matrix, to be added to the layer's weight."""
+        """Return the same update as a matrix, to be added to the layer's weight."""
         return self.scale * (self.up.weight @ self.down.weight)
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""A low-rank change of a linear layer that has a weight for each type of row."""
+"""Low-rank update of a linear layer with one weight per type of row."""
 
 import torch
 from jaxtyping import Float, Int
@@ -8,42 +8,44 @@ from pyg_peft.errors import check_count, check_dtype, check_index, check_number,
 
 
 class LowRankHeteroLinear(nn.Module):
-    r"""The change that LoRA adds to a :class:`torch_geometric.nn.HeteroLinear`, after `"LoRA:
-    Low-Rank Adaptation of Large Language Models" <https://arxiv.org/abs/2106.09685>`_.
+    r"""Computes the low-rank update that LoRA adds to a :class:`torch_geometric.nn.HeteroLinear`,
+    after `"LoRA: Low-Rank Adaptation of Large Language Models"
+    <https://arxiv.org/abs/2106.09685>`_.
 
     .. math::
         \Delta(\mathbf{x}_i) = \frac{\alpha}{r} \, \mathbf{B}_{\kappa(i)} \mathbf{A}_{\kappa(i)} \,
         \mathbf{x}_i
 
-    Each type :math:`\kappa` has matrices of its own: :math:`\mathbf{A}_\kappa^\top` is
-    ``down[kappa]`` ``[C_in, r]``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`, and
+    Each type :math:`\kappa` has its own matrices: :math:`\mathbf{A}_\kappa^\top` is ``down[kappa]``
+    ``[C_in, r]``, drawn uniformly from :math:`\pm 1 / \sqrt{C_{in}}`, and
     :math:`\mathbf{B}_\kappa^\top` is ``up[kappa]`` ``[r, C_out]``; there is no bias. The module
-    returns the change only; whoever owns the layer adds it. Zero at init, because
+    returns the update only; the caller adds it to the output of the layer. Zero at init, because
     :math:`\mathbf{B} = \mathbf{0}`.
 
     Args:
-        in_channels: width of an input row.
-        out_channels: width of an output row.
-        num_types: number of types.
-        rank: inner width, in ``[1, min(in_channels, out_channels)]``.
-        alpha: numerator of the multiplier; ``None`` means ``rank``, a multiplier of one.
-        dropout: probability that an input is dropped in training, in ``[0, 1)``. (default: ``0.0``)
+        in_channels: Width of an input row.
+        out_channels: Width of an output row.
+        num_types: Number of types.
+        rank: Inner width, in ``[1, min(in_channels, out_channels)]``.
+        alpha: Numerator of the multiplier; ``None`` means ``rank``, a multiplier of one.
+        dropout: Probability that an input is dropped in training, in ``[0, 1)``. (default: ``0.0``)
 
     Shapes:
         - **input:** x ``[N, C_in]``, type_vec ``[N]``
         - **output:** ``[N, C_out]``
 
     Symmetries:
-        Rows do not see each other: permutation equivariant, and invariant to how rows are batched.
+        Rows are processed independently: permutation equivariant, and invariant to how rows are
+        batched.
 
     Raises:
-        ValueError: a width, number of types, rank, numerator or probability out of range; rows of
-            another width; a type that the layer does not have.
-        TypeError: a size that is no number; rows of another dtype than the weights outside of
-            autocast; types that are no integers.
+        ValueError: If a width, number of types, rank, numerator or probability is out of range,
+            rows have another width, or the layer does not have a type.
+        TypeError: If a size is not a number, types are not integers, or, outside of autocast, rows
+            have another dtype than the weights.
 
     Differences:
-        The paper's layer has one weight; here each type's weight is changed by itself.
+        The paper's layer has one weight; here the weight of each type is updated separately.
 
     Example:
         >>> import torch
@@ -87,7 +89,7 @@ class LowRankHeteroLinear(nn.Module):
         return self.alpha / self.rank
 
     def reset_parameters(self) -> None:
-        """Draw ``down`` as ``torch.nn.Linear`` does, for each type, and set ``up`` to zero."""
+        """Initialize ``down`` like ``torch.nn.Linear``, for each type, and set ``up`` to zero."""
         bound = self.in_channels**-0.5
         nn.init.uniform_(self.down, -bound, bound)
         nn.init.zeros_(self.up)
@@ -95,20 +97,20 @@ class LowRankHeteroLinear(nn.Module):
     def forward(
         self, x: Float[Tensor, "N C_in"], type_vec: Int[Tensor, " N"]
     ) -> Float[Tensor, "N C_out"]:
-        """Return what the layer's output has to be increased by."""
+        """Return the update of the layer's output."""
         check_tensor(x, "x", shape=("N", self.in_channels), values=False)
         check_dtype(x, self.down)
         type_vec = check_index(
             type_vec, "type_vec", self.num_types, shape=x.shape[:1], of="types", device=x.device
         )
-        # The inner width is small: all types at once, and of each row the others set to zero.
+        # The inner width is small, so all types are computed and other types are masked per row.
         h = self.dropout(x) @ self.down.transpose(0, 1).flatten(1)  # [N, T * r]
         own = type_vec.unsqueeze(1) == torch.arange(self.num_types, device=x.device)  # [N, T]
         h = h.unflatten(1, (self.num_types, self.rank)) * own.unsqueeze(2)
         return self.scale * (h.flatten(1) @ self.up.flatten(0, 1))  # [N, C_out]
 
     def delta_weight(self) -> Float[Tensor, "T C_in C_out"]:
-        """Return the same change as one matrix per type, to be added to the layer's weight."""
+        """Return the same update as one matrix per type, to be added to the layer's weight."""
         return self.scale * torch.bmm(self.down, self.up)
 
     def extra_repr(self) -> str:

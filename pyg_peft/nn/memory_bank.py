@@ -1,4 +1,4 @@
-"""Frozen features of a training set, to be looked up by those of a new cloud."""
+"""Memory bank: frozen features of a training set that new clouds retrieve from."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ _TENSORS = ("keys", "values", "labels", "sample_id")
 
 
 class MemoryBank(nn.Module):
-    r"""Looks up the training samples that are most like a cloud, after `"Point-PEFT:
+    r"""Retrieves the training samples that are most similar to a cloud, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
@@ -31,44 +31,45 @@ class MemoryBank(nn.Module):
         \textstyle\sum_{t} a_{bt} \mathbf{v}_{r_t}, \; \mathbf{v}_{r_1}, \ldots, \mathbf{v}_{r_k}
         \,\big]
 
-    The rows :math:`r_1 \ldots r_k` are the ``top_k`` whose keys have the largest product with the
-    query at length one, best first, the lower row among equals; the weights :math:`a_{bt}` are the
-    softmax of these products over the ``top_k``, as in
+    The rows :math:`r_1 \ldots r_k` are the ``top_k`` rows whose keys have the largest product with
+    the query at length one, best first, the lower row among equals. The weights :math:`a_{bt}` are
+    the softmax of these products over the ``top_k``, as in
     :func:`~pyg_peft.nn.parameter_free_attention`. :math:`\mathbf{v}` are ``values``;
-    :math:`\mathbf{q}_b` is returned as it came, at its own length. All tensors are buffers; nothing
+    :math:`\mathbf{q}_b` is returned unchanged, at its own length. All tensors are buffers; nothing
     is trained.
 
-    A bank belongs to training samples only. While training, hand in ``sample_id``: a sample then
+    A bank must contain training samples only. During training, pass ``sample_id`` so that a sample
     does not retrieve itself.
 
     Args:
-        keys: one row per training sample; taken as they are (:meth:`from_loader` normalises them).
-        values: what a row contributes; ``None`` means the keys.
-        labels: class of each row, for :meth:`balanced`.
-        sample_id: identity of each row, strictly increasing.
-        source: the module of a model that the rows come from, if it is no token backbone; a query
-            is made the same way.
+        keys: One row per training sample, used as given (:meth:`from_loader` normalizes them).
+        values: Value of each row; ``None`` means the keys.
+        labels: Class of each row, for :meth:`balanced`.
+        sample_id: Id of each row, strictly increasing.
+        source: Module of a model that the rows come from, if the model is not a token backbone.
+            Queries are computed in the same way.
 
     Shapes:
         - **input:** query ``[B, C]``, sample_id ``[B]`` or ``None``
         - **output:** ``[B, 2 + top_k, C]``
 
     Symmetries:
-        Clouds do not see each other. The order of the bank's rows does not matter, except among
-        exactly equal scores.
+        Clouds are processed independently. The order of the bank's rows does not matter, except
+        among exactly equal scores.
 
     Raises:
-        ValueError: tensors of unequal length; NaN or an infinite number; ids that are not strictly
-            increasing; a query of another width or not finite; ``top_k`` beyond the bank;
-            ``sample_id`` for a bank without ids.
-        TypeError: what is no tensor, or no integer; labels or ids that are no integers; tensors
-            that are sparse or without values.
-        CheckpointError: a file that is damaged, cut short, or no bank.
+        ValueError: If tensors have unequal lengths, contain NaN or an infinite number, or ids are
+            not strictly increasing; if a query has another width or is not finite; if ``top_k``
+            exceeds the bank; or if ``sample_id`` is passed to a bank without ids.
+        TypeError: If an argument is not a tensor or an integer as required, labels or ids are not
+            integers, or tensors are sparse or without values.
+        CheckpointError: If a file is damaged, truncated, or not a memory bank.
 
     Differences:
-        The authors keep one row per training sample of every class and let a training sample find
-        itself, which a test sample never can; here rows can be balanced by class and a sample is
-        kept from itself. Keys and values of equal scores are chosen by the lower row.
+        The authors keep one row per training sample of every class and let a training sample
+        retrieve itself, which a test sample never can. Here rows can be balanced by class, and a
+        sample does not retrieve itself. Among equal scores, keys and values are chosen by the lower
+        row.
 
     Example:
         >>> bank = MemoryBank(torch.eye(4), sample_id=torch.arange(4))
@@ -111,23 +112,28 @@ class MemoryBank(nn.Module):
         per_class: int | None = None,
         generator: torch.Generator | None = None,
     ) -> Self:
-        """Fill a bank with the features that ``backbone`` gives a training set.
+        """Create a bank from the features of a training set that ``backbone`` computes.
 
-        The backbone runs in eval mode, on its own device, and every module's mode is restored; the
-        adapters of a ``PeftModel`` rest. Rows are sorted by ``sample_id``, so a loader that
-        shuffles fills the same bank. Keys are the features at length one, values the features.
+        The backbone runs in eval mode, on its own device, and the mode of every module is restored.
+        The adapters of a ``PeftModel`` are disabled. Rows are sorted by ``sample_id``, so a loader
+        that shuffles creates the same bank. Keys are the features at length one, values the
+        features.
 
         Args:
-            backbone: offers ``make_patches`` and ``forward_query``, or is any model that a
-                ``module`` is named of.
-            loader: yields PyG batches with ``pos``, ``sample_id``, and ``x`` and ``y`` if known.
-            module: path of the module whose output is taken, or a glob that matches one; it returns
-                a row per point, ``(x, pos, batch)``, or a row per cloud.
-            pool: how rows become one a cloud: ``"max"``, ``"mean"``, or ``None`` if they are.
-            call: runs the model of a ``module`` on a batch, ``call(model, data)``; by default with
-                what the batch has of its parameters or, without ``pos`` and ``x``, on the batch.
-            per_class: keep at most that many rows of each class; ``None`` keeps all.
-            generator: draws the rows that are kept; ``None`` keeps those of lowest ``sample_id``.
+            backbone: Backbone with ``make_patches`` and ``forward_query``, or any model if
+                ``module`` is given.
+            loader: Iterable of PyG batches with ``pos``, ``sample_id``, and ``x`` and ``y`` if
+                known.
+            module: Path of the module whose output is used, or a glob that matches one module. It
+                must return a row per point, ``(x, pos, batch)``, or a row per cloud.
+            pool: Pooling of rows to one per cloud: ``"max"``, ``"mean"``, or ``None`` if
+                the module returns one row per cloud.
+            call: Function that runs the model of a ``module`` on a batch, ``call(model, data)``. By
+                default, the model is called with the attributes of the batch that are its
+                parameters or, if it has neither ``pos`` nor ``x``, with the batch.
+            per_class: Maximum number of rows to keep of each class; ``None`` keeps all.
+            generator: Random generator that selects the rows to keep; ``None`` keeps those with the
+                lowest ``sample_id``.
         """
         resting = contextlib.nullcontext()
         if isinstance(backbone, Adapted):
@@ -142,7 +148,10 @@ class MemoryBank(nn.Module):
     def balanced(self, per_class: int, *, generator: torch.Generator | None = None) -> Self:
         """Return a bank with at most ``per_class`` rows of each class.
 
-        ``generator`` draws the rows; without one the first rows of each class are kept.
+        Args:
+            per_class: Maximum number of rows to keep of each class.
+            generator: Random generator that selects the rows; ``None`` keeps the first rows of each
+                class.
         """
         per_class = min(check_count(per_class, "per_class"), len(self))
         if self.labels is None:
@@ -171,7 +180,7 @@ class MemoryBank(nn.Module):
 
     @property
     def values(self) -> Tensor:
-        """What the rows contribute."""
+        """Values of the rows."""
         return self.keys if self._values is None else self._values
 
     @property
@@ -181,7 +190,7 @@ class MemoryBank(nn.Module):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of names, shapes, types and bytes of what the bank holds now, and its source."""
+        """SHA-256 of the names, shapes, dtypes and bytes of the current tensors, and the source."""
         source = self.source
         return fingerprint(self._tensors(), f"{source.module} {source.pool}" if source else "")
 
@@ -194,10 +203,10 @@ class MemoryBank(nn.Module):
         top_k: int,
         sample_id: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B P C"]:
-        """Return the query, the weighted sum of its ``top_k`` rows, and those rows, best first.
+        """Return the query, the weighted sum of its ``top_k`` rows, and these rows, best first.
 
-        A row whose id is that of the query's cloud is not retrieved. An id that the bank does not
-        hold excludes nothing.
+        A row with the ``sample_id`` of the query's cloud is not retrieved. Ids that the bank does
+        not contain exclude nothing.
         """
         check_tensor(query, "query", shape=("B", self.channels), kind="float")
         exclude = None
@@ -211,12 +220,12 @@ class MemoryBank(nn.Module):
         return torch.cat([query.unsqueeze(1), out.unsqueeze(1), neighbors], dim=1)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the bank to a ``.safetensors`` file: the whole file or nothing."""
+        """Write the bank to a ``.safetensors`` file, completely or not at all."""
         write_bank(Path(path), self._tensors(), None if self.source is None else vars(self.source))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a bank that :meth:`save` wrote, and check every byte of it."""
+        """Read a bank that :meth:`save` wrote, and verify all of its bytes."""
         tensors, source = read_bank(Path(path), _TENSORS)
         try:
             keys = tensors.pop("keys")
@@ -233,9 +242,9 @@ class MemoryBank(nn.Module):
         return {n: t for n, t in zip(_TENSORS, held, strict=True) if t is not None}
 
     def _rows_of(self, sample_id: Tensor) -> Tensor:
-        """Return the row of each id, ``-1`` where the bank has none."""
+        """Return the row of each id, ``-1`` for ids that the bank does not contain."""
         if self.sample_id is None:
-            raise ValueError("Expected a bank with 'sample_id' to leave samples out (got None)")
+            raise ValueError("Expected the bank to have 'sample_id', to exclude samples (got None)")
         row = torch.searchsorted(self.sample_id, sample_id.to(self.sample_id.dtype).contiguous())
         row = row.clamp(max=len(self) - 1)
         return torch.where(self.sample_id[row] == sample_id, row, -1)

@@ -1,4 +1,4 @@
-"""Attention among the members of a neighbourhood."""
+"""Attention among the members of a neighborhood."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +8,7 @@ from pyg_peft.errors import check_count, check_dtype, check_tensor
 
 
 class NeighborAttention(nn.Module):
-    r"""Lets the members of a neighbourhood exchange features, after `"Point-PEFT:
+    r"""Computes attention among the members of a neighborhood, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
@@ -20,32 +20,34 @@ class NeighborAttention(nn.Module):
         + \mathbf{b}_{proj}
 
     with heads *h* and :math:`A` = ``attention_channels``, all heads together. The layer norm has
-    weight, bias and ``eps=1e-5``. ``qkv.weight`` ``[3 * A, C]``, without a bias, has the rows of
-    all queries, then all keys, then all values, in each head after head, ``A / num_heads`` rows for
-    one. Members only are attended to. The module returns :math:`\mathbf{o}`; who calls it adds the
-    residual. One module serves every block of a backbone.
+    weight, bias and ``eps=1e-5``. ``qkv.weight`` ``[3 * A, C]``, without a bias, contains the rows
+    of all queries, then all keys, then all values. Each of the three is ordered head by head, with
+    ``A / num_heads`` rows per head. Only members are attended to. The module returns
+    :math:`\mathbf{o}`; the caller adds the residual. One module can be shared by all blocks of a
+    backbone.
 
-    Norm and projection see one row at a time, so :meth:`project` may run before rows are gathered
-    into neighbourhoods and :meth:`attend` after, which saves a factor of the overlap.
+    Norm and projection work on each row independently. :meth:`project` can therefore run before
+    rows are gathered into neighborhoods and :meth:`attend` after, which saves a factor of the
+    overlap.
 
     Args:
-        channels: width of a row.
-        attention_channels: width of queries, keys and values, all heads together. (default: ``18``)
-        num_heads: number of heads; divides ``attention_channels``. (default: ``6``)
+        channels: Width of a row.
+        attention_channels: Width of queries, keys and values, all heads together. (default: ``18``)
+        num_heads: Number of heads; must divide ``attention_channels``. (default: ``6``)
 
     Shapes:
         - **input:** x ``[S, K, C]``, mask ``[S, K]`` with true for members, or ``None``
-        - **output:** ``[S, K, C]``; rows that the mask excludes are of no meaning
+        - **output:** ``[S, K, C]``; rows that the mask excludes are meaningless
 
     Symmetries:
-        Equivariant to the order of members and of neighbourhoods; neighbourhoods do not see each
-        other.
+        Equivariant to the order of members and of neighborhoods; neighborhoods are processed
+        independently.
 
     Raises:
-        ValueError: a width that is not positive; heads that do not divide the width; rows or a
-            mask of another shape.
-        TypeError: a size that is no integer; rows of another dtype than the weights outside of
-            autocast; a mask that is not Boolean.
+        ValueError: If a width is not positive, the number of heads does not divide the width, or
+            rows or a mask have another shape.
+        TypeError: If a size is not an integer, a mask is not Boolean, or, outside of autocast, rows
+            have another dtype than the weights.
 
     Differences:
         None in the values. The scale is ``attention_channels ** -0.5`` as in the authors' code, not
@@ -81,7 +83,7 @@ class NeighborAttention(nn.Module):
         return self.attention_channels**-0.5
 
     def reset_parameters(self) -> None:
-        """Draw both projections anew and reset the norm."""
+        """Reinitialize both projections and the norm."""
         self.norm.reset_parameters()
         self.qkv.reset_parameters()
         self.proj.reset_parameters()
@@ -89,7 +91,7 @@ class NeighborAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "S K C"], mask: Bool[Tensor, "S K"] | None = None
     ) -> Float[Tensor, "S K C"]:
-        """Return what each member learns from its neighbourhood."""
+        """Return the attention output of each member, without the residual."""
         check_tensor(x, "x", shape=("S", "K", self.channels), values=False)
         check_dtype(x, self.norm.weight)
         if mask is not None:
@@ -107,13 +109,13 @@ class NeighborAttention(nn.Module):
         num_sets, size, _ = qkv.shape
         width = self.attention_channels // self.num_heads
         qkv = qkv.view(num_sets, size, 3, self.num_heads, width).permute(2, 0, 3, 1, 4)
-        # Laid out anew once, not by each product of its own.
+        # One copy here avoids a copy in each matrix product.
         query, key, value = qkv.contiguous().unbind(0)  # [S, heads, K, width]
         if mask is not None:
-            # A softmax over nothing would be NaN: a set without members attends to its padding,
-            # and whoever holds the mask throws the result away.
+            # A softmax over no members would be NaN. Sets without members therefore attend to their
+            # padding, and the caller discards the result.
             mask = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
-        # Written out: on heads this narrow the fused attention takes half as long again.
+        # Not fused, because fused attention takes 1.5 times as long for heads this narrow.
         score = (self.scale * query) @ key.transpose(-2, -1)  # [S, heads, K, K]
         if mask is not None:
             score = score.masked_fill(~mask, -torch.inf)

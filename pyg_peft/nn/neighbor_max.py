@@ -1,4 +1,4 @@
-"""The largest value among the members of a neighbourhood, without keeping all of them."""
+"""Maximum over the members of a neighborhood, without storing all members."""
 
 from typing import Any
 
@@ -20,26 +20,26 @@ def neighbor_max(
     r"""Return :math:`\max_k (\mathbf{x}_{m_{sk}} + \mathbf{W} \mathbf{h}_{sk}) + \mathbf{b}` per
     channel.
 
-    Nothing of size ``[S, K, C]`` is kept for the way back, where a linear layer, a sum and a
-    maximum keep two such arrays; on a CPU none is ever whole.
+    No tensor of size ``[S, K, C]`` is stored for the backward pass, while a linear layer, a sum and
+    a maximum would store two of them. On the CPU such a tensor never exists as a whole.
 
     Args:
-        x: rows that the members are.
-        hidden: narrow features of each member.
-        proj: layer that makes them as wide as a row.
-        member: rows of ``x``.
-        mask: true for members, ``None`` if all are. A neighbourhood without any gives zero.
+        x: Rows of the members.
+        hidden: Narrow features of each member.
+        proj: Layer that projects ``hidden`` to the width of a row.
+        member: Rows of ``x`` that are members.
+        mask: True for members; ``None`` if all are. Neighborhoods without members give zero.
 
     Shapes:
         - **input:** x ``[N, C]``, hidden ``[S, K, A]``, member ``[S, K]``, mask ``[S, K]``
         - **output:** ``[S, C]``
 
     Symmetries:
-        Invariant to the order of members. Where several attain the maximum the first receives the
-        gradient.
+        Invariant to the order of members. Where several members share the maximum the first
+        receives the gradient.
 
-    Derivatives: twice differentiable, as forces need (``torch.autograd.grad(energy, pos,
-    create_graph=True)``); an array ``[S, K, C]`` is made for that, and only for that.
+    Derivatives: twice differentiable, as forces require (``torch.autograd.grad(energy, pos,
+    create_graph=True)``). Only then is a tensor ``[S, K, C]`` created.
 
     Example:
         >>> x, proj = torch.tensor([[1.0, 5.0], [2.0, 0.0]]), nn.Linear(1, 2)
@@ -47,7 +47,7 @@ def neighbor_max(
         >>> neighbor_max(x, torch.ones(1, 2, 1), proj, torch.tensor([[0, 1]])).tolist()
         [[2.0, 5.0]]
     """
-    # Under autocast the attention is in half precision and the rows may not be.
+    # Under autocast the attention is in half precision, but the rows may not be.
     hidden, weight = hidden.to(x.dtype), proj.weight.to(x.dtype)
     found: Any = _LargestMember.apply(x, hidden, weight, member, mask)
     out = found[0] + proj.bias.to(x.dtype)
@@ -55,7 +55,7 @@ def neighbor_max(
 
 
 class _LargestMember(torch.autograd.Function):
-    """The maximum and, for the way back, the member that attained it."""
+    """Maximum over members that keeps the index of the largest member for the backward pass."""
 
     @staticmethod
     def forward(
@@ -86,8 +86,8 @@ class _LargestMember(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, member, winner = ctx.saved_tensors
-        # Autograd is on in here only if the gradient is itself to be differentiated. A compiler
-        # makes its own slices.
+        # Gradients are enabled here only if the gradient itself will be differentiated. A compiler
+        # creates its own slices.
         twice = torch.is_grad_enabled() or torch.compiler.is_compiling()
         gradient = _differentiable_gradient if twice else _sliced_gradient
         return *gradient(grad, hidden, weight, member, winner.long(), ctx.num_rows), None, None
@@ -96,7 +96,7 @@ class _LargestMember(torch.autograd.Function):
 def _differentiable_gradient(
     grad: Tensor, hidden: Tensor, weight: Tensor, member: Tensor, winner: Tensor, num_rows: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of rows, narrow features and weight; the winners stay where they are."""
+    """Return the gradients of rows, narrow features and weight; the maxima stay fixed."""
     channels = grad.size(1)
     to_x = grad.new_zeros(num_rows, channels).scatter_add(0, member.gather(1, winner), grad)
     to_member = grad.new_zeros(*member.shape, channels)
@@ -108,13 +108,13 @@ def _differentiable_gradient(
 def _sliced_gradient(
     grad: Tensor, hidden: Tensor, weight: Tensor, member: Tensor, winner: Tensor, num_rows: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same, without an array of all members' rows."""
+    """Return the same gradients without a tensor of the rows of all members."""
     channels = grad.size(1)
     to_x = grad.new_zeros(num_rows, channels)
     to_x.scatter_add_(0, member.gather(1, winner), grad)
     to_hidden, to_weight = torch.empty_like(hidden), grad.new_zeros(weight.t().shape)
     slices = _slices(grad, *member.shape)
-    # One array for all slices: a new one each time costs as much as what is done with it.
+    # All slices share one buffer, because allocation costs as much as the computation.
     longest = member[slices[0]].size(0) if slices else 0
     space = grad.new_empty(longest, member.size(1), channels)
     for part in slices:
@@ -127,19 +127,19 @@ def _sliced_gradient(
 
 
 def _first_largest(value: Tensor) -> tuple[Tensor, Tensor]:
-    """The maximum over the members ``[S, K, C]``, and the first that attains it."""
+    """Return the maximum over the members ``[S, K, C]``, and the first index that attains it."""
     size = value.size(1)
-    if torch.compiler.is_compiling():  # a compiler may not know the size of a window
+    if torch.compiler.is_compiling():  # the window size may be unknown
         return value.max(dim=1)
-    # As a picture with channels last: pooling finds the first of the largest, and NaN, several
-    # times faster than a maximum over a middle dimension does.
+    # As an image with channels last: max pooling returns the first of the largest, and NaN, and is
+    # several times faster than a maximum over a middle dimension.
     picture = value.unsqueeze(2).permute(0, 3, 1, 2)  # [S, C, K, 1]
     largest, place = F.max_pool2d(picture, (size, 1), return_indices=True)
     return largest.flatten(1), place.flatten(1)
 
 
 def _slices(x: Tensor, num_sets: int, size: int) -> list[slice]:
-    """Neighbourhoods in slices whose rows fit the cache of a processor; all at once elsewhere."""
+    """Return slices of neighborhoods whose rows fit the CPU cache; one slice on other devices."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return [slice(None)]
     step = max(1, _CACHED_ELEMENTS // max(1, size * x.size(1)))

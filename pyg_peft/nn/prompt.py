@@ -1,4 +1,4 @@
-"""Learned tokens that are set before a cloud's own."""
+"""Prompts: learned tokens that are prepended to the tokens of a cloud."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from pyg_peft.typing import Tokens
 
 
 class PromptTokens(nn.Module):
-    r"""Tokens that every cloud is given, after `"Visual Prompt Tuning"
+    r"""Learned tokens shared by all clouds, after `"Visual Prompt Tuning"
     <https://arxiv.org/abs/2203.12119>`_.
 
     .. math::
@@ -19,24 +19,24 @@ class PromptTokens(nn.Module):
     A prompt changes the output of a transformer from the first step on: no identity at init.
 
     Args:
-        num_prompts: number of tokens ``P``.
-        channels: width of a token.
-        std: standard deviation of the initial normal distribution. (default: ``0.02``)
+        num_prompts: Number of tokens ``P``.
+        channels: Width of a token.
+        std: Standard deviation of the initial normal distribution. (default: ``0.02``)
 
     Shapes:
         - **input:** the number of clouds ``B``
         - **output:** ``[B, P, C]``, a view that shares memory between clouds
 
     Symmetries:
-        Sees no cloud, so all of them trivially.
+        Has all symmetries trivially, because it does not depend on the cloud.
 
     Raises:
-        ValueError: a size that is not positive; a negative ``std`` or ``batch_size``.
-        TypeError: a size that is no number.
+        ValueError: If a size is not positive, or ``std`` or ``batch_size`` is negative.
+        TypeError: If a size is not a number.
 
     Differences:
-        The paper draws uniformly with a width taken from its patch size, which point tokens do not
-        have; here a normal distribution of width 0.02.
+        The paper uses a uniform distribution whose width depends on its patch size, which point
+        tokens do not have; here a normal distribution of width 0.02.
 
     Example:
         >>> PromptTokens(10, 384)(4).shape
@@ -55,7 +55,7 @@ class PromptTokens(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the tokens from a normal distribution."""
+        """Reinitialize the tokens from a normal distribution."""
         nn.init.normal_(self.weight, std=self.std)
 
     def forward(self, batch_size: int) -> Tokens:
@@ -68,7 +68,7 @@ class PromptTokens(nn.Module):
 
 
 class PointPriorPrompt(nn.Module):
-    r"""Prompt tokens that a prior from a memory bank moves, after `"Point-PEFT: Parameter-Efficient
+    r"""Prompt tokens shifted by a prior from a memory bank, after `"Point-PEFT: Parameter-Efficient
     Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
 
     .. math::
@@ -77,33 +77,33 @@ class PointPriorPrompt(nn.Module):
         \qquad q(u) = u \, \sigma(1.702\, u)
 
     The last two terms are a :class:`Bottleneck` of scale 1 without dropout, applied to each row of
-    the prior; the tokens do not pass it. :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the
-    rows that :class:`~pyg_peft.nn.MemoryBank` returns for cloud *b*: its query, the weighted sum of
-    its neighbors in the bank, and those neighbors, best first. Without a prior the tokens are
-    returned unmoved. Tokens are drawn as in :class:`PromptTokens`. No identity at init: it is a
-    prompt.
+    the prior but not to the tokens. :math:`\mathbf{Z}_b \in \mathbb{R}^{P \times C}` are the rows
+    that :class:`~pyg_peft.nn.MemoryBank` returns for cloud *b*: its query, the weighted sum of its
+    neighbors in the bank, and these neighbors, best first. Without a prior the tokens are returned
+    unchanged. Tokens are initialized as in :class:`PromptTokens`. No identity at init, because it
+    is a prompt.
 
     Args:
-        channels: width of a token.
-        num_prompts: number of tokens ``P``, two more than the bank's ``top_k``. (default: ``10``)
-        bottleneck_channels: width of the bottleneck that the prior passes. (default: ``8``)
+        channels: Width of a token.
+        num_prompts: Number of tokens ``P``, two more than the bank's ``top_k``. (default: ``10``)
+        bottleneck_channels: Width of the bottleneck that is applied to the prior. (default: ``8``)
 
     Shapes:
         - **input:** the number of clouds ``B``, prior ``[B, P, C]`` or ``None``
         - **output:** ``[B, P, C]``
 
     Symmetries:
-        Clouds do not see each other. The prior is a function of the query alone, so the prompt has
-        the symmetries of the query.
+        Clouds are processed independently. The prior is a function of the query alone, so the
+        prompt has the symmetries of the query.
 
     Raises:
-        ValueError: a size that is not positive; a prior of another shape than ``[B, P, C]``.
-        TypeError: a size that is no integer; a prior of another dtype than the weights outside of
-            autocast.
+        ValueError: If a size is not positive, or a prior has another shape than ``[B, P, C]``.
+        TypeError: If a size is not an integer, or, outside of autocast, a prior has another dtype
+            than the weights.
 
     Differences:
-        The bottleneck starts at the identity (the authors draw both of its layers), and the prior
-        comes as one tensor, not through lists of rows.
+        The bottleneck starts as an identity (the authors initialize both of its layers randomly),
+        and the prior is passed as one tensor, not as lists of rows.
 
     Example:
         >>> prompt = PointPriorPrompt(384, num_prompts=10)
@@ -120,12 +120,12 @@ class PointPriorPrompt(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the tokens and the bottleneck anew."""
+        """Reinitialize the tokens and the bottleneck."""
         self.tokens.reset_parameters()
         self.bottleneck.reset_parameters()
 
     def forward(self, batch_size: int, prior: Tensor | None = None) -> Tokens:
-        """Return the prompts of ``batch_size`` clouds, moved by ``prior`` if there is one."""
+        """Return the prompts of ``batch_size`` clouds, shifted by ``prior`` if given."""
         tokens = self.tokens(batch_size)
         if prior is None:
             return tokens

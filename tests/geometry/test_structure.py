@@ -179,11 +179,11 @@ def test_interpolation_weights_keep_their_gradient_when_sorted():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"degree": 3}, r"to have 3 edges at each of 2 centres \(got 4 edges in all\)"),
-        ({"edge_index": torch.tensor([[0, 1, 2, 3], [1, 1, 0, 0]])}, "to be sorted by centre"),
+        ({"degree": 3}, r"to have 3 edges at each of 2 centers \(got 4 edges in all\)"),
+        ({"edge_index": torch.tensor([[0, 1, 2, 3], [1, 1, 0, 0]])}, "to be sorted by center"),
         (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 1, 2]])},
-            r"to name centres in \[0, 2\) \(got 0 to 2\)",
+            r"to name centers in \[0, 2\) \(got 0 to 2\)",
         ),
         (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [-1, 0, 1, 1]])},
@@ -191,11 +191,11 @@ def test_interpolation_weights_keep_their_gradient_when_sorted():
         ),
         (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]])},
-            r"to have 2 edges at each centre \(got 3 at one\)",
+            r"to have 2 edges at each center \(got 3 at one\)",
         ),
         (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]]), "degree": None},
-            r"to have at most 2 edges at each centre \(got 3\)",
+            r"to have at most 2 edges at each center \(got 3\)",
         ),
         ({"interp_weight": torch.ones(3)}, r"'interp_weight' to have 4 elements.*\(got 3\)"),
         ({"num_rows": 3}, r"'interp_index' to name rows below 3 \(got 3\)"),

@@ -269,7 +269,7 @@ def test_norm_statistics(generator: torch.Generator):
     before = mean.clone()
     module(clouds.x, clouds.pos, clouds.batch)
     assert not torch.equal(mean, before)
-    with pytest.raises(ValueError, match="Expected at least 2 centres in a training batch"):
+    with pytest.raises(ValueError, match="Expected at least 2 centers in a training batch"):
         module(clouds.x[:1], clouds.pos[:1])
     assert module.eval()(clouds.x[:1], clouds.pos[:1]).shape == (1, 8)
 

@@ -121,7 +121,7 @@ def test_a_sample_does_not_retrieve_itself():
     for stranger in (-5, 3, 99):
         found = bank(query, 1, sample_id=torch.tensor([stranger, stranger]))
         assert torch.equal(found, plain)
-    with pytest.raises(ValueError, match="Expected a bank with 'sample_id'"):
+    with pytest.raises(ValueError, match="Expected the bank to have 'sample_id'"):
         MemoryBank(bank.keys)(query, 1, sample_id=ids)
 
 

@@ -106,7 +106,7 @@ def test_rows_of_a_level_and_of_clouds():
         ("h*", "max", r"to name one module \(got halve, head\)"),
         ("lift", "sum", r"'pool' to be 'max', 'mean' or None \(got 'sum'\)"),
         ("lift", None, r"row for each of 3 clouds \(got 12 rows\): pool='max'"),
-        ("head", "max", r"got 3 rows, of 12 points in 3 clouds\).*pool=None takes"),
+        ("head", "max", r"got 3 rows, of 12 points in 3 clouds\).*pass pool=None"),
         ("twice", "max", r"'twice' to be called once in a forward \(got 2 calls\)"),
         ("never", "max", r"'never' to be called once in a forward \(got 0 calls\)"),
     ],
@@ -136,7 +136,7 @@ def test_a_call_of_ones_own():
     torch.testing.assert_close(bank.values, expected)
     with pytest.raises(ValueError, match=r"batch alone, .*\(got points, cloud\).*'call'"):
         MemoryBank.from_loader(model, loader(data), module="lift")
-    with pytest.raises(ValueError, match="'module' to be named where 'call'"):
+    with pytest.raises(ValueError, match="'module' to be given together with 'call'"):
         MemoryBank.from_loader(model, loader(data), call=lambda m, d: m(d))
 
 
