@@ -289,10 +289,11 @@ class PeftModel(nn.Module):
     @torch.no_grad()
     def _precompute(self, call: dict[str, Any]) -> dict[str, Any]:
         stale = [name for name, path in FROZEN_INPUTS.items() if self._adapters.adapts(path)]
+        config, bank = self._config, self.memory_bank  # before they rest
         with self.disable_adapter():
-            if self._config is None:
+            if config is None:
                 return frozen_part(self.base, call)
-            return self._config.precompute(self.base, call, self.memory_bank, stale)
+            return config.precompute(self.base, call, bank, stale)
 
     @_changes
     def train(self, mode: bool = True) -> Self:

@@ -21,12 +21,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAECompletion
-from pyg_peft.backbones import pretrained as shipped
+from pyg_peft.backbones.weights import shipped
 from pyg_peft.storage import write_atomic
 from pyg_peft.training.pretraining.run import steps_of_epoch
 
 HERE = Path(__file__).resolve().parent
-FOLDER = Path(shipped.__file__).parent / "pretrained_weights"
+FOLDER = Path(shipped.__file__).parent.parent / "pretrained_weights"
 KEPT = ("num_heads", "num_centers", "patch_size")
 
 CARD = """# {name}

@@ -14,7 +14,7 @@ from pyg_peft.backbones import (
     PointTransformerBlock,
     PointTransformerSegmentation,
 )
-from pyg_peft.backbones import point_transformer_level as levels
+from pyg_peft.backbones.point_transformer import level as levels
 from pyg_peft.backbones.point_transformer.level import Summit, TransitionDown, TransitionUp
 from pyg_peft.geometry import knn_graph
 from pyg_peft.testing import assert_local, hops, random_clouds, randomize_

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyg_peft.backbones import PointMAE, pretrained
+from pyg_peft.backbones import PointMAE
 from pyg_peft.backbones.layers.tokens import max_valid
+from pyg_peft.backbones.weights import shipped
 from pyg_peft.backbones.weights.shipped import SHIPPED
 from pyg_peft.datasets import Normalize, NpzShapes
 
@@ -18,7 +19,7 @@ MAX_MEGABYTES = 8.0
 @pytest.mark.parametrize("name", NAMES)
 def test_file_and_card(name):
     entry = SHIPPED[name]
-    path = pretrained._FOLDER / entry.file
+    path = shipped._FOLDER / entry.file
     data = path.read_bytes()
     assert len(data) < MAX_MEGABYTES * 1e6
     assert hashlib.sha256(data).hexdigest() == entry.sha256
@@ -31,7 +32,7 @@ def test_file_and_card(name):
 def test_nothing_else_lies_in_the_folder():
     files = {entry.file for entry in SHIPPED.values()}
     cards = {file.replace(".safetensors", ".md") for file in files}
-    assert {path.name for path in pretrained._FOLDER.iterdir()} == files | cards
+    assert {path.name for path in shipped._FOLDER.iterdir()} == files | cards
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,14 +9,15 @@ import torch
 from commands import environment
 from safetensors.torch import load_file
 
-from pyg_peft.backbones import PointMAE, PointMAECompletion, pretrained
+from pyg_peft.backbones import PointMAE, PointMAECompletion
+from pyg_peft.backbones.weights import shipped
 from pyg_peft.datasets import ProceduralStream
 from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
 from pyg_peft.training.pretraining.options import PretrainOptions
 from pyg_peft.training.pretraining.run import pretrain
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "accuracy" / "ship_weights.py"
-CARD = Path(pretrained.__file__).parent / "pretrained_weights" / "point_mae_tiny.md"
+CARD = Path(shipped.__file__).parent.parent / "pretrained_weights" / "point_mae_tiny.md"
 SIZES = {"embed_dim": 12, "depth": 1, "num_heads": 3, "num_centers": 6, "patch_size": 4}
 
 

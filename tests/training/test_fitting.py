@@ -20,10 +20,12 @@ from pyg_peft import FullFineTuningConfig, LoRAConfig, PeftModel, get_peft_model
 from pyg_peft.backbones import PointMAE
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import claim_folder
-from pyg_peft.training import callbacks, checkpoint_files, fitting
 from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.fitting import callbacks
+from pyg_peft.training.fitting import run as fitting
 from pyg_peft.training.fitting.callbacks import KeptEpoch
 from pyg_peft.training.fitting.run import FitOptions, FitReport, fit
+from pyg_peft.training.runs import checkpoint_files
 
 SIZES: dict[str, Any] = {"embed_dim": 12, "depth": 1, "num_heads": 3, "num_centers": 4}
 QUIET: dict[str, Any] = {

@@ -14,7 +14,7 @@ from pyg_peft.errors import PlacementError
 from pyg_peft.geometry import knn_graph
 from pyg_peft.nn.cloud_rows import level_of
 from pyg_peft.testing import Clouds, assert_batch_isolated, random_clouds, randomize_
-from pyg_peft.tuners import graph_adapter
+from pyg_peft.tuners.graphs import adapter as graph_adapter
 from pyg_peft.tuners.graphs.geometry import CallReader, Names
 
 WIDTH = 8

@@ -17,7 +17,7 @@ from pyg_peft import MemoryBank, PeftModel, get_peft_model, testing
 from pyg_peft.geometry import knn_graph
 from pyg_peft.nn.cloud_rows import CloudRows
 from pyg_peft.testing import Clouds, random_clouds, randomize_
-from pyg_peft.tuners import graph_adapter
+from pyg_peft.tuners.graphs import adapter as graph_adapter
 
 
 @pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])

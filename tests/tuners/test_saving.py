@@ -20,7 +20,8 @@ from pyg_peft.checkpoint import CARD, CONFIG, WEIGHTS, bank_name, read_adapter, 
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.nn import Bottleneck, MemoryBank
-from pyg_peft.tuners import MethodConfig, OutputAdapter, PointPEFTConfig, Site, saving
+from pyg_peft.tuners import MethodConfig, OutputAdapter, PointPEFTConfig, Site
+from pyg_peft.tuners.engine import saving
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
 MANIFEST = Path(__file__).parent / "adapter_keys.json"

@@ -36,7 +36,7 @@ from pyg_peft.testing import (
     randomize_,
 )
 from pyg_peft.testing.clouds import Clouds
-from pyg_peft.tuners import graph_adapter
+from pyg_peft.tuners.graphs import adapter as graph_adapter
 
 K = 3
 
