@@ -183,10 +183,10 @@ def _known_names(
     if "part_names" in fields:
         return [str(name) for name in fields["part_names"]]
     present: set[int] = set()
-    for item, data in enumerate(dataset):
-        present.update(
-            np.unique(_parts_of(_labels(check_item(data, item)), item, ignore_index, None)).tolist()
-        )
+    # By number: a data set of torch need not raise IndexError behind its last item.
+    for item in range(len(dataset)):
+        labels = _labels(check_item(dataset[item], item))
+        present.update(np.unique(_parts_of(labels, item, ignore_index, None)).tolist())
     present.discard(IGNORE_INDEX)
     if not present:
         raise ValueError("Expected 'dataset' to have points with a label (got none)")

@@ -123,8 +123,9 @@ def labels_of(dataset: Any) -> Tensor:
             if isinstance(stored, Tensor) and stored.numel() == len(dataset):
                 return _whole(stored.reshape(-1), f"'{key}' of 'dataset'")
     labels = []
-    for number, data in enumerate(dataset):
-        label = check_item(data, number).get("category")
+    # By number: a data set of torch need not raise IndexError behind its last item.
+    for number in range(len(dataset)):
+        label = check_item(dataset[number], number).get("category")
         label = data.get("y") if label is None else label
         shape = None if label is None else list(np.shape(label))
         if shape is None or prod(shape) != 1:

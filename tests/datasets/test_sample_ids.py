@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.datasets import ModelNet, ShapeNet
 from torch_geometric.loader import DataLoader
 
-from pyg_peft.datasets import Augmented, SampleIds
+from pyg_peft.datasets import Augmented, PartLabels, SampleIds
 
 MODELNET10 = (
     "bathtub bed chair desk dresser monitor night_stand sofa table toilet".split()  # noqa: SIM905
@@ -87,3 +87,21 @@ def test_names_default_to_numbers_and_are_checked():
     bare = [Data(pos=torch.rand(4, 3))]
     with pytest.raises(ValueError, match="one label per item"):
         with_ids(bare).labels  # noqa: B018
+
+
+class Endless(torch.utils.data.Dataset[Data]):
+    """A data set as torch asks for one: with a length, and with an item for any number."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Data:
+        if index >= 100:
+            raise AssertionError("asked far behind the end")
+        return Data(pos=torch.zeros(3, 3), y=torch.tensor(index % 2), seg=torch.tensor([0, 1, 1]))
+
+
+def test_a_data_set_without_an_end_is_read_by_its_length():
+    assert SampleIds(Endless()).labels.tolist() == [0, 1, 0, 1]
+    assert len(list(SampleIds(Endless()))) == 4
+    assert PartLabels(SampleIds(Endless())).part_names == ("0", "1")
