@@ -125,7 +125,8 @@ def labels_of(dataset: Any) -> Tensor:
     labels = []
     # By number: a data set of torch need not raise IndexError behind its last item.
     for number in range(len(dataset)):
-        label = check_item(dataset[number], number).get("category")
+        data = check_item(dataset[number], number)
+        label = data.get("category")
         label = data.get("y") if label is None else label
         shape = None if label is None else list(np.shape(label))
         if shape is None or prod(shape) != 1:
