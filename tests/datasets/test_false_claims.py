@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pyg_peft.datasets import NpzShapes, ScanObjectNN, read_points
-from pyg_peft.datasets.formats import claims
+from pyg_peft.datasets.formats import claims, las_header
 
 read: Any = read_points
 
@@ -268,3 +268,17 @@ def test_an_h5_of_arrays_that_it_does_not_hold(tmp_path):
         file["label"] = np.zeros(3)
     with pytest.raises(ValueError, match="'data' to be an array of the file itself"):
         ScanObjectNN(tmp_path, **options)
+
+
+@pytest.mark.parametrize("point_format", [6, 7, 8])
+@pytest.mark.parametrize("extra", [False, True])
+def test_layers_of_every_kind_are_read(tmp_path, point_format, extra):
+    laspy = pytest.importorskip("laspy")
+    header = laspy.LasHeader(point_format=point_format, version="1.4")
+    if extra:
+        header.add_extra_dim(laspy.ExtraBytesParams(name="height", type=np.float32))
+    cloud = laspy.LasData(header)
+    cloud.x, cloud.y, cloud.z = np.random.default_rng(0).normal(size=(3, 50)) * 100
+    cloud.write(str(tmp_path / "a.laz"))
+    assert las_header.is_compressed(tmp_path / "a.laz")
+    assert len(read(tmp_path / "a.laz").pos) == 50

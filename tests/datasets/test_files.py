@@ -146,6 +146,8 @@ def test_lzf_references():
     packed = bytes([2]) + b"abc" + bytes([0b01100000, 2]) + bytes([0]) + b"x"
     packed += bytes([0b11100000, 3, 0])  # 12 copies of the last byte
     assert decompress(packed, 21) == b"abc" + b"abcab" + b"x" * 13
+    assert decompress(bytes([0, ord("a"), 32, 0]), 4) == b"aaaa"  # the shortest reference
+    assert decompress(bytes([31]) + bytes(32), 32) == bytes(32)  # the longest run
     with pytest.raises(ValueError, match="breaks off at byte"):
         decompress(bytes([9]) + b"ab", 10)
     with pytest.raises(ValueError, match="breaks off"):

@@ -117,3 +117,8 @@ def test_names_that_differ_by_a_prefix_or_case():
     colors = {name: np.full(3, 0.5) for name in ("red", "green", "blue", "r", "g", "b", "color")}
     channels = from_columns({**columns, **colors}).channels
     assert channels["color"].shape == (3, 3) and {"r", "g", "b", "scalar_color"} <= set(channels)
+
+
+def test_strips_of_few_corners():
+    found = [triangles_of_strips(np.arange(corners)).tolist() for corners in range(5)]
+    assert found == [[], [], [], [[0, 1, 2]], [[0, 1, 2], [2, 1, 3]]]

@@ -81,3 +81,13 @@ def test_errors_name_the_argument():
     borders = torch.tensor([0, 1, 2])
     with pytest.raises(ValueError, match=r"'num_points' to be at least 2 \(got 1\)"):
         interpolate(torch.ones(2, 4), torch.tensor([[0, 1]] * 2), torch.ones(2), 1, ptr=borders)
+
+
+def test_sizes_and_borders_that_are_none():
+    x, edge_index, weight = torch.ones(2, 1), torch.tensor([[0, 1], [0, 0]]), torch.ones(2)
+    with pytest.raises(ValueError, match="Expected 'num_points' to be >= 0"):
+        interpolate(x, edge_index, weight, -1)
+    with pytest.raises(ValueError, match=r"\(got \[0, 3\]\)$"):
+        interpolate(x, edge_index, weight, 1, ptr=torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match=r"\(got \[0, 3, 3, 3, 3, 3, 3, 3\] …\)$"):
+        interpolate(x, edge_index, weight, 8, ptr=torch.tensor([0] + [3] * 8))

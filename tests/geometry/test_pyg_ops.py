@@ -350,3 +350,16 @@ def test_a_complex_or_sparse_cloud_is_refused_by_name():
             pyg.knn(x.to(torch.complex64), x.to(torch.complex64), 2)
         with pytest.raises(ValueError, match="'x' to be a dense tensor"):
             pyg.knn(x.to_sparse(), x, 2)
+
+
+def test_the_stand_in_cuts_as_many_as_torch_cluster():
+    x = torch.arange(50.0).view(-1, 1)
+    counts = [r.size(1) for r in (pyg_legacy.radius(x, x[:1], 100), radius(x, x[:1], 100))]
+    assert counts == [32, 32]
+    assert pyg_legacy.radius_graph(x, 100)[1].bincount().tolist() == [32] * 50
+
+
+def test_borders_without_a_cloud_are_refused():
+    none = torch.zeros(0, dtype=torch.long)
+    with pytest.raises(ValueError, match="'batch_x' to be sorted and to cover 4 rows"):
+        pyg_knn(X, Y, none, none, 1)

@@ -237,3 +237,12 @@ BASE: dict[str, Any] = {"pos": LINE}
 def test_errors_name_the_argument(kwargs: dict[str, Any], error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         build_structure(**(BASE | kwargs))
+
+
+@pytest.mark.parametrize("name", ["degree", "interp_degree", "max_degree", "num_rows"])
+def test_numbers_of_edges_are_whole(name: str):
+    structure = build_structure(LINE, k=2, num_centers=2)
+    with pytest.raises(TypeError, match=f"'{name}' to be an integer"):
+        replace(structure, **{name: 2.5})
+    with pytest.raises(ValueError, match=f"'{name}' to be >= 0"):
+        replace(structure, **{name: -1})

@@ -352,3 +352,8 @@ def test_golden(golden: Callable[[str], GoldenCase]):
     torch.testing.assert_close(prior, expected, rtol=0, atol=5e-7)
     # Rows are copied, not computed: they are the bank's own, bit for bit.
     assert torch.equal(prior[:, 2:], bank.values[case.ref["topk_index"].long()])
+
+
+def test_a_bank_needs_keys():
+    with pytest.raises(TypeError, match="'keys' to be a tensor"):
+        MemoryBank(None)  # type: ignore[arg-type]

@@ -306,7 +306,11 @@ RECIPES: dict[str, Recipe] = {
 NO_LAWS = {
     "Completion": "a record of tensors",
     "Reconstruction": "a record of tensors",
+    "TokenBackbone": "a protocol: its members are those of backbones that are here",
+    "list_backbones": "a list of names",
+    "list_models": "a list of names",
     "orthogonality_penalty": "a mean over matrices, for a loss",
+    "register_backbone": "it takes a class",
 }
 
 

@@ -25,6 +25,7 @@ from pyg_peft.errors import PlacementError
 from pyg_peft.geometry import enable_pyg_ops
 from pyg_peft.nn.cloud_rows import CloudRows
 from pyg_peft.testing import random_clouds, randomize_
+from pyg_peft.tuners.graphs.prompts import _targets
 
 
 def paths_of(model: PeftModel, name: str) -> list[str]:
@@ -202,3 +203,12 @@ def test_clouds_of_a_users_model_are_told_right():
             moved[cloud] = -moved[cloud]
             changed = (scores(moved) != before).any(dim=1)
             assert changed.tolist() == [other == cloud for other in range(4)]
+
+
+def test_who_receives():
+    x, pos = torch.rand(5, 2), torch.rand(3, 3)
+    assert _targets(x, None) == (5, False)
+    assert _targets((x, x[:2]), None) == (2, True)
+    assert _targets((x, None), pos) == (3, True)
+    assert _targets((x, None), None) == (5, True)
+    assert _targets(x, (x, pos)) == (3, True)

@@ -12,6 +12,8 @@ from pyg_peft import PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.errors import PlacementError
 from pyg_peft.geometry import enable_pyg_ops, knn_graph
 from pyg_peft.testing import randomize_
+from pyg_peft.tuners.graphs.geometry import Names
+from pyg_peft.tuners.graphs.row_order import _reordered
 
 POS = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 BATCH = torch.arange(2).repeat_interleave(30)
@@ -136,3 +138,16 @@ def test_points_that_cannot_be_told_apart_decide_nothing():
     assert attach(base, (same, BATCH), "lift").active_adapter == "default"
     few = torch.randn(2, 3), torch.zeros(2, dtype=torch.long)
     assert attach(Net("none", tells=True), few, "block.lin").active_adapter == "default"
+
+
+def test_points_that_send_to_others_have_no_common_order():
+    class Between(nn.Module):
+        def forward(self, x: Tensor, pos: Any, edge_index: Tensor) -> Tensor:
+            return x
+
+    pos = torch.rand(4, 3)
+    call = {"x": torch.rand(4, 2), "edge_index": torch.tensor([[0, 1], [1, 0]])}
+    assert _reordered(Between(), {**call, "pos": (pos, pos[:2])}, Names()) is None
+    moved = _reordered(Between(), {**call, "pos": pos}, Names())
+    assert not torch.equal(moved["pos"], pos)
+    assert torch.equal(moved["pos"].sort(dim=0).values, pos.sort(dim=0).values)

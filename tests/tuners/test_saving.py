@@ -20,7 +20,7 @@ from pyg_peft.checkpoint import CARD, CONFIG, WEIGHTS, bank_name, read_adapter, 
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.nn import Bottleneck, MemoryBank
-from pyg_peft.tuners import MethodConfig, OutputAdapter, PointPEFTConfig, Site
+from pyg_peft.tuners import LoRAConfig, MethodConfig, OutputAdapter, PointPEFTConfig, Site
 from pyg_peft.tuners.engine import saving
 
 every_way = pytest.mark.parametrize("way", WAYS, ids=str)
@@ -347,3 +347,14 @@ def test_classes_among_the_targets_are_saved_as_paths(tmp_path: Path):
     settings = read_adapter(tmp_path).config["settings"]
     assert "blocks.1.mlp.fc2" in settings["target_modules"]
     assert torch.equal(logits(PeftModel.from_pretrained(tiny_base(), tmp_path)), logits(model))
+
+
+def test_a_base_without_a_head_is_not_said_to_have_one(tmp_path: Path):
+    def base(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+
+    model = get_peft_model(base(0), LoRAConfig(rank=1, modules_to_save=()))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"its frozen weights differ$"):
+        PeftModel.from_pretrained(base(1), tmp_path)

@@ -36,6 +36,7 @@ from pyg_peft.testing import (
     randomize_,
 )
 from pyg_peft.testing.clouds import Clouds
+from pyg_peft.tuners.engine.dry_run import measure_widths
 from pyg_peft.tuners.graphs import adapter as graph_adapter
 
 K = 3
@@ -436,3 +437,21 @@ def test_some_blocks_of_a_token_backbone():
     example = {"pos": torch.randn(40, 3)}
     with pytest.raises(ValueError, match=r"'patch_embed' to return features \[N, C\]"):
         get_peft_model(tiny_base(), config("patch_embed"), example=example)
+
+
+def test_a_width_that_nothing_tells():
+    class Inner(nn.Module):
+        def forward(self, x: Tensor | None = None) -> Tensor:
+            return torch.ones(2, 5)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Inner()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner() + x
+
+    widths = measure_widths(Outer(), torch.ones(2, 5))
+    assert widths is not None
+    assert (widths.inputs["inner"], widths.outputs["inner"]) == (0, 5)
