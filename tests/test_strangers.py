@@ -111,7 +111,7 @@ def test_a_method(generator: torch.Generator, capsys: pytest.CaptureFixture[str]
     assert "ChannelScale" in capsys.readouterr().out
     sizes = {"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 8, "patch_size": 8}
     fit("--method=channel_scale", f"--backbone_args={json.dumps(sizes)}")
-    run("evaluate", "adapter")
+    run("evaluate", "adapter", "--data=boxes:12")  # of a file no own source is opened
     run("inspect", "adapter")
     assert "channel_scale" in capsys.readouterr().out
 
@@ -138,7 +138,7 @@ def test_a_token_backbone(method: str, capsys: pytest.CaptureFixture[str]):
         *("--backbone_class=MaxBackbone", "--backbone=weights.pth", f"--method={method}"),
         f"--method_args={json.dumps(settings)}",
     )
-    run("evaluate", "adapter")
+    run("evaluate", "adapter", "--data=boxes:12")  # of a file no own source is opened
     run("inspect", "adapter")
     assert "accuracy" in capsys.readouterr().out
     run("inspect", "--backbone_class=MaxBackbone", f"--method={method}")

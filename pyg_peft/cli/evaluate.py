@@ -9,7 +9,7 @@ from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.errors import check_count
-from pyg_peft.training.data.sources import check_recorded, names_class
+from pyg_peft.training.data.sources import check_recorded, is_own
 from pyg_peft.training.evaluation.classification import Evaluation
 from pyg_peft.training.fitting.tasks import task_of
 
@@ -68,7 +68,7 @@ def run(
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
     # A person may name a class of their own; a file may only name what is read.
-    own_class = data is not None and names_class(data)
+    own_class = data is not None and is_own(data)
     if data_args is None and own and not own_class:
         data_args = past.get("data_args", {})
         check_recorded(past["data"], data_args, recorded)

@@ -131,6 +131,11 @@ def names_class(spec: str) -> bool:
     return "." in spec and "/" not in spec and not Path(spec).exists()
 
 
+def is_own(spec: str) -> bool:
+    """Return whether ``spec`` is opened by code of the user's: a class, or a registered source."""
+    return names_class(spec) or spec.partition(":")[0] in _ABOUT
+
+
 def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
     """Raise unless the data that a file names can be opened without harm.
 
@@ -151,7 +156,7 @@ def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
             f"(got {spec!r} and {options!r})"
         )
     by_hand = f"in '{source}'): give '--data' and '--data_args' on the command line"
-    if names_class(spec):
+    if is_own(spec):
         raise ValueError(
             "Expected 'data' to be given again for a data set class of your own, since no file may "
             f"name code (got {spec!r} with {options!r} {by_hand}"
@@ -404,6 +409,7 @@ _ABOUT: dict[str, str] = {}
 __all__ = [
     "Splits",
     "check_recorded",
+    "is_own",
     "names_class",
     "open_parts",
     "open_source",
