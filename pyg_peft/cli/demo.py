@@ -1,6 +1,6 @@
 """Tune, compare and predict: the whole walk in minutes, on a CPU, without a download.
 
-The weights ship with the package, the labelled shapes are made by it. Point-PEFT, full fine-tuning
+The weights ship with the package, the labeled shapes are made by it. Point-PEFT, full fine-tuning
 and a linear probe learn twelve classes from ten shapes each. The folder that --output names
 receives report.html, which shows it all, and an adapter folder for each method.
 """
@@ -58,10 +58,10 @@ def run(
         output: folder of report, adapters and pictures; a finished demo in it is shown again, an
             interrupted one goes on.
         methods: what to compare; the report looks into the first.
-        num_shapes: labelled shapes to tune on, one a class at least; half as many validate, twice
+        num_shapes: labeled shapes to tune on, one a class at least; half as many validate, twice
             as many test.
         num_points: points of a shape.
-        epochs: passes over the labelled shapes, for each method.
+        epochs: passes over the labeled shapes, for each method.
         lr: learning rate; by default 0.001 for full fine-tuning and 0.003 for the others.
         seed: of everything random.
     """

@@ -1,4 +1,4 @@
-"""Tune a backbone on labelled clouds and save the adapter.
+"""Tune a backbone on labeled clouds and save the adapter.
 
 The folder that --output names receives the adapter (weights, bank, classes, preprocessing), the
 checkpoints that --resume goes on from, the logs, and result.json with the numbers.
@@ -88,7 +88,7 @@ def run(
     Args:
         data: what to train on; the help of this command ends with the shorthands.
         output: folder of the adapter.
-        preprocessing: points, normalisation and up axis; saved with the adapter.
+        preprocessing: points, normalization and up axis; saved with the adapter.
         options: learning rate and so on.
         trainer: arguments of Lightning's trainer.
         task: classification of clouds, or segmentation: a part for each point.

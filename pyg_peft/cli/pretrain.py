@@ -1,4 +1,4 @@
-"""Pre-train a Point-MAE on unlabelled clouds: rebuild hidden patches and draw the whole shape.
+"""Pre-train a Point-MAE on unlabeled clouds: rebuild hidden patches and draw the whole shape.
 
 The run can be killed at any moment: the same command goes on where the last checkpoint was.
 """
@@ -57,7 +57,7 @@ def run(
         task: "completion", or "masked" for Point-MAE's own, which has no use for the model's
             num_cloud_points and completion_weight.
         look_every: epochs between pictures of reconstructions; none are made if left out.
-        probe: labelled data, as for fit, that a linear layer is fitted to at each look; its
+        probe: labeled data, as for fit, that a linear layer is fitted to at each look; its
             accuracy on validation samples goes to the log, and its test split is never read.
         threads: threads of torch; a resumed run needs the same number to give the same bits.
         device: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU if there is one.

@@ -40,7 +40,7 @@ class PretrainWatch:
         corpus: four clouds of it are drawn, the same each time.
         num_points: points of a cloud.
         every: epochs between two looks.
-        probe: labelled data as for ``fit``; nothing is probed if ``None``. Its test split is never
+        probe: labeled data as for ``fit``; nothing is probed if ``None``. Its test split is never
             read: the layer is fitted to training samples, and its accuracy is on validation.
         per_class: training samples a class for the layer.
         seed: of the clouds that are drawn, the masks, and the validation split.

@@ -43,10 +43,10 @@ class FeaturePropagation(nn.Module):
     <https://arxiv.org/abs/1706.02413>`_, section 3.4.
 
     Args:
-        coarse_channels: width of ``coarse_x``.
-        in_channels: width of ``x``; 0 for none.
-        channels: widths of the layers.
-        k: coarse points between which a point interpolates.
+        coarse_channels: Width of ``coarse_x``.
+        in_channels: Width of ``x``; 0 for none.
+        channels: Widths of the layers.
+        k: Coarse points between which a point interpolates.
 
     Shapes:
         x (N, in_channels) or ``None``, pos (N, 3), batch (N); coarse_x (M, coarse_channels),
@@ -54,10 +54,10 @@ class FeaturePropagation(nn.Module):
 
     Symmetries:
         Invariant under rotation, reflection and translation of the positions, features held fixed;
-        permutation equivariant except at exact ties; clouds do not see each other.
+        permutation equivariant except at exact ties; clouds do not influence each other.
 
     Raises:
-        ValueError: if ``k`` is not positive.
+        ValueError: If ``k`` is not positive.
 
     Example:
         >>> level = FeaturePropagation(8, 0, (16,)).eval()

@@ -21,10 +21,10 @@ class FlatClouds(NamedTuple):
     """A checked batch in the flat layout.
 
     Args:
-        x: features ``[N, in_channels]``, or ``None`` for ``in_channels=0``.
-        pos: positions ``[N, 3]``.
-        batch: sorted cloud ids ``[N]``, present also for a single cloud.
-        batch_size: number of clouds ``B``, empty ones included.
+        x: Features ``[N, in_channels]``, or ``None`` for ``in_channels=0``.
+        pos: Positions ``[N, 3]``.
+        batch: Sorted cloud ids ``[N]``, present also for a single cloud.
+        batch_size: Number of clouds ``B``, empty ones included.
     """
 
     x: Tensor | None
@@ -50,16 +50,16 @@ def flat_input(
     """Check a call's arguments, and bring them to the precision of the weights.
 
     Args:
-        x: features, or ``None``.
-        pos: positions.
-        batch: sorted cloud ids; ``None`` for one cloud.
-        batch_size: number of clouds, if trailing ones may be empty.
-        in_channels: channels that ``x`` must have; 0 if there must be none.
-        like: a weight, whose precision and device are the model's.
+        x: Features, or ``None``.
+        pos: Positions.
+        batch: Sorted cloud ids; ``None`` for one cloud.
+        batch_size: Number of clouds, if trailing ones may be empty.
+        in_channels: Channels that ``x`` must have; 0 if there must be none.
+        like: A weight, whose precision and device are the model's.
 
     Raises:
-        TypeError: if positions, features or ids are no tensor, or of the wrong type.
-        ValueError: if something is missing, of another shape, not finite, not sorted, or on another
+        TypeError: If positions, features or ids are no tensor, or of the wrong type.
+        ValueError: If something is missing, of another shape, not finite, not sorted, or on another
             device than the weights.
     """
     if pos is None:
@@ -102,11 +102,11 @@ def check_level(
     Only their description is read: what comes from a backbone has been checked in whole.
 
     Args:
-        x: features; ``None`` if ``in_channels`` is 0.
-        pos: positions, in the precision of the weights.
-        batch: cloud ids.
-        in_channels: channels that ``x`` must have.
-        like: a weight of the level.
+        x: Features; ``None`` if ``in_channels`` is 0.
+        pos: Positions, in the precision of the weights.
+        batch: Cloud ids.
+        in_channels: Channels that ``x`` must have.
+        like: A weight of the level.
     """
     check_tensor(pos, "pos", shape=("N", 3))
     check_dtype(pos, like, "pos")

@@ -10,9 +10,9 @@ class ClassificationHead(nn.Module):
     """The authors' head: three linear layers, 256 wide, with batch norm, ReLU and dropout between.
 
     Args:
-        in_channels: width of the pooled feature.
-        num_classes: number of scores.
-        dropout: probability of a dropped activation while training.
+        in_channels: Width of the pooled feature.
+        num_classes: Number of classes.
+        dropout: Probability of a dropped activation while training.
 
     Shapes:
         x (B, in_channels); output (B, num_classes).

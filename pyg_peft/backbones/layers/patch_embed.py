@@ -23,8 +23,8 @@ class PatchEmbed(nn.Module):
     applied once per patch and :math:`\mathbf{W}_l` (``local_proj``) once per point.
 
     Args:
-        embed_dim: width of a token.
-        in_channels: width of further point features; 0 for coordinates alone. They enter the first
+        embed_dim: Width of a token.
+        in_channels: Width of further point features; 0 for coordinates alone. They enter the first
             layer through a linear map of their own (``feature_stem``) that starts at zero, so
             weights trained on coordinates keep their output until it is trained.
 
@@ -37,7 +37,7 @@ class PatchEmbed(nn.Module):
         not reach it: the members are relative to their center.
 
     Raises:
-        ValueError: if features are missing, of another width, or given although ``in_channels=0``.
+        ValueError: If features are missing, of another width, or given although ``in_channels=0``.
 
     Differences:
         The authors apply one 512-wide layer to the concatenation of maximum and point features;
@@ -119,7 +119,7 @@ def check_tokens(tokens: Tokens, patches: Patches, embed_dim: int) -> Tokens:
     """Return ``tokens`` if they can be those of ``patches``, one of ``embed_dim`` for each.
 
     Raises:
-        ValueError: if they are of another shape; compiled graphs are not asked.
+        ValueError: If they are of another shape; compiled graphs are not asked.
     """
     check_tensor(tokens, "tokens", kind="float", values=False)
     expected = [*patches.center.shape[:2], embed_dim]
@@ -132,21 +132,21 @@ def check_tokens(tokens: Tokens, patches: Patches, embed_dim: int) -> Tokens:
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of rows whose training statistics leave masked rows out.
+    """Batch normalization of rows whose training statistics leave masked rows out.
 
     Without a mask, and in evaluation, this is :class:`torch.nn.BatchNorm1d`. With one, the result
     for the valid rows is what it would be had the others been removed first, but no shape depends
     on the values of the mask, so that graphs compile.
 
     Args:
-        num_features: width of a row.
+        num_features: Width of a row.
 
     Shapes:
         x (R, C), mask (R), true for valid rows; output (R, C).
 
     Raises:
-        ValueError: from torch, if there are fewer than two rows while training without a mask.
-            With one, fewer than two valid rows normalise to the bias and move no statistics.
+        ValueError: From torch, if there are fewer than two rows while training without a mask. With
+            one, fewer than two valid rows normalize to the bias and move no statistics.
     """
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -11,8 +11,8 @@ def mean_valid(x: Tokens, mask: Mask | None) -> Tensor:
     """Mean over the valid tokens of a cloud, ``[B, G, C]`` to ``[B, C]``; zero if none is.
 
     Args:
-        x: tokens, zero where masked.
-        mask: true for valid ones; ``None`` if all are.
+        x: Tokens, zero where masked.
+        mask: True for valid ones; ``None`` if all are.
     """
     if mask is None:
         return x.mean(dim=1)
@@ -25,11 +25,11 @@ def patches_to_points(
     """Carry features of patches to points, from the nearest centers by inverse squared distance.
 
     Args:
-        x: features of the patches ``[B, G, C]``.
-        patches: whose centers they belong to.
-        pos: points ``[N, 3]``.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        k: centers that a point receives from.
+        x: Features of the patches ``[B, G, C]``.
+        patches: Whose centers they belong to.
+        pos: Points ``[N, 3]``.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        k: Centers that a point receives from.
 
     Returns:
         Features of the points ``[N, C]``.

@@ -1,4 +1,4 @@
-"""The largest value of each group of rows: neighbours of a point, points of a cloud."""
+"""The largest value of each group of rows: neighbors of a point, points of a cloud."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
     of :mod:`pyg_peft.geometry` are sorted.
 
     Args:
-        x: rows.
-        index: group of each row; rows are sorted by it first if they are not yet.
-        num_groups: number of groups ``S``.
+        x: Rows.
+        index: Group of each row; rows are sorted by it first if they are not yet.
+        num_groups: Number of groups ``S``.
 
     Shapes: x ``(E, C)``, index ``(E,)``; output ``(S, C)``.
 

@@ -24,13 +24,13 @@ class SegmentationHead(nn.Module):
     and :math:`\mathbf{W}_l` (``local_proj``) once per point.
 
     Args:
-        in_channels: width of a point's features.
-        summary_channels: width of a cloud's summary.
-        num_classes: number of scores.
-        num_categories: categories of clouds that are told to the head; 0 if none are.
-        lift_channels: width after the first layer.
-        channels: width after the second layer; then come a half and a quarter of it.
-        dropout: probability of a dropped activation before the last two layers, while training.
+        in_channels: Width of a point's features.
+        summary_channels: Width of a cloud's summary.
+        num_classes: Number of classes.
+        num_categories: Categories of clouds that are told to the head; 0 if none are.
+        lift_channels: Width after the first layer.
+        channels: Width after the second layer; then come a half and a quarter of it.
+        dropout: Probability of a dropped activation before the last two layers, while training.
 
     Shapes:
         x (N, in_channels), summary (B, summary_channels), batch (N), category (B);
@@ -40,7 +40,7 @@ class SegmentationHead(nn.Module):
         Permutation equivariant. In evaluation points see nothing of each other.
 
     Raises:
-        ValueError: if ``channels`` is no multiple of 4, or categories are negative, missing, not
+        ValueError: If ``channels`` is no multiple of 4, or categories are negative, missing, not
             expected, or out of range. From torch, if there is a single point, or a single cloud
             with a category, while training: a batch norm has no statistics of one row.
 
@@ -146,8 +146,8 @@ class CategoryEmbedding(nn.Module):
     """The category of a cloud as a vector: one linear layer on its one-hot code, norm, leaky ReLU.
 
     Args:
-        num_categories: number of categories.
-        channels: width of the vector.
+        num_categories: Number of categories.
+        channels: Width of the vector.
 
     Shapes:
         category (B); output (B, channels).

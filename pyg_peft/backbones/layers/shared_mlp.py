@@ -11,9 +11,9 @@ def shared_mlp(*channels: int, slope: float = 0.0, bias: bool = True) -> MLP:
     """Linear layer, batch norm and activation for each pair of widths.
 
     Args:
-        *channels: widths, the input's first.
-        slope: slope of the activation below zero; 0 for ReLU.
-        bias: whether the linear layers have one.
+        *channels: Widths, the input's first.
+        slope: Negative slope of the activation; 0 for ReLU.
+        bias: Whether the linear layers have a bias.
 
     Example:
         >>> shared_mlp(3, 64, 128)
@@ -32,11 +32,11 @@ def scoring_mlp(
     """A head: as :func:`shared_mlp` with dropout, and a plain linear layer at its end.
 
     Args:
-        *channels: widths, the input's first and the number of classes last.
-        dropout: after each hidden layer.
-        last_dropout: after the last hidden layer, in place of ``dropout``.
-        slope: slope of the activation below zero; 0 for ReLU.
-        first_bias: whether the first linear layer has a bias.
+        *channels: Widths, the input's first and the number of classes last.
+        dropout: After each hidden layer.
+        last_dropout: After the last hidden layer, in place of ``dropout``.
+        slope: Negative slope of the activation; 0 for ReLU.
+        first_bias: Whether the first linear layer has a bias.
 
     Example:
         >>> scoring_mlp(1024, 512, 256, 40, dropout=0.5)

@@ -32,11 +32,11 @@ def sample_centers(
     of two points, which are equally far from their centroid.
 
     Args:
-        pos: positions.
-        batch: sorted cloud ids.
-        batch_size: number of clouds.
-        num_centers: rows per cloud; a smaller cloud gives all it has.
-        stride: in place of ``num_centers``, one row for so many points of a cloud, rounded up.
+        pos: Positions.
+        batch: Sorted cloud ids.
+        batch_size: Number of clouds.
+        num_centers: Rows per cloud; a smaller cloud gives all it has.
+        stride: In place of ``num_centers``, one row for so many points of a cloud, rounded up.
 
     Shapes: pos ``(N, 3)``, batch ``(N,)``; output ``(S,)``.
 
@@ -73,11 +73,11 @@ def decode(
     """Bring features back to finer and finer stages; return those of the first stage.
 
     Args:
-        decoder: modules ``(x, pos, batch, coarse_x, coarse_pos, coarse_batch, batch_size)``, which
+        decoder: Modules ``(x, pos, batch, coarse_x, coarse_pos, coarse_batch, batch_size)``, which
             return features of the finer stage.
-        coarse: where to begin.
-        stages: the finer ones, the finest first.
-        batch_size: number of clouds.
+        coarse: Where to begin.
+        stages: The finer ones, the finest first.
+        batch_size: Number of clouds.
     """
     for level, fine in zip(decoder, reversed(stages), strict=True):
         coarse = Stage(level(*fine, *coarse, batch_size), fine.pos, fine.batch)

@@ -19,16 +19,16 @@ class TNet(nn.Module):
         \mathbf{T}_b = \mathbf{I} + \mathrm{lin}(\mathrm{mlp}_{512, 256}(
         \max_{j \in b} \mathrm{mlp}_{64, 128, 1024}(\mathbf{x}_j)))
 
-    The identity at initialisation, because :math:`\mathrm{lin}` starts at zero.
+    The identity at initialization, because :math:`\mathrm{lin}` starts at zero.
 
     Args:
-        channels: width of the rows that are aligned.
+        channels: Width of the rows that are aligned.
 
     Shapes:
         x (N, channels), batch (N); output (N, channels).
 
     Symmetries:
-        Equivariant under permutations of the points; clouds do not see each other.
+        Equivariant under permutations of the points; clouds do not influence each other.
 
     Example:
         >>> x = torch.randn(5, 3)
@@ -79,7 +79,7 @@ def orthogonality_penalty(matrices: Float[Tensor, "B C C"]) -> Tensor:
     The paper adds 0.001 times this of the feature transform to the loss (equation 2).
 
     Args:
-        matrices: from :meth:`TNet.matrices`.
+        matrices: From :meth:`TNet.matrices`.
 
     Example:
         >>> orthogonality_penalty(2 * torch.eye(3).unsqueeze(0))

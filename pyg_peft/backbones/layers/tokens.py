@@ -42,10 +42,10 @@ def check_sizes(value: Any, name: str, *, least: int = 1, fewest: int = 1) -> tu
     """Return a sequence of integers; raise unless each is at least ``least``.
 
     Args:
-        value: what the caller gave.
-        name: its name in the message.
-        least: the smallest integer allowed.
-        fewest: elements it must have.
+        value: What the caller gave.
+        name: Its name in the message.
+        least: The smallest integer allowed.
+        fewest: Elements it must have.
 
     Example:
         >>> check_sizes([64, "128"], "channels")
@@ -71,7 +71,7 @@ class PositionEmbedding(nn.Sequential):
     It is computed in the precision of its weights even under autocast, which would round positions.
 
     Args:
-        embed_dim: width of a token.
+        embed_dim: Width of a token.
 
     Shapes:
         center (B, G, 3); output (B, G, C).
@@ -94,9 +94,9 @@ def add_position(x: Tokens, code: Float[Tensor, "B L C"], num_prefix: int = 1) -
     """Add position codes; tokens that a block has set behind the first ones carry none.
 
     Args:
-        x: tokens ``[B, L + extra, C]``.
-        code: of the first ``num_prefix`` tokens and of the patches.
-        num_prefix: tokens of the model itself in front of the patches.
+        x: Tokens ``[B, L + extra, C]``.
+        code: Of the first ``num_prefix`` tokens and of the patches.
+        num_prefix: Tokens of the model itself in front of the patches.
     """
     extra = x.size(1) - code.size(1)
     if extra:
@@ -124,7 +124,7 @@ def zero_masked(x: Tensor, mask: Mask | None) -> Tensor:
 
 
 def draw_tokens_(*tokens: nn.Parameter) -> None:
-    """Initialise tokens equally on every machine: an adapter that leaves them frozen needs that."""
+    """Initialize tokens equally on every machine: an adapter that leaves them frozen needs that."""
     generator = torch.Generator().manual_seed(0)
     for token in tokens:
         drawn = torch.empty(token.shape)

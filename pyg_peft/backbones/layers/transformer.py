@@ -30,14 +30,14 @@ def attention_mask(mask: Mask | None, num_tokens: int) -> Tensor | None:
     everything instead: their values are finite and are thrown away by whoever holds the mask.
 
     Args:
-        mask: valid patches, or ``None`` when all are.
-        num_tokens: length of the sequence, at least ``G``.
+        mask: Valid patches, or ``None`` when all are.
+        num_tokens: Length of the sequence, at least ``G``.
 
     Shapes:
         mask (B, G); output (B, 1, 1, num_tokens), or ``None`` for ``None``.
 
     Raises:
-        ValueError: if the sequence is shorter than the mask.
+        ValueError: If the sequence is shorter than the mask.
     """
     if mask is None:
         return None
@@ -75,14 +75,14 @@ class DropPath(nn.Module):
     """Drop the residual branch of whole samples while training (stochastic depth).
 
     Args:
-        drop_prob: probability that a sample loses the branch. The branches that stay are divided
-            by ``1 - drop_prob``, so that the expectation is the same in training and evaluation.
+        drop_prob: Probability that a sample loses the branch. The branches that stay are divided by
+            ``1 - drop_prob``, so that the expectation is the same in training and evaluation.
 
     Shapes:
         x (B, ...); output the same.
 
     Raises:
-        ValueError: unless ``0 <= drop_prob < 1``.
+        ValueError: Unless ``0 <= drop_prob < 1``.
     """
 
     def __init__(self, drop_prob: float = 0.0) -> None:
@@ -112,8 +112,8 @@ class Attention(nn.Module):
         \qquad d = \mathrm{channels} / \mathrm{num\_heads}
 
     Args:
-        channels: width of a token.
-        num_heads: number of heads; divides ``channels``.
+        channels: Width of a token.
+        num_heads: Number of heads; divides ``channels``.
 
     Shapes:
         x (B, L, C); mask (B, 1, 1, L), true for keys that take part; output (B, L, C).
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         Equivariant under permutations of the tokens.
 
     Raises:
-        ValueError: if ``num_heads`` does not divide ``channels``.
+        ValueError: If ``num_heads`` does not divide ``channels``.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -161,8 +161,8 @@ class Mlp(nn.Module):
     """Two linear layers with an exact (erf) GELU between them.
 
     Args:
-        channels: width of a token.
-        hidden_channels: width between the layers.
+        channels: Width of a token.
+        hidden_channels: Width between the layers.
 
     Shapes:
         x (..., C); output (..., C).
@@ -193,10 +193,10 @@ class Block(nn.Module):
     read here: they pass through the call by name, so that a module attached to the block sees them.
 
     Args:
-        channels: width of a token.
-        num_heads: number of heads; divides ``channels``.
-        mlp_ratio: hidden width of the MLP in units of ``channels``.
-        drop_path: probability that a cloud skips a residual branch while training.
+        channels: Width of a token.
+        num_heads: Number of heads; divides ``channels``.
+        mlp_ratio: Hidden width of the MLP in units of ``channels``.
+        drop_path: Probability that a cloud skips a residual branch while training.
 
     Shapes:
         x (B, L, C) with ``L >= G``, the patches last; output (B, L, C).
@@ -249,7 +249,7 @@ class Block(nn.Module):
 
 
 def init_transformer_(module: nn.Module) -> None:
-    """Initialise one module as the Point-MAE family does; for ``root.apply``.
+    """Initialize one module as the Point-MAE family does; for ``root.apply``.
 
     Weights of linear layers are drawn from a normal of deviation 0.02 cut at two units, biases are
     zero, norms are one and zero.

@@ -34,19 +34,19 @@ class PointMAE(PointMAEEncoder):
 
     A cloud becomes ``num_centers`` patches of ``patch_size`` points; each patch becomes a token; a
     learned ``cls_token`` is put in front. Every block receives tokens plus position codes, which
-    are added again before each block. The head sees the normalised summary token beside the
+    are added again before each block. The head sees the normalized summary token beside the
     maximum over the patches.
 
     Args:
-        num_classes: number of scores.
-        embed_dim: width of a token.
-        depth: number of blocks.
-        num_heads: attention heads; divides ``embed_dim``.
-        num_centers: patches of a cloud.
-        patch_size: points of a patch.
-        in_channels: width of point features ``x``; their layer starts at zero.
+        num_classes: Number of classes.
+        embed_dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads; divides ``embed_dim``.
+        num_centers: Patches of a cloud.
+        patch_size: Points of a patch.
+        in_channels: Width of point features ``x``; their layer starts at zero.
         drop_path: :class:`DropPath` of the last block; it grows linearly from 0 at the first.
-        head_dropout: dropout between the layers of the head.
+        head_dropout: Dropout between the layers of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -56,12 +56,12 @@ class PointMAE(PointMAEEncoder):
         of their members. Not rotation invariant. The patches depend on a cloud's first point.
 
     Raises:
-        ValueError: if sizes are not positive, heads do not divide, or ``x`` has other channels.
+        ValueError: If sizes are not positive, heads do not divide, or ``x`` has other channels.
 
     Differences:
         Clouds with fewer points than ``num_centers`` have masked patches, which take no part in
         attention, maximum or batch statistics; the authors repeat points instead. The maximum of an
-        empty cloud is zero. Coordinates of higher precision are rounded after centring only.
+        empty cloud is zero. Coordinates of higher precision are rounded after centering only.
 
     Example:
         >>> import torch
@@ -110,24 +110,27 @@ class PointMAE(PointMAEEncoder):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
         ``embed_dim``, ``depth`` and, where the file has a head, ``num_classes`` are read off the
-        weights. From a pre-training file the head stays fresh, ``cls_token`` and ``cls_pos`` are
-        drawn with a fixed seed, the same on every machine, and the decoder is left out.
+        weights. From a pre-training file the head is newly initialized, ``cls_token`` and
+        ``cls_pos`` are drawn with a fixed seed, the same on every machine, and the decoder is left
+        out.
 
         Args:
-            source: the authors' ``.pth`` file, a ``.safetensors`` or ``.npz`` file, or a mapping;
+            source: The authors' ``.pth`` file, a ``.safetensors`` or ``.npz`` file, or a mapping;
                 with the published keys or with this library's.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``num_heads``,
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``num_heads``,
                 ``num_centers``, ``patch_size``, ``in_channels``, ``drop_path``, ``head_dropout``.
                 Published files for clouds of 2,048 points use ``num_centers=128``.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or a size differs from what the weights tell.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing, or a size differs from what the weights tell.
         """
         state, read, fresh = classifier_weights(source, num_classes, cls.__name__)
         model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
@@ -173,7 +176,7 @@ class PointMAE(PointMAEEncoder):
         structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B L C"]:
-        """Normalised summary token and patch tokens, ``[B, 1 + G, C]``, zero where masked.
+        """Normalized summary token and patch tokens, ``[B, 1 + G, C]``, zero where masked.
 
         ``structure`` and ``prior`` are handed to every block by name, and not read here.
         """
@@ -191,7 +194,7 @@ class PointMAE(PointMAEEncoder):
     def forward_query(self, patches: Patches, *, tokens: Tokens | None = None) -> Tensor:
         """The feature by which a memory bank is built and asked: ``[B, C]``.
 
-        The maximum over the normalised tokens without a summary token; zero for an empty cloud.
+        The maximum over the normalized tokens without a summary token; zero for an empty cloud.
         """
         x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         code = self.pos_embed(patches.center)

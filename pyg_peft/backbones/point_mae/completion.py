@@ -24,8 +24,8 @@ class Completion(Reconstruction):
     """Rebuilt patches, and the whole cloud drawn from its summary.
 
     Args:
-        cloud: points of the whole shape, ``[B, P, 3]``; meaningless for an empty cloud.
-        patches: all patches of each cloud, hidden and visible.
+        cloud: Points of the whole shape, ``[B, P, 3]``; meaningless for an empty cloud.
+        patches: All patches of each cloud, hidden and visible.
     """
 
     cloud: Tensor
@@ -35,7 +35,7 @@ class Completion(Reconstruction):
 class PointMAECompletion(PointMAEPretraining):
     r"""A masked autoencoder that also completes the shape from what a classifier will read.
 
-    Rebuilding hidden patches is a local task: a patch follows from its neighbours, and nothing
+    Rebuilding hidden patches is a local task: a patch follows from its neighbors, and nothing
     makes the features tell a chair from a table. Here the encoder carries the summary token of
     :class:`PointMAE`, and a small perceptron draws the whole cloud from the summary token beside
     the maximum over the visible tokens, the very input of the classification head:
@@ -50,10 +50,10 @@ class PointMAECompletion(PointMAEPretraining):
     the second term is worth at equal compute.
 
     Args:
-        embed_dim, depth, num_heads, num_centers, patch_size: as in :class:`PointMAEPretraining`.
-        decoder_depth, decoder_num_heads, mask_ratio, drop_path: as there.
-        num_cloud_points: points that are drawn for a cloud.
-        completion_weight: the factor :math:`\lambda`.
+        embed_dim, depth, num_heads, num_centers, patch_size: As in :class:`PointMAEPretraining`.
+        decoder_depth, decoder_num_heads, mask_ratio, drop_path: As there.
+        num_cloud_points: Points that are drawn for a cloud.
+        completion_weight: The factor :math:`\lambda`.
 
     Shapes:
         pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
@@ -62,7 +62,7 @@ class PointMAECompletion(PointMAEPretraining):
         Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
-        ValueError: as the parent, and unless ``completion_weight`` is positive.
+        ValueError: As the parent, and unless ``completion_weight`` is positive.
 
     Example:
         >>> import torch
@@ -139,7 +139,7 @@ class PointMAECompletion(PointMAEPretraining):
                 layer.reset_parameters()
 
     def forward_features(self, visible: Patches) -> Tokens:
-        """Normalised summary token and visible tokens, ``[B, 1 + V, C]``."""
+        """Normalized summary token and visible tokens, ``[B, 1 + V, C]``."""
         x = prepend(self.cls_token, self.patch_embed(visible))
         code = prepend(self.cls_pos, self.pos_embed(visible.center))
         for block in self.blocks:
@@ -168,7 +168,7 @@ def completion_loss(result: Completion) -> Tensor:
     """Chamfer distance of the drawn clouds to a quarter of all members; empty clouds count 0.
 
     Args:
-        result: from :meth:`PointMAECompletion.reconstruct`.
+        result: From :meth:`PointMAECompletion.reconstruct`.
     """
     patches = result.patches
     # Members come near to far: every fourth one, from the center on, covers a patch well enough.

@@ -16,11 +16,11 @@ class PointMAEDecoder(nn.Module):
     added before each block, tells one from another.
 
     Args:
-        embed_dim: width of a token.
-        depth: number of blocks.
-        num_heads: attention heads; divides ``embed_dim``.
-        patch_size: points of a patch.
-        drop_path: probability that a cloud skips a residual branch of the last block while
+        embed_dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads; divides ``embed_dim``.
+        patch_size: Points of a patch.
+        drop_path: Probability that a cloud skips a residual branch of the last block while
             training; it grows linearly from 0 at the first.
 
     Shapes:

@@ -21,18 +21,18 @@ def classifier_weights(
     """Read the weights of a classifier from a pre-training or a fine-tuned file.
 
     Args:
-        source: a file or a mapping, with the published keys or with this library's.
-        num_classes: what the caller asks for; ``None`` for what the file has.
-        name: the model's name, for messages.
+        source: File or mapping, with the published keys or this library's.
+        num_classes: Number of classes; ``None`` for that of the file.
+        name: Name of the model, for error messages.
 
     Returns:
         The tensors under our names; the sizes that they tell; the prefixes of what they lack by
         right: the head and the summary token in pre-training files, the layer of point features.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, of another family, or has keys that belong nowhere.
-        ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, of another family, or has keys that belong nowhere.
+        ValueError: If ``num_classes`` is missing or differs from the file's head.
     """
     state, leftovers = map_point_mae_keys(read_state_dict(source))
     _, leftovers = map_point_mae_decoder_keys(leftovers)
@@ -61,15 +61,15 @@ def pretraining_weights(
     """Read the weights of encoder and decoder from a pre-training file.
 
     Args:
-        source: a file or a mapping, with the published keys or with this library's.
-        name: the model's name, for messages.
+        source: File or mapping, with the published keys or this library's.
+        name: Name of the model, for error messages.
 
     Returns:
         The tensors under our names, and the sizes that they tell.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, has no decoder, or has keys that belong nowhere.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, has no decoder, or has keys that belong nowhere.
     """
     encoder, rest = map_point_mae_keys(read_state_dict(source))
     decoder, leftovers = map_point_mae_decoder_keys(rest)

@@ -13,9 +13,9 @@ def draw_mask(
     """Hide a random share of each cloud's patches.
 
     Args:
-        patches: from ``build_patches``.
-        mask_ratio: the share, rounded down to whole patches of those that a cloud has.
-        generator: source of randomness, on any device; torch's own if ``None``.
+        patches: From ``build_patches``.
+        mask_ratio: The share, rounded down to whole patches of those that a cloud has.
+        generator: Source of randomness, on any device; torch's own if ``None``.
 
     Shapes:
         output (B, G), true where hidden.
@@ -44,7 +44,7 @@ def split_patches(patches: Patches, mask: Mask) -> tuple[Patches, Patches, Patch
         ``V`` visible, ``M`` hidden and ``V + M`` patches of each cloud, in the order they had.
 
     Raises:
-        ValueError: if ``mask`` is not boolean or has another shape.
+        ValueError: If ``mask`` is not boolean or has another shape.
     """
     shape = patches.center.shape[:2]
     if mask.shape != shape or mask.dtype != torch.bool:

@@ -34,16 +34,16 @@ class PointMAEPretraining(PointMAEEncoder):
         + \frac{1}{n} \sum_{b} \min_{a} \lVert a - b \rVert^2
 
     Args:
-        embed_dim: width of a token.
-        depth: number of encoder blocks.
-        num_heads: attention heads of the encoder.
-        num_centers: patches of a cloud.
-        patch_size: points of a patch.
-        decoder_depth: number of decoder blocks.
-        decoder_num_heads: attention heads of the decoder.
-        mask_ratio: share of a cloud's patches that is hidden, rounded down to whole patches.
-        drop_path: probability that a cloud skips a residual branch of the last encoder (or
-            decoder) block while training; it grows linearly from 0 at the first.
+        embed_dim: Width of a token.
+        depth: Number of encoder blocks.
+        num_heads: Attention heads of the encoder.
+        num_centers: Patches of a cloud.
+        patch_size: Points of a patch.
+        decoder_depth: Number of decoder blocks.
+        decoder_num_heads: Attention heads of the decoder.
+        mask_ratio: Share of a cloud's patches that is hidden, rounded down to whole patches.
+        drop_path: Probability that a cloud skips a residual branch of the last encoder (or decoder)
+            block while training; it grows linearly from 0 at the first.
 
     Shapes:
         pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
@@ -52,7 +52,7 @@ class PointMAEPretraining(PointMAEEncoder):
         Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
-        ValueError: unless ``0 < mask_ratio < 1`` and a patch is hidden, and if a size is not
+        ValueError: Unless ``0 < mask_ratio < 1`` and a patch is hidden, and if a size is not
             positive.
 
     Differences:
@@ -118,13 +118,13 @@ class PointMAEPretraining(PointMAEEncoder):
         Widths, depths and ``patch_size`` are read off the weights.
 
         Args:
-            source: a file or a mapping, with the published keys or with this library's.
-            **sizes: arguments of the constructor that weights cannot tell: ``num_heads``,
+            source: File or mapping, with the published keys or this library's.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``num_heads``,
                 ``num_centers``, ``decoder_num_heads``, ``mask_ratio``, ``drop_path``.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, has no decoder, or keys or shapes do not fit.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, has no decoder, or keys or shapes do not fit.
         """
         state, read = pretraining_weights(source, cls.__name__)
         model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state)
@@ -138,7 +138,7 @@ class PointMAEPretraining(PointMAEEncoder):
         """A :class:`PointMAE` with a copy of this encoder and a fresh head.
 
         Args:
-            num_classes: number of scores.
+            num_classes: Number of classes.
             **options: ``in_channels``, ``drop_path`` or ``head_dropout`` of :class:`PointMAE`.
         """
         names = ("num_heads", "num_centers", "patch_size")
@@ -147,7 +147,7 @@ class PointMAEPretraining(PointMAEEncoder):
         return model.to(self.norm.weight.device, self.norm.weight.dtype)
 
     def forward_encoder(self, visible: Patches) -> Tokens:
-        """Normalised features of the visible patches, ``[B, V, C]``."""
+        """Normalized features of the visible patches, ``[B, V, C]``."""
         x = self.patch_embed(visible)
         code = self.pos_embed(visible.center)
         for block in self.blocks:
@@ -167,15 +167,15 @@ class PointMAEPretraining(PointMAEEncoder):
         """Hide patches and rebuild them.
 
         Args:
-            pos: coordinates ``[N, 3]``, unless ``patches`` is given.
-            batch: sorted cloud id of each point.
-            batch_size: number of clouds, if the last ones may be empty.
-            patches: the clouds' patches, if they are at hand.
-            mask: true where a patch is hidden, ``[B, G]``; drawn if ``None``.
-            generator: source of randomness of the mask.
+            pos: Coordinates ``[N, 3]``, unless ``patches`` is given.
+            batch: Sorted cloud id of each point.
+            batch_size: Number of clouds, if the last ones may be empty.
+            patches: The clouds' patches, if they are at hand.
+            mask: True where a patch is hidden, ``[B, G]``; drawn if ``None``.
+            generator: Source of randomness of the mask.
 
         Raises:
-            ValueError: if neither ``pos`` nor ``patches`` is given, or ``mask`` has another shape.
+            ValueError: If neither ``pos`` nor ``patches`` is given, or ``mask`` has another shape.
         """
         patches = self.make_patches(pos, batch, batch_size) if patches is None else patches
         if mask is None:

@@ -12,10 +12,10 @@ class Reconstruction:
     """Rebuilt patches beside the true ones.
 
     Args:
-        points: rebuilt members relative to their center, ``[B, M, K, 3]``; meaningless where
+        points: Rebuilt members relative to their center, ``[B, M, K, 3]``; meaningless where
             ``masked.mask`` is false.
-        masked: the ``M`` patches of each cloud that were hidden.
-        visible: the ``V`` patches of each cloud that the encoder saw.
+        masked: The ``M`` patches of each cloud that were hidden.
+        visible: The ``V`` patches of each cloud that the encoder saw.
     """
 
     points: Tensor

@@ -42,12 +42,12 @@ class PointMAESegmentation(PointMAEEncoder):
     the three nearest centers, weighted by inverse squared distance, beside its coordinates.
 
     Args:
-        num_classes: number of scores of a point.
+        num_classes: Number of classes of a point.
         embed_dim, depth, num_heads, num_centers, patch_size, in_channels, drop_path, head_dropout:
-            as of :class:`PointMAE`.
-        num_categories: categories of clouds that calls tell (published: 16); 0 for none.
-        num_levels: depths whose tokens are used, at equal steps up to the last.
-        head_channels: width of the head, see :class:`SegmentationHead`.
+            As of :class:`PointMAE`.
+        num_categories: Categories of clouds that calls tell (published: 16); 0 for none.
+        num_levels: Depths whose tokens are used, at equal steps up to the last.
+        head_channels: Width of the head, see :class:`SegmentationHead`.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, num_classes).
@@ -56,7 +56,7 @@ class PointMAESegmentation(PointMAEEncoder):
         Batch invariant in evaluation; given its patches, equivariant under permutations of points.
 
     Raises:
-        ValueError: if a size, the channels of ``x``, or ``category`` do not fit.
+        ValueError: If a size, the channels of ``x``, or ``category`` do not fit.
 
     Differences:
         Returns scores; the authors return the logarithm of their softmax. Clouds with fewer points
@@ -128,16 +128,17 @@ class PointMAESegmentation(PointMAEEncoder):
         num_categories: int | None = None,
         **sizes: Any,
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
         Sizes that the weights tell are read off them. From a pre-training file or a classifier's
-        the head stays fresh; decoder, summary token and the classifier's head are left out.
+        the head is newly initialized; decoder, summary token and the classifier's head are left
+        out.
 
         Args:
-            source: as of :meth:`PointMAE.from_checkpoint`.
-            num_classes: needed if the file has no head for parts; otherwise it must agree.
+            source: As of :meth:`PointMAE.from_checkpoint`.
+            num_classes: Needed if the file has no head for parts; otherwise it must agree.
             num_categories: 0 by default for such files; otherwise it must agree.
-            **sizes: what weights cannot tell, such as ``num_heads``; for a fresh head also
+            **sizes: What weights cannot tell, such as ``num_heads``; for a fresh head also
                 ``num_levels`` and ``head_channels``.
 
         Raises: as :meth:`PointMAE.from_checkpoint`.
@@ -171,7 +172,7 @@ class PointMAESegmentation(PointMAEEncoder):
         structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B G levels"]:
-        """Normalised tokens of all levels side by side, ``[B, G, levels * C]``; masked are zero."""
+        """Normalized tokens of all levels side by side, ``[B, G, levels * C]``; masked are zero."""
         x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         code = self.pos_embed(patches.center)
         last = {self.depth * level // self.num_levels for level in range(1, self.num_levels + 1)}

@@ -44,7 +44,7 @@ def map_segmentation_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
     """Translate the keys of a head for parts to :class:`SegmentationHead`'s.
 
     Args:
-        state: the leftovers of ``map_point_mae_keys``.
+        state: The leftovers of ``map_point_mae_keys``.
 
     Returns:
         The tensors under our names, and the leftovers under the names they came with.
@@ -68,19 +68,19 @@ def segmentation_weights(
     """Read the weights of a segmentation model from a file of any model of the family.
 
     Args:
-        source: a file or a mapping, with the published keys or with this library's.
-        num_classes: what the caller asks for; ``None`` for what the file has.
-        num_categories: likewise; ``None`` is 0 for a file without a head for parts.
-        name: the model's name, for messages.
+        source: File or mapping, with the published keys or this library's.
+        num_classes: Number of classes; ``None`` for that of the file.
+        num_categories: Likewise; ``None`` is 0 for a file without a head for parts.
+        name: Name of the model, for error messages.
 
     Returns:
         The tensors under our names; the sizes that they tell; the prefixes of what they lack by
         right: the head, the layer of point features.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, of another family, or has keys that belong nowhere.
-        ValueError: if a number is missing, or differs from the file's head.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, of another family, or has keys that belong nowhere.
+        ValueError: If a number is missing, or differs from the file's head.
     """
     state, leftovers = map_point_mae_keys(read_state_dict(source))
     state = {key: value for key, value in state.items() if not key.startswith(_OF_CLASSIFIERS)}

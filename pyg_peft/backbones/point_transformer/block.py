@@ -1,4 +1,4 @@
-"""The residual block of Point Transformer: vector attention among a point's neighbours."""
+"""The residual block of Point Transformer: vector attention among a point's neighbors."""
 
 from torch import Tensor, nn
 from torch_geometric.nn import PointTransformerConv
@@ -11,7 +11,7 @@ class ShareChannels(nn.Module):
     """Repeat each row, so that channels at the same place of every repetition share a weight.
 
     Args:
-        times: how often.
+        times: How often.
 
     Shapes: x (E, C); output (E, times * C).
 
@@ -44,18 +44,18 @@ class PointTransformerBlock(nn.Module):
     :math:`\delta` (two layers, 3 wide between) and weights :math:`\gamma` (two layers).
 
     Args:
-        channels: width of a row.
-        share: channels that share an attention weight; divides ``channels``.
+        channels: Width of the features.
+        share: Number of channels that share an attention weight; divides ``channels``.
 
     Shapes:
-        x (N, C), pos (N, 3), edge_index (2, E), in which each point is among its own neighbours;
+        x (N, C), pos (N, 3), edge_index (2, E), in which each point is among its own neighbors;
         output (N, C).
 
     Symmetries:
         Given the edges, permutation equivariant and translation invariant. Local: one hop.
 
     Raises:
-        ValueError: if ``share`` does not divide ``channels``.
+        ValueError: If ``share`` does not divide ``channels``.
 
     Differences:
         Queries, keys and values have no bias, as in PyG.

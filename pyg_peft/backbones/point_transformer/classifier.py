@@ -22,15 +22,15 @@ class PointTransformer(FlatBackbone):
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
 
     Args:
-        num_classes: number of scores.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: width of each level.
-        depths: blocks of each level; the paper does not say, these are the usual ones.
-        k: neighbours of a point in each level, itself included.
-        stride: how many points become one from level to level.
-        share: channels that share an attention weight.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head.
+        num_classes: Number of classes.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Width of each level.
+        depths: Blocks of each level; the paper does not say, these are the usual ones.
+        k: Neighbors of a point in each level, itself included.
+        stride: How many points become one from level to level.
+        share: Number of channels that share an attention weight.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -40,7 +40,8 @@ class PointTransformer(FlatBackbone):
         or rotation invariant: positions are the first features.
 
     Raises:
-        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+        ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the
+            wrong number of channels.
 
     Differences:
         Sampling starts at the point of smallest coordinates (x, then y, then z). A cloud of ``n``
@@ -94,21 +95,24 @@ class PointTransformer(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths and depths are read off the weights. From a file of
-        :class:`PointTransformerSegmentation` the head stays fresh.
+        Widths and depths are read off the weights. If the file is one of
+        :class:`PointTransformerSegmentation`, the head is newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``k``, ``stride``,
-                ``head_dropout``; ``head_channels`` for a fresh head.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
+                ``stride``, ``head_dropout``; also ``head_channels`` if the head is newly
+                initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__)
         model = build_checked(

@@ -24,13 +24,13 @@ class PointNet(FlatBackbone):
     and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
 
     Args:
-        num_classes: number of scores.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: widths of the shared layers of both levels.
-        head_channels: hidden widths of the head.
-        transforms: align coordinates and the first level's features by T-Nets. Without them this is
+        num_classes: Number of classes.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Widths of the shared layers of both levels.
+        head_channels: Widths of the hidden layers of the head.
+        transforms: Align coordinates and the first level's features by T-Nets. Without them this is
             the paper's PointNet (vanilla).
-        head_dropout: after the last hidden layer of the head.
+        head_dropout: Dropout probability after the last hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -39,7 +39,7 @@ class PointNet(FlatBackbone):
         Permutation invariant; batch invariant in evaluation. Not translation or rotation invariant.
 
     Raises:
-        ValueError: if sizes are not positive, or ``x`` has other channels.
+        ValueError: If a size is not positive, or ``x`` has the wrong number of channels.
 
     Differences:
         The loss is the caller's: the paper adds
@@ -83,21 +83,23 @@ class PointNet(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        All sizes are read off the weights. From a file of :class:`PointNetSegmentation` the head
-        stays fresh.
+        All sizes are read off the weights. If the file is one of :class:`PointNetSegmentation`, the
+        head is newly initialized.
 
         Args:
-            source: a ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping;
+            source: A ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping;
                 with this library's keys or those of learning3d's PointNet classifier.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
             **sizes: ``head_dropout``, and ``head_channels`` for a fresh head.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__, rename=map_pointnet_keys)
         read: dict[str, Any] = {

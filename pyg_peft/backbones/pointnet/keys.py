@@ -20,7 +20,7 @@ def map_pointnet_keys(state: State) -> State:
     ``linear3`` with ``bn1`` and ``bn2``. Convolutions of width one become linear weights.
 
     Raises:
-        CheckpointError: if two keys become the same.
+        CheckpointError: If two keys become the same.
 
     Example:
         >>> import torch

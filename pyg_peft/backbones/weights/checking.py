@@ -19,12 +19,12 @@ def load_checked(
     """Load ``state`` into ``module``, or raise and change nothing.
 
     Args:
-        module: the module to fill; its data types and devices stay.
-        state: a tensor for every key of ``module.state_dict()``.
-        fresh: prefixes of keys that ``state`` may lack; those keep their initial values.
+        module: The module to fill; its data types and devices stay.
+        state: A tensor for every key of ``module.state_dict()``.
+        fresh: Prefixes of keys that ``state`` may lack; those keep their initial values.
 
     Raises:
-        CheckpointError: naming every leftover key, missing key and wrong shape.
+        CheckpointError: Naming every leftover key, missing key and wrong shape.
     """
     expected = module.state_dict()
     _check_fit(type(module).__name__, expected, state, fresh)
@@ -40,12 +40,12 @@ def build_checked(
     are refused before anything is taken for them.
 
     Args:
-        make: calls the constructor with the sizes that were read off ``state``.
-        state: as in :func:`load_checked`.
-        fresh: as in :func:`load_checked`.
+        make: Calls the constructor with the sizes that were read off ``state``.
+        state: As in :func:`load_checked`.
+        fresh: As in :func:`load_checked`.
 
     Raises:
-        CheckpointError: as :func:`load_checked`, or if a size is larger than any memory.
+        CheckpointError: As :func:`load_checked`, or if a size is larger than any memory.
     """
     fresh = tuple(fresh)
     try:
@@ -85,7 +85,7 @@ def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
     """The number of blocks in ``state``: one more than the largest ``N`` in ``blocks.N.…``.
 
     Raises:
-        CheckpointError: if that is more than there are keys: a number in a name is no reason to
+        CheckpointError: If that is more than there are keys: a number in a name is no reason to
             build as many blocks.
     """
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
@@ -103,7 +103,7 @@ def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, T
     """The length of the vector ``key``, without which a file is not of this family.
 
     Raises:
-        CheckpointError: if it is absent; the message shows what the file holds instead.
+        CheckpointError: If it is absent; the message shows what the file holds instead.
     """
     if key not in state or state[key].dim() != 1:
         held = [*state, *leftovers]
@@ -118,7 +118,7 @@ def count_classes(num_classes: int | None, stored: int | None) -> int:
     """The classes ``stored`` in a file's head; without a head, those that the caller asks for.
 
     Raises:
-        ValueError: if neither is there, or they differ.
+        ValueError: If neither is there, or they differ.
     """
     if stored is None:
         if num_classes is None:
@@ -139,11 +139,11 @@ def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     """Arguments of a constructor: sizes that weights tell, and those that the caller gives besides.
 
     Args:
-        read: read off the weights.
-        given: the caller's.
+        read: Read off the weights.
+        given: The caller's.
 
     Raises:
-        ValueError: if a size is among both, and not the same.
+        ValueError: If a size is among both, and not the same.
     """
     for name in read:
         if name in given and read[name] != given[name]:

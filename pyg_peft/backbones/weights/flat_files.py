@@ -20,10 +20,10 @@ class OwnWeights:
     """Weights under this library's names, and the sizes that they tell.
 
     Args:
-        state: names and tensors.
-        num_classes: size of the head.
-        fresh: prefixes of what the file lacks by right.
-        name: the model's name, for messages.
+        state: Names and tensors.
+        num_classes: Size of the head.
+        fresh: Prefixes of what the file lacks by right.
+        name: Name of the model, for error messages.
     """
 
     state: State
@@ -35,11 +35,11 @@ class OwnWeights:
         """Output widths of the layers in each level: ``part.N.mlp.lins.M.weight``.
 
         Args:
-            part: path of the list of levels.
-            mlp: path of the layers in a level, a regular expression.
+            part: Path of the list of levels.
+            mlp: Path of the layers in a level, a regular expression.
 
         Raises:
-            CheckpointError: if there is no such layer, or a level or layer is left out.
+            CheckpointError: If there is no such layer, or a level or layer is left out.
         """
         pattern = re.compile(rf"{part}\.(\d+)\.(?:{mlp})\.lins\.(\d+)\.weight")
         found: dict[int, dict[int, int]] = {}
@@ -63,7 +63,7 @@ class OwnWeights:
         """Input width of the linear layer whose weight is ``key``.
 
         Raises:
-            CheckpointError: if there is no such matrix.
+            CheckpointError: If there is no such matrix.
         """
         if key not in self.state or self.state[key].dim() != 2:
             raise CheckpointError(
@@ -93,19 +93,19 @@ def own_weights(
 ) -> OwnWeights:
     """Read the weights of a classifier or of a segmentation model.
 
-    A file of the other task gives its encoder only: decoder and head stay fresh.
+    A file of the other task gives its encoder only: decoder and head are newly initialized.
 
     Args:
-        source: a file or a mapping; see ``read_state_dict``.
-        num_classes: what the caller asks for; ``None`` for what the file has.
-        name: the model's name, for messages.
-        segments: whether the model is one for segmentation, which has a ``decoder``.
-        rename: translates published names to ours.
+        source: A file or a mapping; see ``read_state_dict``.
+        num_classes: Number of classes; ``None`` for that of the file.
+        name: Name of the model, for error messages.
+        segments: Whether the model is one for segmentation, which has a ``decoder``.
+        rename: Translates published names to ours.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged.
-        ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged.
+        ValueError: If ``num_classes`` is missing or differs from the file's head.
     """
     state = read_state_dict(source)
     state = state if rename is None else rename(state)

@@ -58,7 +58,7 @@ def map_point_mae_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
     weights; the layer that sees ``[maximum, point]`` is split into its two halves.
 
     Args:
-        state: names and tensors, for example from ``read_state_dict``.
+        state: Names and tensors, for example from ``read_state_dict``.
 
     Returns:
         The tensors under our names, and the leftovers under the names they came with: a
@@ -87,7 +87,7 @@ def map_point_mae_decoder_keys(state: Mapping[str, Tensor]) -> tuple[State, Stat
     """Translate the decoder's keys of a pre-training file to :class:`PointMAEPretraining`'s.
 
     Args:
-        state: the leftovers of :func:`map_point_mae_keys`.
+        state: The leftovers of :func:`map_point_mae_keys`.
 
     Returns:
         The tensors under our names, and the leftovers under the names they came with.
@@ -101,11 +101,11 @@ def rename_keys(
     """Rename what a rule matches; also return the leftovers.
 
     Args:
-        state: names and tensors.
-        rules: a pattern that must match a whole name, and the new one; the first match counts.
+        state: Names and tensors.
+        rules: A pattern that must match a whole name, and the new one; the first match counts.
 
     Raises:
-        CheckpointError: if two tensors get the same name.
+        CheckpointError: If two tensors get the same name.
     """
     mapped: State = {}
     leftovers: State = {}

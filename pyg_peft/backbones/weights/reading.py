@@ -50,14 +50,14 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
     removed, in any order.
 
     Args:
-        source: path of the file, or a mapping from names to tensors or arrays.
+        source: Path of the file, or a mapping from names to tensors or arrays.
 
     Returns:
         Names and tensors, on the CPU if they come from a file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, of another kind, or does not hold named tensors.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, of another kind, or does not hold named tensors.
     """
     if isinstance(source, Mapping):
         label, content = "a mapping", source
@@ -88,7 +88,7 @@ def _tensor(key: Any, value: Any, label: str) -> Tensor:
     """The tensor under a key, whose values are all there.
 
     Raises:
-        CheckpointError: it is none, or claims more values than it has.
+        CheckpointError: It is none, or claims more values than it has.
     """
     try:
         if isinstance(value, ArrayStandIn):
@@ -122,7 +122,7 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
     """Remove ``prefix`` from the keys that begin with it; the others stay as they are.
 
     Raises:
-        CheckpointError: if two keys become the same.
+        CheckpointError: If two keys become the same.
     """
     stripped = {key.removeprefix(prefix): value for key, value in state.items()}
     if len(stripped) < len(state):

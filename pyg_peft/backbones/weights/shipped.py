@@ -16,9 +16,9 @@ class PretrainedFile:
     """A file of weights in the package.
 
     Args:
-        file: its name in the folder of weights.
-        sha256: hash of its bytes.
-        sizes: constructor arguments that weights cannot tell, such as ``num_heads``.
+        file: Its name in the folder of weights.
+        sha256: Hash of its bytes.
+        sizes: Constructor arguments that weights cannot tell, such as ``num_heads``.
     """
 
     file: str
@@ -42,13 +42,13 @@ def find_pretrained(
     """The path of shipped weights, after a check of their hash, and their sizes.
 
     Args:
-        name: a key of ``files``.
+        name: A key of ``files``.
         files: The weights among which the name is looked for; all that ship by default.
-        folder: where they are; the package's own folder by default.
+        folder: Where they are; the package's own folder by default.
 
     Raises:
-        ValueError: if there is no such name; the message lists those that exist.
-        CheckpointError: if the file's bytes are not those that were published.
+        ValueError: If there is no such name; the message lists those that exist.
+        CheckpointError: If the file's bytes are not those that were published.
     """
     files = SHIPPED if files is None else files
     if name not in files:

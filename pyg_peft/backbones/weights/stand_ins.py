@@ -19,8 +19,8 @@ class StandIn:
     """In the place of an object of another class.
 
     Attributes:
-        given: arguments that the object was to be made with.
-        state: what was to be its attributes.
+        given: Arguments that the object was to be made with.
+        state: What was to be its attributes.
     """
 
     given: tuple[Any, ...]
@@ -42,7 +42,7 @@ class ArrayStandIn(StandIn):
         """The array as a tensor.
 
         Raises:
-            ValueError: it is none of numbers, or its bytes are not as many as its shape says.
+            ValueError: It is none of numbers, or its bytes are not as many as its shape says.
         """
         match self.state:
             case (int(), tuple() as shape, DTypeStandIn() as dtype, bool(), bytes() as content):
@@ -64,7 +64,7 @@ class DTypeStandIn(StandIn):
         """The type, if it is one of numbers.
 
         Raises:
-            ValueError: it is another.
+            ValueError: It is another.
         """
         code = self.given[0] if self.given else None
         if code not in _CODES:
