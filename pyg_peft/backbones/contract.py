@@ -55,7 +55,7 @@ class TokenBackbone(Protocol):
         batch_size: int | None = None,
         x: Any = None,
     ) -> Patches:
-        """Cut clouds into patches. They are frozen: caches keep them, and adapters share them."""
+        """Cut clouds into patches. They do not change: caches keep them, adapters share them."""
         ...
 
     def embed(self, patches: Patches) -> Tensor:

@@ -88,7 +88,7 @@ class FlatBackbone(nn.Module):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "rows num_classes"]:
-        """Scores of each cloud ``[B, num_classes]``, or of each point ``[N, num_classes]``."""
+        """Return scores per cloud, ``[B, num_classes]``, or per point, ``[N, num_classes]``."""
         return self.forward_head(self.forward_features(x, pos, batch, batch_size))
 
     def extra_repr(self) -> str:

@@ -129,7 +129,7 @@ class DGCNN(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """Maximum and mean over each cloud's points, ``[B, embed_dim]``; zero for an empty one."""
+        """Return maximum and mean of each cloud, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         mixed: Tensor = self.mix(run_levels(self.levels, clouds), *clouds[1:])
         largest = segment_max(mixed, clouds.batch, clouds.batch_size)

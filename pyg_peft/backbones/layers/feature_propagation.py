@@ -1,4 +1,4 @@
-"""Feature propagation: the decoder's level of PointNet++, from few points back to many."""
+"""Feature propagation: a decoder level of PointNet++, from few points back to many."""
 
 from collections.abc import Sequence
 
@@ -32,21 +32,21 @@ def bring_back(
     k: int,
     batch_size: int | None,
 ) -> Tensor:
-    """Interpolate features between the ``k`` nearest coarse points, by inverse squared distance."""
+    """Interpolate the ``k`` nearest coarse points' features by inverse squared distance."""
     edge_index = knn(coarse_pos, pos, k, coarse_batch, batch, batch_size=batch_size)
     weight = interpolation_weights(coarse_pos, pos, edge_index)
     return interpolate(coarse_x, edge_index, weight, pos.size(0))
 
 
 class FeaturePropagation(nn.Module):
-    """Interpolate coarse features, put the finer ones beside them, and mix, after `"PointNet++"
+    """Interpolate coarse features, concatenate the finer ones, and mix them, after `"PointNet++"
     <https://arxiv.org/abs/1706.02413>`_, section 3.4.
 
     Args:
         coarse_channels: Width of ``coarse_x``.
         in_channels: Width of ``x``; 0 for none.
         channels: Widths of the layers.
-        k: Coarse points between which a point interpolates.
+        k: Number of coarse points from which each point is interpolated.
 
     Shapes:
         x (N, in_channels) or ``None``, pos (N, 3), batch (N); coarse_x (M, coarse_channels),
