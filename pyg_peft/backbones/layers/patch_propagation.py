@@ -8,10 +8,10 @@ from pyg_peft.typing import Batch, Features, Mask, Pos, Tokens
 
 
 def mean_valid(x: Tokens, mask: Mask | None) -> Tensor:
-    """Return the mean of each cloud's valid tokens, ``[B, G, C]`` to ``[B, C]``; else zero.
+    """Return the mean over each cloud's valid tokens, ``[B, G, C]`` to ``[B, C]``.
 
     Args:
-        x: Tokens, zero where masked.
+        x: Tokens, zero where masked. The result is zero for a cloud without valid tokens.
         mask: True for valid tokens; ``None`` if all are valid.
     """
     if mask is None:

@@ -107,7 +107,10 @@ def add_position(x: Tokens, code: Float[Tensor, "B L C"], num_prefix: int = 1) -
 
 
 def max_valid(x: Tensor, mask: Mask | None) -> Tensor:
-    """Return the maximum of each cloud's valid tokens, ``[B, G, C]`` to ``[B, C]``; else zero."""
+    """Return the maximum over each cloud's valid tokens, ``[B, G, C]`` to ``[B, C]``.
+
+    The result is zero for a cloud without valid tokens.
+    """
     if x.size(1) == 0:
         return x.new_zeros(x.size(0), x.size(2))
     if mask is None:

@@ -264,7 +264,7 @@ def init_transformer_(module: nn.Module) -> None:
 
 
 def drop_path_rates(drop_path: float, depth: int) -> list[float]:
-    """Return drop-path probabilities that grow linearly from 0 to ``drop_path``."""
+    """Return ``depth`` drop-path probabilities that grow linearly from 0 to ``drop_path``."""
     return [drop_path * index / max(depth - 1, 1) for index in range(depth)]
 
 

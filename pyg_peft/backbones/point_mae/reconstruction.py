@@ -1,4 +1,4 @@
-"""What a masked autoencoder made of a batch."""
+"""The output of a masked autoencoder for one batch."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from pyg_peft.geometry import Patches
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Rebuilt patches beside the true ones.
+    """Rebuilt patches together with the true ones.
 
     Args:
-        points: Rebuilt members relative to their center, ``[B, M, K, 3]``; meaningless where
+        points: Rebuilt points relative to their center, ``[B, M, K, 3]``; meaningless where
             ``masked.mask`` is false.
         masked: The ``M`` patches of each cloud that were hidden.
         visible: The ``V`` patches of each cloud that the encoder saw.
