@@ -95,8 +95,8 @@ class DGCNN(FlatBackbone):
     ) -> Self:
         """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. If the file is one of :class:`DGCNNSegmentation`, the head
-        is newly initialized.
+        Widths are inferred from the weights. If the file is one of :class:`DGCNNSegmentation`, the
+        head is newly initialized.
 
         Args:
             source: File, or mapping with this library's keys; see ``read_state_dict``.

@@ -110,8 +110,8 @@ class DGCNNSegmentation(FlatBackbone):
     ) -> Self:
         """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. If the file is a classifier's, the decoder and the head are
-        newly initialized.
+        Widths are inferred from the weights. If the file is a classifier's, the decoder and the
+        head are newly initialized.
 
         Args:
             source: File, or mapping with this library's keys; see ``read_state_dict``.

@@ -1,4 +1,4 @@
-"""Point Transformer as a classifier: five levels of vector attention, a mean, a head on top."""
+"""Point Transformer for classification: five levels of vector attention, a mean, then a head."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +25,10 @@ class PointTransformer(FlatBackbone):
         num_classes: Number of classes.
         in_channels: Width of the point features ``x``, which are appended to the coordinates.
         channels: Width of each level.
-        depths: Blocks of each level; the paper does not say, these are the usual ones.
+        depths: Number of blocks of each level; the default is the usual choice, since the paper
+            gives none.
         k: Neighbors of a point in each level, itself included.
-        stride: How many points become one from level to level.
+        stride: Factor by which each level but the first reduces the number of points.
         share: Number of channels that share an attention weight.
         head_channels: Widths of the hidden layers of the head.
         head_dropout: Dropout probability after each hidden layer of the head.
@@ -97,7 +98,7 @@ class PointTransformer(FlatBackbone):
     ) -> Self:
         """Build the model that fits a file of weights, and load the weights.
 
-        Widths and depths are read off the weights. If the file is one of
+        Widths and depths are inferred from the weights. If the file is one of
         :class:`PointTransformerSegmentation`, the head is newly initialized.
 
         Args:
@@ -129,7 +130,7 @@ class PointTransformer(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """The mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
+        """Return the mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         last = encode(self.levels, stage, clouds.batch_size)[-1]
@@ -144,7 +145,7 @@ def point_transformer_levels(
     stride: int,
     share: int,
 ) -> nn.ModuleList:
-    """The encoder's levels; the first keeps all points."""
+    """Build the levels of the encoder; the first keeps all points."""
     for name, sizes in (("depths", depths), ("k", k)):
         if len(sizes) != len(channels):
             raise ValueError(
@@ -161,7 +162,7 @@ def point_transformer_levels(
 
 
 def level_sizes(weights: OwnWeights) -> dict[str, Any]:
-    """What the encoder's weights say about it."""
+    """Return the constructor arguments that can be inferred from the encoder's weights."""
     channels = [level[-1] for level in weights.channels("levels", r"conv\.local_nn|mlp")]
     depths = [infer_depth(weights.state, f"levels.{n}.blocks") for n in range(len(channels))]
     sizes: dict[str, Any] = {

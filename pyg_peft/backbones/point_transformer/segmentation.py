@@ -1,4 +1,4 @@
-"""Point Transformer for segmentation: the classifier's levels, and a U-Net's way back."""
+"""Point Transformer for segmentation: the classifier's levels, then the decoder of a U-Net."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,18 +22,19 @@ class PointTransformerSegmentation(FlatBackbone):
     """The Point Transformer segmentation network, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
 
-    The levels are those of :class:`PointTransformer`, whose files load here. The decoder puts each
-    cloud's mean beside the coarsest points, then interpolates from level to level.
+    The levels are those of :class:`PointTransformer`, whose files can be loaded here. The decoder
+    concatenates each cloud's mean with the coarsest points, then interpolates from level to level.
 
     Args:
         num_classes: Number of classes of a point.
         in_channels: Width of the point features ``x``, which are appended to the coordinates.
         channels: Width of each level.
-        depths: Blocks of each level; the paper does not say, these are the usual ones.
+        depths: Number of blocks of each level; the default is the usual choice, since the paper
+            gives none.
         k: Neighbors of a point in each level, itself included.
-        stride: How many points become one from level to level.
+        stride: Factor by which each level but the first reduces the number of points.
         share: Number of channels that share an attention weight.
-        decoder_depth: Blocks of each level on the way back.
+        decoder_depth: Number of blocks of each level of the decoder.
         head_channels: Widths of the hidden layers of the head.
         head_dropout: Dropout probability after each hidden layer of the head.
 
@@ -109,8 +110,8 @@ class PointTransformerSegmentation(FlatBackbone):
     ) -> Self:
         """Build the model that fits a file of weights, and load the weights.
 
-        Widths and depths are read off the weights. If the file is a classifier's, the decoder and
-        the head are newly initialized.
+        Widths and depths are inferred from the weights. If the file is a classifier's, the decoder
+        and the head are newly initialized.
 
         Args:
             source: File, or mapping with this library's keys; see ``read_state_dict``.
@@ -140,7 +141,7 @@ class PointTransformerSegmentation(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
-        """A feature of each point, ``[N, embed_dim]``."""
+        """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)[1:]

@@ -1,4 +1,4 @@
-"""PointNet for segmentation: each point's own feature beside that of its cloud."""
+"""PointNet for segmentation: features of each point and of its cloud."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,16 +24,16 @@ class PointNetSegmentation(FlatBackbone):
     """The PointNet segmentation network, after `"PointNet: Deep Learning on Point Sets for 3D
     Classification and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
 
-    The levels are those of :class:`PointNet`; its files load here. The maximum over the cloud is
-    put beside each point's feature after the first level.
+    The levels are those of :class:`PointNet`, whose files can be loaded here. The maximum over the
+    cloud is concatenated with each point's feature after the first level.
 
     Args:
         num_classes: Number of classes of a point.
         in_channels: Width of the point features ``x``, which are appended to the coordinates.
         channels: Widths of the shared layers of both levels.
-        decoder_channels: Widths of the layers on local and global feature.
+        decoder_channels: Widths of the layers on local and global features.
         head_channels: Widths of the hidden layers of the head.
-        transforms: Align coordinates and the first level's features by T-Nets.
+        transforms: Whether to align coordinates and the first level's features by T-Nets.
         head_dropout: Dropout probability after the last hidden layer of the head.
 
     Shapes:
@@ -47,8 +47,8 @@ class PointNetSegmentation(FlatBackbone):
         ValueError: If a size is not positive, or ``x`` has the wrong number of channels.
 
     Differences:
-        The network of figure 2; the larger one that the paper's supplement trains on ShapeNet parts
-        also sees the object's category.
+        This is the network of figure 2. The larger one of the paper's supplement, which is trained
+        on ShapeNet parts, also takes the object's category.
 
     Example:
         >>> import torch
@@ -93,11 +93,11 @@ class PointNetSegmentation(FlatBackbone):
     ) -> Self:
         """Build the model that fits a file of weights, and load the weights.
 
-        All sizes are read off the weights. If the file is a classifier's, the decoder and the head
-        are newly initialized.
+        All sizes are inferred from the weights. If the file is a classifier's, the decoder and the
+        head are newly initialized.
 
         Args:
-            source: As in :meth:`PointNet.from_checkpoint`.
+            source: See :meth:`PointNet.from_checkpoint`.
             num_classes: Number of classes. Required if the file has no head for points; otherwise
                 it must match the file's head.
             **sizes: ``head_dropout``; ``decoder_channels`` and ``head_channels`` if these are newly
@@ -131,7 +131,7 @@ class PointNetSegmentation(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
-        """A feature of each point, ``[N, embed_dim]``."""
+        """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         local, x = run_levels(self.levels, clouds)
         of_cloud = segment_max(x, clouds.batch, clouds.batch_size)

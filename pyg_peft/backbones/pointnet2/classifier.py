@@ -1,4 +1,4 @@
-"""PointNet++ as a classifier: a PointNet around sampled centers, level upon level."""
+"""PointNet++ for classification: a PointNet around sampled centers, in each of several levels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,17 +23,18 @@ class PointNetPlusPlus(FlatBackbone):
     """The PointNet++ classifier with single-scale grouping, after `"PointNet++: Deep Hierarchical
     Feature Learning on Point Sets in a Metric Space" <https://arxiv.org/abs/1706.02413>`_.
 
-    Each level samples centers and summarizes the points in a ball around each; the last one
-    summarizes the cloud.
+    Each level samples centers and summarizes the points in a ball around each center. The last
+    level summarizes the cloud.
 
     Args:
         num_classes: Number of classes.
-        in_channels: Width of point features ``x``.
-        channels: Widths of the layers of each level; the last level's see the whole cloud.
-        num_centers: Centers per cloud of each level but the last.
-        radii: Radius of their balls, in the unit of ``pos``; the paper's clouds lie in the unit
-            ball.
-        patch_sizes: Points of a ball at most.
+        in_channels: Width of the point features ``x``.
+        channels: Widths of the layers of each level; those of the last level process the whole
+            cloud.
+        num_centers: Number of centers per cloud of each level but the last.
+        radii: Radius of the balls of each level, in the unit of ``pos``; the paper's clouds are in
+            the unit ball.
+        patch_sizes: Maximum number of points of a ball.
         head_channels: Widths of the hidden layers of the head.
         head_dropout: Dropout probability after each hidden layer of the head.
 
@@ -42,7 +43,7 @@ class PointNetPlusPlus(FlatBackbone):
 
     Symmetries:
         Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: the last level sees positions.
+        or rotation invariant: the last level takes positions.
 
     Raises:
         ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the
@@ -50,8 +51,8 @@ class PointNetPlusPlus(FlatBackbone):
 
     Differences:
         Sampling starts at the point of smallest coordinates (x, then y, then z), not at a cloud's
-        first point. A ball keeps its nearest points, not the first in memory, and does not repeat
-        one to fill up, which a maximum cannot tell, but batch statistics can.
+        first point. A ball keeps its nearest points, not the first in memory. It does not repeat a
+        point to fill up, which makes no difference to a maximum but does to batch statistics.
 
     Example:
         >>> import torch
@@ -104,7 +105,7 @@ class PointNetPlusPlus(FlatBackbone):
     ) -> Self:
         """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. If the file is one of
+        Widths are inferred from the weights. If the file is one of
         :class:`PointNetPlusPlusSegmentation`, the head is newly initialized.
 
         Args:
@@ -138,7 +139,7 @@ class PointNetPlusPlus(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """The feature of each cloud, ``[B, embed_dim]``; zero for an empty one."""
+        """Return one feature per cloud, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         return features(encode(self.levels, stage, clouds.batch_size)[-1])
@@ -159,7 +160,7 @@ def pointnet2_levels(
     radii: Sequence[float],
     patch_sizes: Sequence[int],
 ) -> nn.ModuleList:
-    """The levels of PointNet++; one more of ``channels`` than of centers is for whole clouds."""
+    """Build the levels of PointNet++; an extra entry of ``channels`` is for whole clouds."""
     for name, sizes in (("radii", radii), ("patch_sizes", patch_sizes)):
         if len(sizes) != len(num_centers):
             raise ValueError(

@@ -18,7 +18,7 @@ from pyg_peft.typing import Batch, Pos
 
 
 class SetAbstraction(nn.Module):
-    r"""Sample centers and summarize the points around each, after `"PointNet++"
+    r"""Sample centers and summarize the points around each center, after `"PointNet++"
     <https://arxiv.org/abs/1706.02413>`_.
 
     .. math::
@@ -28,9 +28,9 @@ class SetAbstraction(nn.Module):
     Args:
         in_channels: Width of ``x``; 0 for positions alone.
         channels: Widths of the layers.
-        num_centers: Centers per cloud; a smaller cloud keeps all its points.
-        radius: Of the balls, in the unit of ``pos``.
-        patch_size: Points of a ball at most; the nearest are kept.
+        num_centers: Number of centers per cloud; a smaller cloud keeps all its points.
+        radius: Radius of the balls, in the unit of ``pos``.
+        patch_size: Maximum number of points of a ball; the nearest are kept.
 
     Shapes:
         x (N, in_channels) or ``None``, pos (N, 3), batch (N); output features

@@ -1,9 +1,8 @@
-"""Stand-ins for objects that a file holds next to its weights, read without importing their
-classes.
+"""Stand-ins for objects of known classes in weight files, without importing the classes.
 
 Training scripts save their arguments, metrics and paths with the weights. Each such object is read
 as a stand-in that keeps its data from the file. Code of its class never runs. Neither does code of
-NumPy, because a file can damage its arrays.
+NumPy, because a file could corrupt its arrays.
 """
 
 import math
