@@ -101,14 +101,15 @@ def run(
         bank: Whether to build a memory bank of the training samples for methods that use one.
         bank_per_class: Maximum number of samples of each class in the bank.
         augmentation: "scale_translate" or "rotate", the two published protocols, or "none".
-        num_views: Versions of each training sample; needed for --options.cache.
-        batch_size: At most that many clouds per step and process; all are used in every epoch.
-        val_fraction: Share of the training set that chooses the best epoch, unless the data come
-            with a validation split; 0 trains on everything and keeps the last epoch.
-        group_field: Per-cloud field of an .npz file; clouds of one group are kept together.
-        num_workers: Processes that load.
-        seed: Of everything random.
-        resume: Go on where a killed run in --output stopped.
+        num_views: Number of versions of each training sample; required for --options.cache.
+        batch_size: Maximum number of clouds per step and process; every epoch uses all clouds.
+        val_fraction: Share of the training set that selects the best epoch, unless the data have a
+            validation split. With 0, all data are used for training and the last epoch is kept.
+        group_field: Per-cloud field of an .npz file; clouds of the same group are kept in the same
+            split.
+        num_workers: Number of processes that load data.
+        seed: Random seed.
+        resume: Whether to continue an interrupted run in --output.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(

@@ -75,7 +75,7 @@ class PretrainWatch:
 
     def __call__(self, model: PointMAEPretraining, epochs: int) -> dict[str, float]:
         """Draw and probe ``model`` if a report is due after ``epochs`` epochs."""
-        if not self._is_tidy:  # only now does pretrain hold the lock of the folder
+        if not self._is_tidy:  # only now does pretrain hold the folder alone
             for picture in (CURVE, "reconstruction_*.png"):
                 remove_leftovers(self.folder, picture)
             self._is_tidy = True
