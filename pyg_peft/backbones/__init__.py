@@ -1,4 +1,4 @@
-"""Pre-trained encoders of point clouds, with the loaders of their published weights."""
+"""Pre-trained backbones for point clouds, and loaders for their published weights."""
 
 from pyg_peft.backbones.contract import TokenBackbone
 from pyg_peft.backbones.dgcnn.classifier import DGCNN

@@ -1,8 +1,9 @@
-"""What a token backbone is: the members that methods, banks, caches and commands rely on.
+"""The members that a token backbone must have for methods, memory banks, caches and commands.
 
 A token backbone cuts clouds into patches, embeds each patch as a token, and runs a list of
 transformer blocks over the tokens of a cloud. :class:`TokenBackbone` lists its members, each with
-the reason for it. Any ``nn.Module`` that has them is one; it need not be derived from a class.
+the reason for it. Any ``nn.Module`` with these members is a token backbone; no base class is
+needed.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 from pyg_peft.geometry import Patches, Structure
 
-#: The call argument that may be computed once, and the path of the module that computes it: an
-#: adapter on that module makes the argument stale.
+#: The call argument that may be computed once, and the path of the module that computes it. An
+#: adapter on that module makes a cached value invalid.
 FROZEN_INPUTS: Mapping[str, str] = {"tokens": "patch_embed"}
 
 
 class TokenStructures(NamedTuple):
-    """The neighborhood structures of one forward, which all adapters in it share.
+    """The neighborhood structures that all adapters share in one forward pass.
 
     Attributes:
         prompted: Over the rows ``[cls, prompts, patches]`` of each cloud; ``None`` if no block has
@@ -32,19 +33,23 @@ class TokenStructures(NamedTuple):
 
 @runtime_checkable
 class TokenBackbone(Protocol):
-    """A backbone whose blocks see the tokens of patches.
+    """Protocol of a backbone whose blocks process the tokens of patches.
 
-    ``forward`` takes ``x``, ``pos``, ``batch`` and ``batch_size``, and by name ``patches`` and
-    ``tokens``, which replace what it would compute, and ``structure`` and ``prior``, which it hands
-    to every block by name together with ``patches``. Methods change these arguments around the
-    backbone and around its blocks; a block ignores those that it has no use for.
+    ``forward`` takes ``x``, ``pos``, ``batch`` and ``batch_size``. It also takes these arguments by
+    name: ``patches`` and ``tokens`` replace what it would compute; ``structure`` and ``prior`` are
+    passed to every block by name, together with ``patches``. Methods change these arguments around
+    the backbone and around its blocks. A block ignores the arguments that it does not need.
     """
 
-    #: Width of a token. Components are made for it.
+    #: Width of a token. Components are built for this width.
     embed_dim: int
-    #: The blocks, in order. A method places its components on them by number.
+    #: The blocks, in order. A method places its components on them by number, and on the children
+    #: that each block shares with :class:`~pyg_peft.backbones.Block`: ``norm1``, ``attn`` with
+    #: ``proj``, ``norm2``, ``mlp`` with ``fc1`` and ``fc2``.
     blocks: nn.ModuleList
-    #: The module that embeds patches. An adapter on it makes cached tokens stale.
+    #: The norm behind the last block. Point-PEFT trains its own copy of it.
+    norm: nn.Module
+    #: The module that embeds patches. An adapter on it makes cached tokens invalid.
     patch_embed: nn.Module
 
     def make_patches(
@@ -54,7 +59,7 @@ class TokenBackbone(Protocol):
         batch_size: int | None = None,
         x: Any = None,
     ) -> Patches:
-        """Cut clouds into patches. They are frozen: caches keep them, and adapters share them."""
+        """Cut clouds into patches. They do not change: caches keep them, adapters share them."""
         ...
 
     def embed(self, patches: Patches) -> Tensor:
@@ -62,12 +67,12 @@ class TokenBackbone(Protocol):
         ...
 
     def forward_query(self, patches: Patches, *, tokens: Tensor | None = None) -> Tensor:
-        """Return a feature per cloud ``[B, C]``, by which a memory bank is filled and queried."""
+        """Return one feature per cloud, ``[B, C]``, which fills and queries a memory bank."""
         ...
 
 
 def is_token_backbone(base: nn.Module) -> bool:
-    """Return whether a model has transformer blocks over tokens of one width."""
+    """Return whether a model has transformer blocks over tokens of a fixed width."""
     blocks = getattr(base, "blocks", None)
     has_blocks = isinstance(blocks, nn.ModuleList) and len(blocks) > 0
     return has_blocks and isinstance(getattr(base, "embed_dim", None), int)
@@ -76,7 +81,7 @@ def is_token_backbone(base: nn.Module) -> bool:
 def num_prefix_tokens(base: nn.Module) -> int:
     """Return the number of tokens in front of the patches, such as a summary token.
 
-    A backbone names it in ``num_prefix_tokens``; without that attribute it is one.
+    The number is the backbone's attribute ``num_prefix_tokens``, or 1 without that attribute.
     """
     return int(getattr(base, "num_prefix_tokens", 1))
 
@@ -88,16 +93,16 @@ def frozen_part(
     leave_out: Collection[str] = (),
     make_query: bool = False,
 ) -> dict[str, Any]:
-    """Compute what of a call to a token backbone is frozen: patches, tokens and query.
+    """Compute the frozen inputs of a call to a token backbone: patches, tokens and query.
 
     Args:
         base: A token backbone, whose adapters are disabled.
-        call: Its arguments by name; ``patches`` and ``tokens`` are taken over if they are given.
-        leave_out: Names that are not returned, because an adapter changes them.
-        make_query: Whether the query is computed.
+        call: Arguments of the call by name; ``patches`` and ``tokens`` are used if they are given.
+        leave_out: Names to leave out of the result, because an adapter changes them.
+        make_query: Whether to compute the query.
 
     Raises:
-        TypeError: If the base is no token backbone.
+        TypeError: If the base is not a token backbone.
     """
     if not is_token_backbone(base):
         raise TypeError(

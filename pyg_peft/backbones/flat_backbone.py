@@ -1,4 +1,4 @@
-"""What the backbones on flat clouds have in common: features first, then a head of layers."""
+"""The base class of backbones on flat clouds: features first, then a head of shared layers."""
 
 from inspect import signature
 from typing import Any, ClassVar
@@ -16,11 +16,12 @@ from pyg_peft.typing import Batch, Pos
 
 
 class FlatBackbone(nn.Module):
-    """The base of classifiers and segmentation models on flat clouds; it has no layers itself.
+    """Base class of classifiers and segmentation models on flat clouds, without layers of its own.
 
-    The rows of features and scores are the ``B`` clouds for a classifier, the ``N`` points for a
-    segmentation model. A subclass sets every argument of its constructor as an attribute, builds
-    ``levels`` and what follows them, ends with :meth:`reset_head`, and has ``forward_features``.
+    The rows of features and scores are the ``B`` clouds for a classifier, and the ``N`` points for
+    a segmentation model. A subclass sets every constructor argument as an attribute and builds
+    ``levels`` and the layers after them. Its constructor ends with :meth:`reset_head`. It also
+    implements ``forward_features``.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (rows, num_classes).
@@ -41,17 +42,17 @@ class FlatBackbone(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments; the class, called with them, gives the same shapes."""
-        # A user's subclass may take other arguments: those of the class right below are meant.
+        """The constructor's arguments; the class called with them has the same shapes."""
+        # A user's subclass may take other arguments, so use the direct subclass of FlatBackbone.
         own = next(kind for kind in type(self).__mro__ if FlatBackbone in kind.__bases__)
         return {name: getattr(self, name) for name in signature(own).parameters}
 
     def head_options(self) -> dict[str, Any]:
-        """How the head differs from plain layers: arguments of ``scoring_mlp``."""
+        """Return the arguments of ``scoring_mlp`` that build the head."""
         return {"dropout": self.head_dropout}
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        """Replace the head with a new one for ``num_classes``, on the same device and dtype."""
         num_classes = check_count(num_classes, "num_classes")
         check_rates(head_dropout=self.head_dropout)
         widths = (self.embed_dim, *self.head_channels, num_classes)
@@ -62,7 +63,7 @@ class FlatBackbone(nn.Module):
     def flat_input(
         self, x: Tensor | None, pos: Tensor | None, batch: Tensor | None, batch_size: int | None
     ) -> FlatClouds:
-        """A call's arguments, checked, and in the precision of the weights."""
+        """Check the arguments of a call and return them in the precision of the weights."""
         like = next(self.levels.parameters())
         return flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
 
@@ -73,11 +74,11 @@ class FlatBackbone(nn.Module):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "rows C"]:
-        """A feature of each row, ``[rows, embed_dim]``."""
+        """Return one feature per row, ``[rows, embed_dim]``."""
         raise NotImplementedError
 
     def forward_head(self, x: Float[Tensor, "rows C"]) -> Float[Tensor, "rows num_classes"]:
-        """Scores ``[rows, num_classes]`` from :meth:`forward_features`."""
+        """Return scores ``[rows, num_classes]`` for the output of :meth:`forward_features`."""
         return self.head(x)
 
     def forward(
@@ -87,7 +88,7 @@ class FlatBackbone(nn.Module):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "rows num_classes"]:
-        """Scores of each cloud ``[B, num_classes]``, or of each point ``[N, num_classes]``."""
+        """Return scores per cloud, ``[B, num_classes]``, or per point, ``[N, num_classes]``."""
         return self.forward_head(self.forward_features(x, pos, batch, batch_size))
 
     def extra_repr(self) -> str:

@@ -1,7 +1,7 @@
-"""Backbones by name, and the weights that ship with the package.
+"""The registry of backbones by name, and the list of weights that ship with the package.
 
-Commands, tables of the documentation and tests read these lists. A file that was saved names a
-backbone by its key here, and never by an import path.
+Commands, tables of the documentation and tests read these lists. A saved file refers to a backbone
+by its key here, never by an import path.
 """
 
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from pyg_peft.backbones.weights.shipped import SHIPPED
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
-# What a command needs of a class: to build it, to load it, to give it another number of classes.
+# Members that commands need, to build a model, load it and change its number of classes.
 _NEEDED = ("config", "from_checkpoint", "reset_head")
 TASKS = ("classification", "segmentation")
 
@@ -41,15 +41,15 @@ BACKBONES: dict[str, type[Any]] = {
 
 
 def register_backbone(kind: Kind) -> Kind:
-    """Add a backbone of your own under its class name; to be used as a decorator.
+    """Register your own backbone under its class name; use it as a decorator.
 
     Args:
         kind: A module class with ``task`` (``"classification"`` or ``"segmentation"``), ``config``,
-            ``from_checkpoint`` and ``reset_head``. With the members of
-            :class:`~pyg_peft.backbones.contract.TokenBackbone` it is a token backbone.
+            ``from_checkpoint`` and ``reset_head``. A class with the members of
+            :class:`~pyg_peft.backbones.contract.TokenBackbone` is a token backbone.
 
     Raises:
-        TypeError: If it is no module class, or a member is missing.
+        TypeError: If ``kind`` is not a module class, or a member is missing.
         ValueError: If the name is taken by another class, or ``task`` is unknown.
 
     Example:

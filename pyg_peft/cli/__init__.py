@@ -1,8 +1,8 @@
-"""The command ``pyg-peft``: thin over the library, and the only place that prints.
+"""The command ``pyg-peft``: a thin layer over the library, and the only code that prints.
 
-Each command is a function in a module of its own; jsonargparse makes its options from the
-function's signature and docstring, and reads them from ``--config file.yaml`` too. Only the module
-of the command that was asked for is imported.
+Each command is a function in its own module. jsonargparse builds the options from the function's
+signature and docstring, and also reads them from ``--config file.yaml``. Only the module of the
+requested command is imported.
 """
 
 import logging
@@ -17,23 +17,23 @@ from typing import Any
 from pyg_peft.cli.say import PrintableFormatter, complain
 from pyg_peft.errors import MissingExtraError
 
-# command -> module, what it does
+# command -> module, description
 COMMANDS = {
-    "fit": ("pyg_peft.cli.fit", "tune a backbone on labelled clouds and save the adapter"),
+    "fit": ("pyg_peft.cli.fit", "tune a backbone on labeled clouds and save the adapter"),
     "evaluate": ("pyg_peft.cli.evaluate", "test a saved adapter"),
     "predict": ("pyg_peft.cli.predict", "classify files with a saved adapter"),
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
-    "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabelled clouds"),
+    "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabeled clouds"),
     "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }
-# Commands that go on where they were stopped, and what has to be added to them for that.
+# Commands that can continue after an interruption, and the options to add for that.
 RESUMABLE = {"fit": ("--resume", "true"), "pretrain": (), "demo": ()}
-INTERRUPTED = 130  # the exit code of a command that SIGINT ended, as shells have it
+INTERRUPTED = 130  # exit code after SIGINT, as in shells
 EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors of the user's making end in one line and exit code 2."""
+    """Run one command; a user's mistake ends in a short message and exit code 2."""
     given = list(sys.argv[1:] if argv is None else argv)
     modules, arguments = _modules_to_import(given)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _import_modules(modules)
         return _run(name, arguments[1:])
     except BrokenPipeError:
-        return 0  # the reader of a pipe has seen enough
+        return 0  # the reader closed the pipe
     except KeyboardInterrupt:
         if "--traceback" in arguments:
             raise
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # of several processes one says it
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # only one of several processes prints
             sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(modules, arguments)}\n")
         return INTERRUPTED
     except ArgumentError as error:
@@ -73,13 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
-    """The parser of a command's options, and the function that takes them.
+    """Return the parser of a command's options, and the function that runs the command.
 
     Args:
-        name: a key of :data:`COMMANDS`.
+        name: Name of the command, a key of :data:`COMMANDS`.
 
     Raises:
-        MissingExtraError: a package that the command needs is not installed.
+        MissingExtraError: If a package that the command needs is not installed.
     """
     try:
         from jsonargparse import (
@@ -110,13 +110,13 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
 def _run(name: str, arguments: list[str]) -> int:
     parser, run = make_parser(name)
     _check_arguments(arguments)
-    # After the imports: Lightning sets levels of its own. Its warnings stay.
+    # After the imports, because Lightning sets its own levels. Its warnings are kept.
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("pyg_peft").setLevel(logging.INFO)
-    # Its name until jsonargparse 4.4x was instantiate_classes.
+    # Until jsonargparse 4.4x this method was named instantiate_classes.
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     values = vars(instantiate(parser.parse_args(arguments)))
     run(**{key: value for key, value in values.items() if key not in ("config", "traceback")})
@@ -124,7 +124,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _modules_to_import(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split ``--import MODULE`` before the command off the arguments."""
+    """Split the options ``--import MODULE`` before the command from the other arguments."""
     modules: list[str] = []
     while arguments and arguments[0].partition("=")[0] == "--import":
         _, equals, name = arguments[0].partition("=")
@@ -135,9 +135,9 @@ def _modules_to_import(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _import_modules(names: Sequence[str]) -> None:
-    """Import modules that register methods, backbones or data; also from the current folder.
+    """Import modules that register methods, backbones or data, also from the current folder.
 
-    Only what a person types here is imported: no file names code.
+    Only modules named on the command line are imported; files cannot name code.
     """
     if names and "" not in sys.path:
         sys.path.insert(0, "")
@@ -151,7 +151,7 @@ def _import_modules(names: Sequence[str]) -> None:
 
 
 def _how_to_go_on(modules: Sequence[str], arguments: Sequence[str]) -> str:
-    """The command that goes on from what an interrupted one has left, where one can."""
+    """Return a hint with the command that continues an interrupted one, if that is possible."""
     if arguments[0] not in RESUMABLE:
         return ""
     more = RESUMABLE[arguments[0]]
@@ -162,7 +162,7 @@ def _how_to_go_on(modules: Sequence[str], arguments: Sequence[str]) -> str:
 
 
 def _check_arguments(arguments: list[str]) -> None:
-    """Raise unless the values in the arguments, which may be YAML, stay small when read."""
+    """Raise unless the argument values, which may be YAML, stay small when they are parsed."""
     from pyg_peft.cli.bounded_yaml import TooLarge, check_text
 
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""``python -m pyg_peft.cli`` is ``pyg-peft``; distributed runs start their processes this way."""
+"""Run ``pyg-peft`` as ``python -m pyg_peft.cli``, as distributed runs start their processes."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""YAML for the command line, whose aliases may not grow into more than a file of options holds."""
+"""A YAML loader for the command line that limits the size of values after alias expansion."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import yaml
 from jsonargparse import get_loader, set_loader
 
 MODE = "pyg_peft_yaml"
-# The longest configuration that --print_config writes has some hundred.
+# The longest configuration that --print_config writes has a few hundred values.
 MOST_NODES = 100_000
 
 
 def register() -> None:
-    """Let jsonargparse read the mode :data:`MODE`: its own YAML, after a check."""
+    """Register the jsonargparse mode :data:`MODE`: its own YAML loader after a size check."""
     read = get_loader("yaml")
 
     def load(text: str) -> Any:
@@ -22,20 +22,20 @@ def register() -> None:
 
 
 class TooLarge(yaml.YAMLError):
-    """A text that would grow beyond any configuration when it is read."""
+    """Raised for a text that would become larger than any configuration when it is parsed."""
 
 
 def check_size(text: str) -> None:
-    """Raise unless a text, with each alias written out, has at most :data:`MOST_NODES` values.
+    """Raise unless a text has at most :data:`MOST_NODES` values after alias expansion.
 
-    An alias stands for a whole value, and may stand in another one: nine lines of nine aliases each
-    are a billion values. The nodes are counted as they are composed, before any is written out.
-    A value that is a text may be read as YAML in its turn, and is looked at too.
+    An alias represents a whole value and may be part of another value: nine lines of nine aliases
+    each are a billion values. Nodes are counted after composition, before any alias is expanded. A
+    string value may itself be parsed as YAML, so it is checked too.
 
     Raises:
-        TooLarge: it has more, an alias stands within its own value, or lists and mappings are too
-            deep to be read.
-        YAMLError: it is no YAML.
+        TooLarge: If the text has more values, if an alias is part of its own value, or if lists and
+            mappings are nested too deeply.
+        YAMLError: If the text is not YAML.
     """
     try:
         for root in yaml.compose_all(text, yaml.SafeLoader):
@@ -49,26 +49,29 @@ def check_size(text: str) -> None:
 
 
 def check_text(text: str) -> None:
-    """As :func:`check_size`, for a text that need not be YAML."""
-    if "*" in text:  # without an alias nothing grows
+    """Apply :func:`check_size` to a text that need not be YAML."""
+    if "*" in text:  # only aliases can grow
         try:
             check_size(text)
         except TooLarge:
             raise
         except yaml.YAMLError:
-            return  # it is a text and stays one
+            return  # not YAML, so it remains a plain string
 
 
 def _count(node: yaml.Node, known: dict[int, int], text: str) -> int:
-    """Values of a node of ``text`` with each alias written out; each node is visited once."""
+    """Return the number of values of a node of ``text`` after alias expansion.
+
+    Each node is visited once.
+    """
     if id(node) in known:
         if known[id(node)] == 0:
             raise TooLarge("Expected no alias within its own value (got one)")
         return known[id(node)]
-    known[id(node)] = 0  # until it is counted
+    known[id(node)] = 0  # marks a node that is being counted
     children: list[Any] = []
     if isinstance(node, yaml.ScalarNode):
-        if node.value != text:  # a text that is nothing else, such as `blocks.**`, has been read
+        if node.value != text:  # a text that is only this scalar, such as `blocks.**`, is parsed
             check_text(node.value)
     elif isinstance(node, yaml.SequenceNode):
         children = node.value

@@ -1,8 +1,8 @@
-"""Tune, compare and predict: the whole walk in minutes, on a CPU, without a download.
+"""Tune, compare and predict in minutes, on a CPU, without a download.
 
-The weights ship with the package, the labelled shapes are made by it. Point-PEFT, full fine-tuning
-and a linear probe learn twelve classes from ten shapes each. The folder that --output names
-receives report.html, which shows it all, and an adapter folder for each method.
+The weights ship with the package, and the labeled shapes are generated. Point-PEFT, full
+fine-tuning and a linear probe learn twelve classes from ten shapes each. The folder given by
+--output receives report.html, which shows all results, and an adapter folder for each method.
 """
 
 import time
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 WEIGHTS = "point-mae-tiny"
 REPORT = "report.html"
 DEFAULT = ("point_peft", "linear_probe", "full_fine_tuning")
-# Not searched for: where little is trained, larger steps are safe.
+# Not tuned: if few parameters are trained, larger steps are safe.
 LARGE_LR, FULL_LR = 3e-3, 1e-3
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
-    """Options from :func:`run`."""
+    """Add the options of :func:`run`."""
     parser.add_function_arguments(run)
 
 
@@ -52,18 +52,18 @@ def run(
     lr: float | None = None,
     seed: int = 0,
 ) -> dict[str, FitReport]:
-    """Show the walk.
+    """Run the demo.
 
     Args:
-        output: folder of report, adapters and pictures; a finished demo in it is shown again, an
-            interrupted one goes on.
-        methods: what to compare; the report looks into the first.
-        num_shapes: labelled shapes to tune on, one a class at least; half as many validate, twice
-            as many test.
-        num_points: points of a shape.
-        epochs: passes over the labelled shapes, for each method.
-        lr: learning rate; by default 0.001 for full fine-tuning and 0.003 for the others.
-        seed: of everything random.
+        output: Folder of the report, adapters and pictures. A finished demo in it is shown again;
+            an interrupted one continues.
+        methods: Methods to compare; the report shows details of the first.
+        num_shapes: Number of labeled training shapes, at least one per class. Half as many are used
+            for validation, and twice as many for testing.
+        num_points: Number of points of a shape.
+        epochs: Number of epochs of each method.
+        lr: Learning rate; by default 0.001 for full fine-tuning and 0.003 for the others.
+        seed: Random seed.
     """
     unknown = sorted(set(methods) - set(METHODS))
     if unknown or not methods:
@@ -75,12 +75,12 @@ def run(
         raise ValueError(f"Expected 'num_shapes' to be at least {least} (got {num_shapes})")
     if lr is not None:
         check_number(lr, "lr", above=0)
-    style()  # raises where matplotlib is missing: now, and not after the first method
+    style()  # raises now, not after the first method, if matplotlib is missing
     started, folder = time.monotonic(), Path(output)
     say(f"The backbone is '{WEIGHTS}', which ships with the package.")
     data = _make_data(num_shapes, num_points, seed)
     say(
-        f"\nTuning on {len(data.train_set):,} labelled shapes of {data.num_classes} classes: "
+        f"\nTuning on {len(data.train_set):,} labeled shapes of {data.num_classes} classes: "
         f"{', '.join(data.class_names)}"
     )
     methods = list(dict.fromkeys(methods))
@@ -88,15 +88,15 @@ def run(
     outcomes: list[Outcome] = []
     models: dict[str, PeftModel] = {}
     figures: dict[str, tuple[str, Figure]] = {}
-    # What is there comes first: if it was begun with other options, it refuses to go on, and the
-    # report stays as it is.
+    # Continue existing runs first. If one was started with other options, it raises before the
+    # report is overwritten.
     begun = [method for method in methods if (folder / method).exists()]
     for method in dict.fromkeys([*begun, *methods]):
         say(f"\n{method}")
         found[method], models[method] = _tune(method, data, folder, epochs, lr, seed)
         if len(found) < len(begun):
             continue
-        # After each, so that a demo that is stopped leaves the report of what ran.
+        # Write after each method, so that an interrupted demo leaves a report.
         outcomes = [found[name] for name in methods if name in found]
         figures = draw_pictures(outcomes, models, data)
         _write(folder, outcomes, figures, data)
@@ -112,9 +112,9 @@ def run(
 
 
 def _make_data(num_shapes: int, num_points: int, seed: int) -> ShapeDataModule:
-    say("making labelled shapes")
+    say("making labeled shapes")
     sizes = {"train": num_shapes, "val": max(1, num_shapes // 2), "test": 2 * num_shapes}
-    # In memory: a shape takes longer to make than to learn from.
+    # In memory, because generating a shape takes longer than training on it.
     train, val, test = (
         list(ProceduralShapes(split, size, num_points, seed)) for split, size in sizes.items()
     )
@@ -139,7 +139,7 @@ def _tune(
     lr: float | None,
     seed: int,
 ) -> tuple[Outcome, PeftModel]:
-    """Train one method, or show what an earlier run of it came to."""
+    """Train one method, or return the result of its earlier run."""
     started = time.monotonic()
     base = open_backbone(WEIGHTS, data.num_classes, {}, seed)
     bank = fill_bank(base, data, seed=seed) if make_config(method, {}).takes_memory_bank else None
@@ -150,7 +150,7 @@ def _tune(
         model,
         data,
         folder / method,
-        # Frozen tokens can be kept between epochs, unless the method changes how they are made.
+        # Frozen tokens can be cached between epochs, unless the method changes the patch embedding.
         options=FitOptions(
             lr=rate, cache="tokens" in model.precompute(pos=cloud.pos), logger="csv"
         ),
@@ -185,7 +185,7 @@ def _write(
         outcomes,
         figures,
         lead=(
-            f"{len(data.train_set)} labelled shapes of {data.num_classes} classes, {count} unseen "
+            f"{len(data.train_set)} labeled shapes of {data.num_classes} classes, {count} unseen "
             f"ones to test, the backbone '{WEIGHTS}', "
             f"{len(outcomes)} method{'s' * (len(outcomes) > 1)}."
         ),
@@ -208,7 +208,7 @@ def _is_body(name: str) -> bool:
 
 
 def _predict(data: ShapeDataModule, folder: Path, method: str) -> None:
-    """Load the saved adapter onto a fresh base and classify files."""
+    """Load the saved adapter onto a new base and classify files."""
     say(f"\nThe adapter in {folder / method}, loaded again, on three files of unseen shapes:")
     if data.test_set is None:
         raise ValueError("Expected the data to have a test split (got none)")

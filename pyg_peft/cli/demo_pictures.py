@@ -1,4 +1,4 @@
-"""The pictures at the end of the demo."""
+"""The pictures of the demo."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,19 +19,19 @@ from pyg_peft.viz import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Classes whose parts are easy to see; the first test shape of each is shown.
+# Classes with parts that are easy to see; the first test shape of each is shown.
 SHOWN = ("table", "mug", "coil", "cage")
 
 
 def draw_pictures(
     outcomes: Sequence[Outcome], models: Mapping[str, PeftModel], data: ShapeDataModule
 ) -> dict[str, tuple[str, "Figure"]]:
-    """Figures by heading, each with its caption.
+    """Return the figures of the demo by heading, each with its caption.
 
     Args:
-        outcomes: of the methods that ran, the one to look into first.
-        models: by method, at their best epoch.
-        data: the splits that they were trained on.
+        outcomes: Outcomes of the methods that ran, starting with the one to show in detail.
+        models: Models by method, at their best epoch.
+        data: Splits on which the models were trained.
     """
     first = outcomes[0]
     curves = {o.method: o.report.curves["val_accuracy"] for o in outcomes}
@@ -74,7 +74,7 @@ def draw_pictures(
 
 
 def save_pictures(figures: Mapping[str, tuple[str, "Figure"]], folder: Path) -> list[Path]:
-    """Write each figure as PNG, named after its heading."""
+    """Save each figure as a PNG file named after its heading."""
     paths: list[Path] = []
     for heading, (_, figure) in figures.items():
         paths.append(folder / f"{heading.lower().replace(' ', '_')}.png")
@@ -83,7 +83,7 @@ def save_pictures(figures: Mapping[str, tuple[str, "Figure"]], folder: Path) -> 
 
 
 def _shape(data: ShapeDataModule, name: str) -> Any:
-    """The first test shape of a class (validation, without a test set)."""
+    """Return the first test shape of a class, or a validation shape without a test set."""
     dataset: Any = data.test_set or data.val_set
     rows = (dataset.labels == data.class_names.index(name)).nonzero().flatten()
     return dataset[int(rows[0])]

@@ -1,4 +1,4 @@
-"""The demo's report: one HTML file with everything in it, readable without a network."""
+"""The report of the demo: one self-contained HTML file that needs no network."""
 
 import base64
 import html
@@ -37,17 +37,17 @@ HEADING = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one method came to.
+    """The results of one method.
 
     Args:
-        method: its name.
-        report: of its training.
-        trained: trained parameters.
-        without_head: those beside the head.
-        backbone: parameters of the backbone without a head.
-        file_bytes: of the adapter's file.
-        bank_bytes: of its memory bank, 0 without one.
-        seconds: of this sitting; a run that was interrupted, or is shown again, took more before.
+        method: Name of the method.
+        report: Report of the training.
+        trained: Number of trained parameters.
+        without_head: Number of trained parameters without the head.
+        backbone: Number of parameters of the backbone without a head.
+        file_bytes: Size of the adapter's file.
+        bank_bytes: Size of the memory bank; 0 without one.
+        seconds: Duration of this call. An interrupted or repeated run took additional time before.
     """
 
     method: str
@@ -61,13 +61,13 @@ class Outcome:
 
     @property
     def val(self) -> Evaluation:
-        """Of the kept epoch; the demo's data always validate."""
+        """The evaluation of the kept epoch, which the demo always has."""
         if self.report.val is None:
             raise ValueError("Expected 'report' to be of a run that validated (got none)")
         return self.report.val
 
     def cells(self) -> list[str]:
-        """The row under :data:`HEADING`."""
+        """Return the table row with the columns of :data:`HEADING`."""
         found = self.report.test or self.val
         bank = f" + {self.bank_bytes / 1024:,.0f}" if self.bank_bytes else ""
         return [
@@ -84,7 +84,7 @@ class Outcome:
 
 
 def as_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """The table as aligned text."""
+    """Return the table as lines of aligned text."""
     rows = [list(HEADING), *(outcome.cells() for outcome in outcomes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADING))]
     return [
@@ -105,15 +105,15 @@ def write_report(
     notes: Sequence[str],
     commands: Sequence[str],
 ) -> None:
-    """Write the report, whole or not at all.
+    """Write the report atomically.
 
     Args:
-        path: the file.
-        outcomes: of the methods that ran; the first is set off.
-        figures: by heading, a caption and the figure.
-        lead: what was done, under the title.
-        notes: paragraphs under the table.
-        commands: what to type next.
+        path: File to write.
+        outcomes: Outcomes of the methods that ran; the first is highlighted.
+        figures: Caption and figure by heading.
+        lead: Description under the title.
+        notes: Paragraphs below the table.
+        commands: Commands to suggest next.
     """
     rows = ["".join(f"<th>{html.escape(name)}</th>" for name in HEADING)]
     rows += ["".join(f"<td>{html.escape(c)}</td>" for c in o.cells()) for o in outcomes]
@@ -138,7 +138,7 @@ def write_report(
 
 
 def embed(figure: "Figure") -> str:
-    """A figure as a data address."""
+    """Return a figure as a data URL."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140, bbox_inches="tight")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

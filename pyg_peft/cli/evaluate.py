@@ -1,4 +1,4 @@
-"""Test a saved adapter; on the data of its own run this is the number that fit printed."""
+"""Evaluate a saved adapter; on the data of its own run this gives the number that fit printed."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 SPLITS = ("val", "test")
-# What is read of a run besides its data, and the type of each.
+# Settings of a run that are read besides its data, and their types.
 _RECORDED: dict[str, type] = {
     "batch_size": int,
     "seed": int,
@@ -27,7 +27,7 @@ _RECORDED: dict[str, type] = {
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
-    """Options from :func:`run`."""
+    """Add the options of :func:`run`."""
     parser.add_function_arguments(run, as_positional=True)
 
 
@@ -42,20 +42,20 @@ def run(
     precision: str | None = None,
     per_class: bool = False,
 ) -> Evaluation:
-    """Evaluate.
+    """Evaluate a saved adapter.
 
     Args:
-        adapter: folder that fit wrote.
-        data: as in fit; that of the run by default. Of other data without splits everything is
-            tested, and a test split is enough.
-        data_args: as in fit; those of the run by default, and for another folder of shapes how the
-            files of training were read.
-        backbone: weights of the base; by default those that the adapter records.
-        backbone_args: constructor arguments that replace the recorded ones.
-        split: test, or val for the split of the training set that chose the epoch.
-        batch_size: clouds at once; that of the run by default.
-        precision: 32-true, bf16-mixed or 16-mixed; that of the run by default.
-        per_class: print the share of each class that is right, too.
+        adapter: Folder written by fit.
+        data: As in fit; by default the data of the run. Other data need only a test split; if they
+            have no splits, all clouds are tested.
+        data_args: As in fit; by default those of the run. For another folder of shapes, the default
+            is how the training files were read.
+        backbone: Weights of the base; by default those recorded in the adapter.
+        backbone_args: Constructor arguments that replace the recorded ones.
+        split: "test", or "val" for the split of the training set that selected the epoch.
+        batch_size: Number of clouds per batch; by default that of the run.
+        precision: 32-true, bf16-mixed or 16-mixed; by default that of the run.
+        per_class: Whether to also print the accuracy of each class.
     """
     if split not in SPLITS:
         raise ValueError(f"Expected 'split' to be one of {SPLITS} (got {split!r})")
@@ -67,7 +67,7 @@ def run(
     if data is None and "data" not in past:
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
-    # A person may name a class of their own; a file may only name what is read.
+    # A user may name their own class; a file may only name data to read.
     own_class = data is not None and is_own(data)
     if data_args is None and own and not own_class:
         data_args = past.get("data_args", {})
@@ -115,7 +115,7 @@ def run(
 
 
 def _past(path: Path) -> dict[str, Any]:
-    """What the run in the adapter's folder was given, if there was one."""
+    """Return the recorded settings of the run in the adapter's folder, if there are any."""
     if not path.is_file():
         return {}
     try:

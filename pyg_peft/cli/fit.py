@@ -1,7 +1,7 @@
-"""Tune a backbone on labelled clouds and save the adapter.
+"""Tune a backbone on labeled clouds and save the adapter.
 
-The folder that --output names receives the adapter (weights, bank, classes, preprocessing), the
-checkpoints that --resume goes on from, the logs, and result.json with the numbers.
+The folder given by --output receives the adapter (weights, bank, classes, preprocessing), the
+checkpoints from which --resume continues, the logs, and result.json with the numbers.
 """
 
 import json
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 RESULT = "result.json"
-# What opens the data, and what hands it out.
+# For each task, the function that opens the data and the data module.
 TASKS: dict[str, tuple[Any, type[ShapeDataModule]]] = {
     "classification": (open_source, ShapeDataModule),
     "segmentation": (open_parts, SegmentationDataModule),
@@ -36,7 +36,7 @@ AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": 
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
-    """Options from :func:`run` and those of Lightning's trainer."""
+    """Add the options of :func:`run` and those of Lightning's trainer."""
     from lightning import Trainer
 
     parser.add_function_arguments(run, skip={"trainer"})
@@ -83,32 +83,33 @@ def run(
     seed: int = 0,
     resume: bool = False,
 ) -> FitReport:
-    """Fit.
+    """Tune a backbone and save the adapter.
 
     Args:
-        data: what to train on; the help of this command ends with the shorthands.
-        output: folder of the adapter.
-        preprocessing: points, normalisation and up axis; saved with the adapter.
-        options: learning rate and so on.
-        trainer: arguments of Lightning's trainer.
-        task: classification of clouds, or segmentation: a part for each point.
-        method: name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
-        method_args: settings of the method, for example {"bottleneck_channels": 32}.
+        data: Training data; the help of this command ends with the shorthands.
+        output: Folder to which the adapter is saved.
+        preprocessing: Number of points, normalization and up axis; saved with the adapter.
+        options: Training options, such as the learning rate.
+        trainer: Arguments of Lightning's trainer.
+        task: "classification" of clouds, or "segmentation" of points into parts.
+        method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
+        method_args: Settings of the method, for example {"bottleneck_channels": 32}.
         backbone: "random", the name of shipped weights, or a file.
-        backbone_class: name of the model; PointMAE or PointMAESegmentation by default.
-        backbone_args: constructor arguments, for example {"num_centers": 128}.
-        data_args: arguments of the data set, for example {"fold": 2}.
-        bank: give methods that retrieve a memory bank of the training samples.
-        bank_per_class: at most that many samples of each class in the bank.
-        augmentation: scale_translate or rotate, the two published protocols, or none.
-        num_views: versions of each training sample; needed for --options.cache.
-        batch_size: at most that many clouds per step and process; all are used in every epoch.
-        val_fraction: share of the training set that chooses the best epoch, unless the data come
-            with a validation split; 0 trains on everything and keeps the last epoch.
-        group_field: per-cloud field of an .npz file; clouds of one group are kept together.
-        num_workers: processes that load.
-        seed: of everything random.
-        resume: go on where a killed run in --output stopped.
+        backbone_class: Name of the model; PointMAE or PointMAESegmentation by default.
+        backbone_args: Constructor arguments, for example {"num_centers": 128}.
+        data_args: Arguments of the data set, for example {"fold": 2}.
+        bank: Whether to build a memory bank of the training samples for methods that use one.
+        bank_per_class: Maximum number of samples of each class in the bank.
+        augmentation: "scale_translate" or "rotate", the two published protocols, or "none".
+        num_views: Number of versions of each training sample; required for --options.cache.
+        batch_size: Maximum number of clouds per step and process; every epoch uses all clouds.
+        val_fraction: Share of the training set that selects the best epoch, unless the data have a
+            validation split. With 0, all data are used for training and the last epoch is kept.
+        group_field: Per-cloud field of an .npz file; clouds of the same group are kept in the same
+            split.
+        num_workers: Number of processes that load data.
+        seed: Random seed.
+        resume: Whether to continue an interrupted run in --output.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(

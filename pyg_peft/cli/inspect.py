@@ -1,4 +1,4 @@
-"""Show what a method or a saved adapter trains, where it sits, and what stays frozen."""
+"""Show what a method or a saved adapter trains, where it is placed, and what stays frozen."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
-    """Options from :func:`run`."""
+    """Add the options of :func:`run`."""
     parser.add_argument("adapter", nargs="?", help="a saved adapter, instead of a method")
     parser.add_function_arguments(run, skip={"adapter"})
 
@@ -38,17 +38,17 @@ def run(
     num_classes: int = 40,
     bank: bool = True,
 ) -> None:
-    """Inspect.
+    """Inspect a method or a saved adapter.
 
     Args:
-        adapter: a saved adapter; leave out to look at a method on a backbone.
-        method: name of the method.
-        method_args: settings of the method.
-        backbone: as in fit; random by default, for an adapter what it records.
-        backbone_class: name of the model; PointMAE by default.
-        backbone_args: constructor arguments of the backbone.
-        num_classes: classes of the head.
-        bank: count as with a memory bank, for methods that take one.
+        adapter: Saved adapter; leave it out to inspect a method on a backbone.
+        method: Name of the method.
+        method_args: Settings of the method.
+        backbone: As in fit; the default is "random", or for an adapter the recorded weights.
+        backbone_class: Name of the model; PointMAE by default.
+        backbone_args: Constructor arguments of the backbone.
+        num_classes: Number of classes of the head.
+        bank: Whether to count parameters as with a memory bank, for methods that use one.
     """
     if adapter is None:
         kind = BACKBONES.get(backbone_class or "PointMAE")
@@ -59,7 +59,7 @@ def run(
             )
         base = open_backbone(backbone or "random", num_classes, backbone_args or {}, 0, kind)
         bank = bank and is_token_backbone(base)
-        # Counts do not depend on what is in a bank, only on whether there is one.
+        # Counts depend on whether there is a bank, not on its contents.
         rows = MemoryBank(torch.zeros(_BANK_ROWS, base.embed_dim)) if bank else None
         model = make_model(base, method, method_args or {}, rows, seed=0)
     else:
@@ -79,7 +79,7 @@ def run(
 
 
 def show_frozen(model: PeftModel) -> None:
-    """Print parameters of the base, part by part: the base's own never train."""
+    """Print the parameters of each part of the base, of which its own are never trained."""
     say(f"{'part of the base':24s} {'own, frozen':>14s} {'adapter, trained':>18s}")
     for name, part in model.base.named_children():
         if name == "peft":
@@ -93,7 +93,7 @@ def show_frozen(model: PeftModel) -> None:
 
 
 def show_sites(model: PeftModel) -> None:
-    """Print each module that carries something of the adapter; equal blocks in one line."""
+    """Print each module that carries components of the adapter, with equal blocks in one line."""
     rows: dict[tuple[str, str, int], list[str]] = {}
     for path, module in model.base.named_modules():
         slot = getattr(module, "peft", None)
@@ -115,7 +115,7 @@ def show_sites(model: PeftModel) -> None:
 
 
 def _count(module: nn.Module) -> tuple[int, int]:
-    """Parameters of a module's own and of the adapter's in it."""
+    """Return the number of parameters of a module itself, and of the adapter in it."""
     seen = list(module.named_parameters(prefix="peft" if isinstance(module, Slot) else ""))
     trained = sum(p.numel() for name, p in seen if "peft" in name.split("."))
     return sum(p.numel() for _, p in seen) - trained, trained
@@ -131,7 +131,7 @@ def _name(component: nn.Module) -> str:
 
 
 def _span(numbers: list[str]) -> str:
-    """``["0", "1", "2"]`` to ``"0-2"``."""
+    """Return numbers as a range or a list, such as ``["0", "1", "2"]`` as ``"0-2"``."""
     values = [int(number) for number in numbers]
     whole = values == list(range(values[0], values[-1] + 1)) and len(values) > 1
     return f"{values[0]}-{values[-1]}" if whole else ",".join(numbers)

@@ -1,4 +1,4 @@
-"""From a method's name to a model that carries it, and the table of what it trains."""
+"""Build a model with a method by name, and print what the method trains."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +16,10 @@ from pyg_peft.tuners import METHODS, MethodConfig
 
 
 def make_config(method: str, settings: Mapping[str, Any]) -> MethodConfig:
-    """The configuration of a method by name.
+    """Return the configuration of a method by name.
 
     Raises:
-        ValueError: no method or no setting of that name.
+        ValueError: If there is no such method or setting.
     """
     if method not in METHODS:
         raise ValueError(f"Expected 'method' to be one of {', '.join(METHODS)} (got {method!r})")
@@ -39,14 +39,14 @@ def make_model(
     bank: MemoryBank | None,
     seed: int,
 ) -> PeftModel:
-    """Put a method on ``base``; fresh weights are drawn from ``seed``.
+    """Put a method on ``base``, with new weights drawn from ``seed``.
 
     Args:
-        base: the backbone.
-        method: a key of ``METHODS``.
-        settings: of the method.
-        bank: for methods that take one; others go without.
-        seed: of fresh weights.
+        base: Backbone to tune.
+        method: Name of the method, a key of ``METHODS``.
+        settings: Settings of the method.
+        bank: Memory bank for methods that use one; others ignore it.
+        seed: Random seed of new weights.
     """
     config = make_config(method, settings)
     with torch.random.fork_rng(devices=[]):
@@ -57,13 +57,13 @@ def make_model(
 def fill_bank(
     base: nn.Module, data: ShapeDataModule, *, per_class: int | None = None, seed: int = 0
 ) -> MemoryBank:
-    """Features of ``data``'s training split, of nothing else.
+    """Build a memory bank from features of the training split only.
 
     Args:
-        base: the backbone.
-        data: the splits.
-        per_class: at most that many samples of each class.
-        seed: draws these samples.
+        base: Backbone that computes the features.
+        data: Data module with the splits.
+        per_class: Maximum number of samples of each class.
+        seed: Random seed of the choice of samples.
     """
     say("filling the memory bank with features of the training split")
     loader = tqdm(data.bank_dataloader(), desc="bank", leave=False, disable=None)
@@ -72,7 +72,7 @@ def fill_bank(
 
 
 def show_counts(model: PeftModel) -> None:
-    """Print trainable parameters with and without the head, and frozen ones."""
+    """Print the numbers of trainable parameters, with and without the head, and of frozen ones."""
     counts = model.count_parameters()
     say(f"trainable parameters   {counts.trainable:>12,}")
     say(f"  without the head     {counts.without_head:>12,}")

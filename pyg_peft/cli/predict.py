@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
-    """Options from :func:`run`; the adapter and the files come without a name before them."""
+    """Add the options of :func:`run`, with the adapter and the files as positional arguments."""
     parser.add_argument("adapter", help="folder that fit wrote")
     parser.add_argument("files", nargs="+", help="files, or folders whose files are taken")
     parser.add_function_arguments(run, skip={"adapter", "files"})
@@ -37,18 +37,18 @@ def run(
     precision: str = "32-true",
     read_args: dict[str, Any] | None = None,
 ) -> list[tuple[Path, Tensor]]:
-    """Predict.
+    """Classify files.
 
     Args:
-        adapter: folder that fit wrote.
-        files: files, or folders whose files are taken.
-        backbone: weights of the base; by default those that the adapter records.
-        backbone_args: constructor arguments that replace the recorded ones.
-        top: classes to print of each file.
-        batch_size: clouds at once; it does not change what a cloud gets.
+        adapter: Folder written by fit.
+        files: Files, or folders of files.
+        backbone: Weights of the base; by default those recorded in the adapter.
+        backbone_args: Constructor arguments that replace the recorded ones.
+        top: Number of classes to print for each file.
+        batch_size: Number of clouds per batch; it does not change the predictions.
         precision: 32-true, bf16-mixed or 16-mixed.
-        read_args: how files are read, for example {"columns": ["x", "y", "z", "intensity"]} or
-            {"num_points": null}; what is not given is as the files of training were read.
+        read_args: How to read files, for example {"columns": ["x", "y", "z", "intensity"]} or
+            {"num_points": null}; the defaults are those with which the training files were read.
     """
     for name, number in (("top", top), ("batch_size", batch_size)):
         check_count(number, name)
@@ -60,7 +60,7 @@ def run(
             "PeftModel.from_pretrained and score_scene or the model itself"
         )
     settings = {**saved.read_args, **(read_args or {})}
-    # Meshes and clouds have as many points as in training, before the model's own preprocessing.
+    # Before the model's preprocessing, meshes and clouds get as many points as in training.
     num_points = settings.pop("num_points", None)
     settings.setdefault("mesh_points", num_points or 2048)
     cut = Preprocessing(num_points, normalize=False).evaluation()
@@ -80,10 +80,10 @@ def run(
 
 
 def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
-    """The clouds of files; ``columns`` are those of the tables among them.
+    """Return the clouds of files; ``columns`` applies to the files that are tables.
 
     Raises:
-        ValueError: some cannot be read, all of which are named, or the settings do not fit.
+        ValueError: If files cannot be read, all of which are named, or the settings do not fit.
     """
     unknown = sorted(set(settings) - set(signature(read_points).parameters))
     if unknown:
@@ -108,10 +108,10 @@ def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
 
 
 def find_files(names: list[str]) -> list[Path]:
-    """The files that ``names`` mean, those of folders sorted.
+    """Return the files that ``names`` refer to, with sorted files for each folder.
 
     Raises:
-        ValueError: a folder holds no file of a known type, or a name does not exist.
+        ValueError: If a folder has no file of a known type, or a name does not exist.
     """
     paths: list[Path] = []
     for name in map(Path, names):

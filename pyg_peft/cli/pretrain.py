@@ -1,6 +1,6 @@
-"""Pre-train a Point-MAE on unlabelled clouds: rebuild hidden patches and draw the whole shape.
+"""Pre-train a Point-MAE on unlabeled clouds: rebuild hidden patches and complete the whole shape.
 
-The run can be killed at any moment: the same command goes on where the last checkpoint was.
+The run can be interrupted at any time. The same command continues from the last checkpoint.
 """
 
 from inspect import signature
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
-# What there is to learn. "masked" is Point-MAE's own task; "completion" adds the whole shape.
+# Pre-training tasks. "masked" is the task of Point-MAE; "completion" adds the whole shape.
 TASKS: dict[str, type[PointMAEPretraining]] = {
     "completion": PointMAECompletion,
     "masked": PointMAEPretraining,
@@ -28,7 +28,7 @@ TASKS: dict[str, type[PointMAEPretraining]] = {
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
-    """Options from :func:`run` and from the constructor of the model."""
+    """Add the options of :func:`run` and of the model's constructor."""
     parser.add_class_arguments(PointMAECompletion, "model", instantiate=False)
     parser.add_function_arguments(run, skip={"model"})
 
@@ -45,22 +45,24 @@ def run(
     device: str = "auto",
     splits: WhichSplits = "train",
 ) -> None:
-    """Pre-train.
+    """Pre-train a model.
 
     Args:
-        model: sizes of the model.
-        data: what to learn from: FILE.npz, FOLDER of shape files, modelnet10:ROOT, modelnet40:ROOT,
-            shapenet:ROOT, scanobjectnn:ROOT, procedural:COUNT or scans:COUNT, or COUNT/epoch for
-            an endless stream of new ones; give a list to join several. Labels are not read.
-        output: folder of the checkpoint and the log.
-        options: length, learning rate, views and the seed.
-        task: "completion", or "masked" for Point-MAE's own, which has no use for the model's
+        model: Sizes of the model.
+        data: Training data: FILE.npz, FOLDER of shape files, modelnet10:ROOT, modelnet40:ROOT,
+            shapenet:ROOT, scanobjectnn:ROOT, procedural:COUNT or scans:COUNT, or COUNT/epoch for an
+            endless stream of new ones; give a list to join several. Labels are not read.
+        output: Folder of the checkpoint and the log.
+        options: Length, learning rate, views and random seed.
+        task: "completion", or "masked" for the task of Point-MAE, which ignores the model's
             num_cloud_points and completion_weight.
-        look_every: epochs between pictures of reconstructions; none are made if left out.
-        probe: labelled data, as for fit, that a linear layer is fitted to at each look; its
-            accuracy on validation samples goes to the log, and its test split is never read.
-        threads: threads of torch; a resumed run needs the same number to give the same bits.
-        device: "cpu", "cuda", "cuda:1" ...; "auto" is a GPU if there is one.
+        look_every: Number of epochs between pictures of reconstructions; without it none are drawn.
+        probe: Labeled data, as in fit. With each picture a linear layer is fitted to their training
+            samples, and its accuracy on validation samples is logged. Their test split is never
+            read.
+        threads: Number of threads of torch; a resumed run gives the same bits only with the same
+            number.
+        device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one.
         splits: "train" reads the training split of data that has splits, "all" reads everything.
     """
     if task not in TASKS:
@@ -106,10 +108,10 @@ def run(
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name.
+    """Return the device with the given name.
 
     Raises:
-        ValueError: torch has none of that name, or it is not there.
+        ValueError: If torch has no device of this name, or it is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,6 +122,6 @@ def find_device(name: str) -> torch.device:
         raise ValueError(
             f"Expected 'device' to be 'auto' or a device that is there (got {name!r}: {error})"
         ) from error
-    if device.type not in ("cpu", "cuda"):  # nothing else is tried, and MPS has no float64
+    if device.type not in ("cpu", "cuda"):  # other devices are untested, and MPS has no float64
         raise ValueError(f"Expected 'device' to be a CPU or a CUDA device (got {name!r})")
     return device

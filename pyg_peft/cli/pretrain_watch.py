@@ -1,4 +1,4 @@
-"""What `pyg-peft pretrain` shows on its way: reconstructions, and a linear probe of real shapes."""
+"""Progress of `pyg-peft pretrain`: reconstructions, and a linear probe of labeled shapes."""
 
 import json
 from collections.abc import Sequence
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CURVE = "learning_curve.png"
-# As they are: no turn, no stretching.
+# Views without rotation or scaling.
 _PLAIN = {"turn_degrees": 0.0, "tip_probability": 0.0, "tilt_degrees": 0.0}
 _STILL = {"scale_low": 1.0, "scale_high": 1.0, "shift": 0.0}
 
 
 class PretrainWatch:
-    """Draw and probe every few epochs.
+    """Draw reconstructions and fit a linear probe every few epochs.
 
     Args:
-        folder: of the run; receives ``reconstruction_EPOCH.png`` and ``learning_curve.png``.
-        corpus: four clouds of it are drawn, the same each time.
-        num_points: points of a cloud.
-        every: epochs between two looks.
-        probe: labelled data as for ``fit``; nothing is probed if ``None``. Its test split is never
-            read: the layer is fitted to training samples, and its accuracy is on validation.
-        per_class: training samples a class for the layer.
-        seed: of the clouds that are drawn, the masks, and the validation split.
+        folder: Folder of the run; receives ``reconstruction_EPOCH.png`` and ``learning_curve.png``.
+        corpus: Pre-training clouds; the same four are drawn each time.
+        num_points: Number of points of a cloud.
+        every: Number of epochs between two reports.
+        probe: Labeled data as in ``fit``; no probe if ``None``. Their test split is never read: the
+            layer is fitted to training samples, and its accuracy is measured on validation samples.
+        per_class: Number of training samples per class for the layer.
+        seed: Random seed of the choice of clouds, the masks, and the validation split.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PretrainWatch:
         seed: int = 0,
     ) -> None:
         check_count(every, "look_every")
-        style()  # raises where matplotlib is missing: now, and not after some epochs
+        style()  # raises now, not after some epochs, if matplotlib is missing
         self.folder, self.corpus, self.every, self.seed = folder, corpus, every, seed
         self.views = ViewOptions(num_points=num_points, **_PLAIN, **_STILL)
         self._is_tidy = False
@@ -74,8 +74,8 @@ class PretrainWatch:
             self.num_classes = data.num_classes
 
     def __call__(self, model: PointMAEPretraining, epochs: int) -> dict[str, float]:
-        """Look at ``model`` after ``epochs`` epochs, if it is time to."""
-        if not self._is_tidy:  # now, and not before: pretrain holds the folder for itself
+        """Draw and probe ``model`` if a report is due after ``epochs`` epochs."""
+        if not self._is_tidy:  # only now does pretrain hold the folder alone
             for picture in (CURVE, "reconstruction_*.png"):
                 remove_leftovers(self.folder, picture)
             self._is_tidy = True
@@ -120,7 +120,7 @@ def _save(figure: "Figure", path: Path) -> None:
 
 
 def _first_of_each(labels: Sequence[int], number: int) -> list[int]:
-    """Rows of the first ``number`` samples of each class, in order."""
+    """Return the rows of the first ``number`` samples of each class, in order."""
     seen: dict[int, int] = {}
     rows: list[int] = []
     for row, label in enumerate(labels):

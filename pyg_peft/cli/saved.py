@@ -1,4 +1,4 @@
-"""A saved adapter on its base, with what it records."""
+"""Loading of a saved adapter onto its base, with the settings that it records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from pyg_peft.tuners.engine.saving import check_class_names
 
 @dataclass(frozen=True)
 class Saved:
-    """Everything that prediction needs.
+    """A saved adapter with everything that prediction needs.
 
     Args:
-        model: base and adapter, in eval mode.
-        class_names: in the order of the logits.
-        preprocessing: as in training.
-        read_args: arguments of ``read_points`` with which the files of training were read.
+        model: Base with the adapter, in eval mode.
+        class_names: Names of the classes in the order of the logits.
+        preprocessing: Preprocessing as in training.
+        read_args: Arguments of ``read_points`` with which the training files were read.
     """
 
     model: PeftModel
@@ -31,7 +31,7 @@ class Saved:
 
     @property
     def task(self) -> str:
-        """What the base was built for: ``"classification"`` or ``"segmentation"``."""
+        """The task of the base: ``"classification"`` or ``"segmentation"``."""
         base: Any = self.model.base
         return base.task
 
@@ -40,14 +40,15 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
     """Load an adapter folder onto its base.
 
     Args:
-        folder: where it was saved.
-        weights: of the base, as in ``open_backbone``; ``None`` for those that the adapter records.
-        settings: constructor arguments of the base that replace the recorded ones.
+        folder: Folder of the saved adapter.
+        weights: Weights of the base, as in ``open_backbone``; ``None`` for those recorded in the
+            adapter.
+        settings: Constructor arguments of the base that replace the recorded ones.
 
     Raises:
-        CheckpointError: a file is damaged, the base is another one, or names and preprocessing are
-            not in the folder.
-        ValueError: there is not one name for each score.
+        CheckpointError: If a file is damaged, if the base is a different one, or if names and
+            preprocessing are not in the folder.
+        ValueError: If there is not one name per score.
     """
     config = read_whole(folder).config
     for key in ("class_names", "preprocessing"):
@@ -61,7 +62,7 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
             f"Expected 'preprocessing.read_args' in '{folder}' to be an object "
             f"(got {short(read_args)})"
         )
-    # Saving checks it, too, but did not always.
+    # Older releases did not check this when saving.
     check_class_names(names, model.base, model.peft_config["default"])
     try:
         preprocessing = Preprocessing.from_dict(recorded)

@@ -1,13 +1,13 @@
-"""The one place of the package that prints."""
+"""The only module of the package that prints."""
 
 import logging
 import sys
 
 
 def say(text: str = "") -> None:
-    """Print a line at once, also when the output is a pipe.
+    """Print a line immediately, even if the output is a pipe.
 
-    What a terminal would act on is printed as its escape; a new line is kept.
+    Characters that would control a terminal are printed as escapes; newlines are kept.
     """
     encoding = sys.stdout.encoding or "utf-8"
     safe = printable(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding)
@@ -15,19 +15,19 @@ def say(text: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """Write lines to the error stream, with the same care as :func:`say`."""
+    """Write lines to the error stream, with control characters escaped as in :func:`say`."""
     sys.stderr.write(printable(text, keep="\n") + "\n")
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""A text with an escape for each character that a terminal would not print but act on.
+    r"""Return a text with an escape for each character that would control a terminal.
 
-    Names of files, and whatever else comes from a file, may hold such characters: they color,
-    move and overwrite what is on the screen, or are no characters at all.
+    File names and other text from files may hold such characters. They can color, move and
+    overwrite text on the screen, or may not be valid characters.
 
     Args:
-        text: anything; ``str`` of it is taken.
-        keep: characters that stay as they are.
+        text: Any object; it is converted by ``str``.
+        keep: Characters to keep unchanged.
 
     Example:
         >>> printable("chair\x1b[2J.ply")
@@ -42,7 +42,7 @@ def printable(text: object, keep: str = "") -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Messages of the library on the error stream, with the same care as :func:`say`."""
+    """Format log messages with control characters escaped as in :func:`say`."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n")

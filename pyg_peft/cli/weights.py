@@ -1,4 +1,4 @@
-"""From a word on the command line to a frozen backbone."""
+"""Build a frozen backbone from a name or file on the command line."""
 
 from collections.abc import Mapping
 from inspect import signature
@@ -15,10 +15,10 @@ from pyg_peft.errors import CheckpointError, MissingHeadError
 from pyg_peft.tensor_file import short
 from pyg_peft.training.pretraining.run import read_sizes
 
-# The backbone of each task, unless another one is named.
+# The default backbone of each task.
 DEFAULTS = {"classification": "PointMAE", "segmentation": "PointMAESegmentation"}
 
-# Far beyond any backbone: what a file claims is not built before it is looked at.
+# Far beyond any backbone. Sizes that a file claims are checked before a model is built.
 _MOST = {"embed_dim": 16_384, "depth": 256, "num_classes": 100_000, "head_channels": 65_536}
 _MOST_OF_OTHERS = 1_000_000
 
@@ -57,13 +57,14 @@ def open_backbone(
     """Build a backbone with a head for ``num_classes``.
 
     Args:
-        weights: ``"random"``, the name of weights that ship with the package, or a file of ours or
-            the authors'.
-        num_classes: Classes of the head. A file's own head is replaced if it has another number.
-        settings: Constructor arguments; sizes that can be read off the file need not be given.
-        seed: Of whatever the file does not hold (for pre-training files the summary token), so
-            that the same call gives the same bits.
-        kind: The class; Point-MAE for classification by default.
+        weights: ``"random"``, the name of weights that ship with the package, or a file of this
+            library or of the authors.
+        num_classes: Number of classes of the head. A file's head is replaced if it has another
+            number.
+        settings: Constructor arguments; sizes that can be inferred from the file are optional.
+        seed: Random seed of weights that are not in the file (in pre-training files the summary
+            token), so that the same call gives the same bits.
+        kind: Class of the backbone; Point-MAE for classification by default.
 
     Raises:
         ValueError: If ``weights`` is none of these, or the settings do not fit.
@@ -104,16 +105,16 @@ def _build(kind: type[Any], weights: str, num_classes: int, settings: dict[str, 
 def open_recorded(
     config: Mapping[str, Any], weights: str | None, settings: Mapping[str, Any]
 ) -> nn.Module:
-    """The base that an adapter's configuration describes, with weights from ``weights``.
+    """Build the base that an adapter's configuration describes, with its weights.
 
     Args:
-        config: configuration in an adapter's folder.
-        weights: see :func:`open_backbone`; ``None`` takes what the adapter records.
-        settings: constructor arguments that replace the recorded ones.
+        config: Configuration in an adapter's folder.
+        weights: Weights as in :func:`open_backbone`; ``None`` for those recorded in the adapter.
+        settings: Constructor arguments that replace the recorded ones.
 
     Raises:
-        CheckpointError: the adapter was made for a class that is not known here.
-        ValueError: no weights are given and the recorded file is not here.
+        CheckpointError: If the adapter was made for an unknown class.
+        ValueError: If no weights are given and the recorded file does not exist.
     """
     backbone = config["backbone"]
     if backbone["class"] not in BACKBONES:
@@ -142,17 +143,18 @@ def open_recorded(
     sizes = _recorded_sizes(backbone.get("config"), BACKBONES[backbone["class"]])
     num_classes = sizes.pop("num_classes")
     if weights != "random":
-        # Read off the weights themselves; the fingerprint tells if they are others.
+        # Inferred from the weights themselves; the fingerprint detects different weights.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
     kind = BACKBONES[backbone["class"]]
     return open_backbone(weights, num_classes, {**sizes, **settings}, seed, kind)
 
 
 def _recorded_sizes(recorded: Any, kind: type[Any]) -> dict[str, Any]:
-    """Constructor arguments in a file, none larger than any backbone's is.
+    """Return recorded constructor arguments, after checking that none is too large.
 
     Raises:
-        CheckpointError: one is missing, no number, or too large; it is named.
+        CheckpointError: If an argument is missing, not a number, or too large; the message names
+            it.
     """
     if not isinstance(recorded, dict) or "num_classes" not in recorded:
         raise CheckpointError(
@@ -170,7 +172,10 @@ def _recorded_sizes(recorded: Any, kind: type[Any]) -> dict[str, Any]:
 
 
 def _is_bounded(value: Any, most: int, depth: int = 2) -> bool:
-    """Whether a size is a number of at most ``most``, or a short list of such, or of such lists."""
+    """Return whether a size is a number of at most ``most``, or a short list of such sizes.
+
+    Lists may be nested up to ``depth`` levels.
+    """
     if isinstance(value, list):
         return (
             depth > 0 and len(value) <= 64 and all(_is_bounded(v, most, depth - 1) for v in value)
@@ -179,7 +184,7 @@ def _is_bounded(value: Any, most: int, depth: int = 2) -> bool:
 
 
 def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The sizes stored beside the weights that ``weights`` names, and their tensors."""
+    """Return the sizes stored with the weights that ``weights`` names, and their tensors."""
     if weights in SHIPPED:
         path, sizes = find_pretrained(weights)
         return sizes, read_state_dict(path)
@@ -188,7 +193,7 @@ def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(
             f"Expected 'backbone' to be one of {names} or a file that exists (got {weights!r})"
         )
-    state = read_state_dict(weights)  # first, since it says what is wrong with a damaged file
+    state = read_state_dict(weights)  # first, for a clear error if the file is damaged
     sizes = read_sizes(weights)
     return {k: sizes[k] for k in _UNREADABLE if k in sizes}, state
 

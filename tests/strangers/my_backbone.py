@@ -34,6 +34,7 @@ class MaxBackbone(nn.Module):
         self.patch_embed = PatchEmbed(embed_dim)
         self.pos_embed = nn.Linear(3, embed_dim)
         self.blocks = nn.ModuleList(Block(embed_dim, num_heads) for _ in range(2))
+        self.norm = nn.LayerNorm(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
 
     @classmethod
@@ -85,6 +86,7 @@ class MaxBackbone(nn.Module):
         code = self.pos_embed(patches.center.to(x.dtype))
         for block in self.blocks:
             x = block(x + code, patches=patches, structure=structure, prior=prior)
+        x = self.norm(x)
         if patches.mask is not None:
             x = x.masked_fill(~patches.mask.unsqueeze(-1), float("-inf"))
         return x.amax(dim=1).clamp(min=-1e4)  # an empty cloud has no largest feature

@@ -1,4 +1,4 @@
-"""DGCNN as a classifier: edge convolutions on graphs in feature space, a head on top."""
+"""DGCNN for classification: edge convolutions on graphs in feature space, then a head."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,13 +26,14 @@ class DGCNN(FlatBackbone):
     <https://arxiv.org/abs/1801.07829>`_, section 4.1.
 
     Args:
-        num_classes: number of scores.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: widths of the layers of each edge convolution.
-        mix_channels: width of the layer on all levels' features together.
-        k: neighbours of a point, itself included; the paper takes 20 of 1,024 points, 40 of 2,048.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head.
+        num_classes: Number of classes.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Widths of the layers of each edge convolution.
+        mix_channels: Width of the layer on the concatenated features of all levels.
+        k: Number of neighbors of a point, including the point itself; the paper takes 20 of 1,024
+            points, 40 of 2,048.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -42,11 +43,11 @@ class DGCNN(FlatBackbone):
         or rotation invariant: positions are the first features.
 
     Raises:
-        ValueError: if sizes are not positive, or ``x`` has other channels.
+        ValueError: If a size is not positive, or ``x`` has the wrong number of channels.
 
     Differences:
-        The first graph is one of positions also where there are features. No spatial transformer
-        in front: the paper's classifier has none.
+        The first graph is built from positions even if there are features. There is no spatial
+        transformer in front; the paper's classifier has none either.
 
     Example:
         >>> import torch
@@ -92,21 +93,23 @@ class DGCNN(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. From a file of :class:`DGCNNSegmentation` the head stays
-        fresh.
+        Widths are inferred from the weights. If the file is one of :class:`DGCNNSegmentation`, the
+        head is newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``k``,
-                ``head_dropout``; ``head_channels`` for a fresh head.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
+                ``head_dropout``; also ``head_channels`` if the head is newly initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__)
         model = build_checked(
@@ -126,7 +129,7 @@ class DGCNN(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """Maximum and mean over each cloud's points, ``[B, embed_dim]``; zero for an empty one."""
+        """Return maximum and mean of each cloud, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         mixed: Tensor = self.mix(run_levels(self.levels, clouds), *clouds[1:])
         largest = segment_max(mixed, clouds.batch, clouds.batch_size)
@@ -135,7 +138,7 @@ class DGCNN(FlatBackbone):
 
 
 def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> Tensor:
-    """The features of all levels beside each other."""
+    """Return the concatenated features of all levels."""
     x, found = clouds.points, list[Tensor]()
     for level in levels:
         x = level(x, *clouds[1:])
@@ -144,7 +147,7 @@ def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> Tensor:
 
 
 def level_sizes(weights: OwnWeights) -> dict[str, Any]:
-    """What the encoder's weights say about it."""
+    """Return the constructor arguments that can be inferred from the encoder's weights."""
     width = weights.inputs("levels.0.conv.nn.lins.0.weight")
     weights.inputs("mix.mlp.lins.0.weight")
     return {

@@ -1,4 +1,4 @@
-"""Edge convolution on a graph that is built anew in each level, from that level's features."""
+"""Edge convolution on a graph that each level rebuilds from its own features."""
 
 from collections.abc import Sequence
 
@@ -19,13 +19,13 @@ from pyg_peft.typing import Batch, EdgeIndex, Features, Pos
 
 
 def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeIndex:
-    """Edges from each row's ``k`` nearest rows of its cloud to it, itself among them.
+    """Return edges to each row from the ``k`` nearest rows of its cloud, including the row itself.
 
     Args:
-        x: features, in whose space distances are measured.
-        k: neighbours; a smaller cloud gives all it has.
-        batch: sorted cloud ids.
-        batch_size: number of clouds.
+        x: Features; distances are measured between them.
+        k: Number of neighbors; all rows of a cloud with fewer.
+        batch: Sorted cloud ids.
+        batch_size: Number of clouds.
 
     Shapes: x ``(N, C)``, batch ``(N,)``; output ``(2, E)``, sorted by receiver.
 
@@ -44,31 +44,31 @@ def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeInd
 
 
 class EdgeConvBlock(nn.Module):
-    r"""A level of DGCNN, after `"Dynamic Graph CNN for Learning on Point Clouds"
-    <https://arxiv.org/abs/1801.07829>`_.
+    r"""Apply one level of DGCNN: an edge convolution on a graph in feature space, after `"Dynamic
+    Graph CNN for Learning on Point Clouds" <https://arxiv.org/abs/1801.07829>`_.
 
     .. math::
         \mathbf{x}'_i = \max_{j \in \mathcal{N}(i)}
         \mathrm{mlp}(\mathbf{x}_i, \mathbf{x}_j - \mathbf{x}_i)
 
-    The neighbours are the nearest rows in the space of ``x``. The convolution is PyG's
-    ``EdgeConv``; the whole is its ``DynamicEdgeConv``, without the compiled search.
+    The neighbors are the nearest rows in the space of ``x``. The convolution is PyG's ``EdgeConv``.
+    The block does what PyG's ``DynamicEdgeConv`` does, without its compiled search.
 
     Args:
-        in_channels: width of a row.
-        channels: widths of the layers.
-        k: neighbours, the row itself included.
-        by_pos: take the nearest points instead, as the first level does.
-        slope: slope of the activation below zero.
+        in_channels: Width of the input features.
+        channels: Widths of the layers.
+        k: Number of neighbors, including the row itself.
+        by_pos: Search neighbors by position instead of by features, as the first level does.
+        slope: Negative slope of the activation.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, channels[-1]).
 
     Symmetries:
-        Permutation equivariant except at exact ties; clouds do not see each other.
+        Permutation equivariant except at exact ties; clouds do not influence each other.
 
     Raises:
-        ValueError: if ``k`` is not positive.
+        ValueError: If ``k`` is not positive.
 
     Example:
         >>> block = EdgeConvBlock(4, (8,), k=3).eval()
@@ -118,7 +118,7 @@ class EdgeConvBlock(nn.Module):
 
 
 def edge_conv_levels(in_channels: int, channels: Sequence[Sequence[int]], k: int) -> nn.ModuleList:
-    """The levels of DGCNN; the first finds its neighbours by position."""
+    """Build the levels of DGCNN; the first finds its neighbors by position."""
     levels = nn.ModuleList()
     width = 3 + in_channels
     for widths in channels:

@@ -1,4 +1,4 @@
-"""DGCNN for segmentation: each point's edge features beside its cloud's, and its category."""
+"""DGCNN for segmentation: features of each point, of its cloud and of the cloud's category."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,20 +25,21 @@ class DGCNNSegmentation(FlatBackbone):
     """The DGCNN segmentation network, after `"Dynamic Graph CNN for Learning on Point Clouds"
     <https://arxiv.org/abs/1801.07829>`_, section 4.3.
 
-    Three edge convolutions; the maximum over the cloud of all their features is put beside each
-    point's own, together with the object's category if there are ``num_categories``.
+    Three edge convolutions compute the features of each point. The maximum of these features over
+    the cloud is concatenated with them, and so is the object's category if ``num_categories`` is
+    positive.
 
     Args:
-        num_classes: number of scores of a point.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        num_categories: kinds of objects; with some, calls need ``category``. The paper has 16 for
-            ShapeNet parts and none for scenes.
-        channels: widths of the layers of each edge convolution.
-        mix_channels: width of the layer on all levels' features together.
-        k: neighbours of a point, itself included.
-        decoder_channels: widths of the layers on local and global features.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head but the last.
+        num_classes: Number of classes of a point.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        num_categories: Number of object categories. If it is positive, calls need ``category``. The
+            paper has 16 for ShapeNet parts and none for scenes.
+        channels: Widths of the layers of each edge convolution.
+        mix_channels: Width of the layer on the concatenated features of all levels.
+        k: Number of neighbors of a point, including the point itself.
+        decoder_channels: Widths of the layers on local and global features.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head except the last.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, num_classes).
@@ -48,11 +49,12 @@ class DGCNNSegmentation(FlatBackbone):
         or rotation invariant: positions are the first features.
 
     Raises:
-        ValueError: if sizes are not positive, ``x`` has other channels, or ``category`` is missing,
-            superfluous, of another shape or out of range.
+        ValueError: If a size is not positive, if ``x`` has the wrong number of channels, or if
+            ``category`` is missing, superfluous, of the wrong shape or out of range.
 
     Differences:
-        The paper puts a spatial transformer in front of the network for parts; there is none here.
+        The paper has a spatial transformer in front of the network for parts; this network has
+        none.
 
     Example:
         >>> import torch
@@ -106,21 +108,24 @@ class DGCNNSegmentation(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. From a classifier's file decoder and head stay fresh.
+        Widths are inferred from the weights. If the file is a classifier's, the decoder and the
+        head are newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head for points; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``k``,
-                ``head_dropout``; ``num_categories``, ``decoder_channels`` and ``head_channels``
-                where fresh.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head for points; otherwise
+                it must match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
+                ``head_dropout``; ``num_categories``, ``decoder_channels`` and ``head_channels`` if
+                these are newly initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
         read = {**level_sizes(weights), **weights.head_channels()}
@@ -145,7 +150,7 @@ class DGCNNSegmentation(FlatBackbone):
         *,
         category: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "N C"]:
-        """A feature of each point, ``[N, embed_dim]``."""
+        """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         local = run_levels(self.levels, clouds)
         of_cloud = segment_max(self.mix(local, *clouds[1:]), clouds.batch, clouds.batch_size)

@@ -1,4 +1,4 @@
-"""Layers for all points that also know what kind of object a cloud is."""
+"""Shared layers on points that also take the object category of each cloud."""
 
 from collections.abc import Sequence
 
@@ -13,23 +13,23 @@ from pyg_peft.typing import Batch, Features, Pos
 
 
 class CategoryLevel(nn.Module):
-    """Put the embedded category of a cloud beside its points' features, then mix them.
+    """Concatenate each point's features with the embedded category of its cloud, then mix them.
 
     Args:
-        in_channels: width of a row.
-        channels: widths of the layers.
-        num_categories: kinds of objects; 0 for none.
-        category_channels: width of an embedded category.
-        slope: slope of the activation below zero.
+        in_channels: Width of the input features.
+        channels: Widths of the layers.
+        num_categories: Number of object categories; 0 for none.
+        category_channels: Width of the category embedding.
+        slope: Negative slope of the activation.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, channels[-1]).
 
     Symmetries:
-        Permutation equivariant; clouds do not see each other.
+        Permutation equivariant; clouds do not influence each other.
 
     Raises:
-        ValueError: if ``category`` is missing, superfluous, of another shape or out of range.
+        ValueError: If ``category`` is missing, superfluous, of the wrong shape or out of range.
 
     Example:
         >>> level = CategoryLevel(4, (8,), num_categories=3).eval()

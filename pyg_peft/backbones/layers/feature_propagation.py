@@ -1,4 +1,4 @@
-"""Feature propagation: the decoder's level of PointNet++, from few points back to many."""
+"""Feature propagation: a decoder level of PointNet++, from few points back to many."""
 
 from collections.abc import Sequence
 
@@ -32,21 +32,21 @@ def bring_back(
     k: int,
     batch_size: int | None,
 ) -> Tensor:
-    """Interpolate features between the ``k`` nearest coarse points, by inverse squared distance."""
+    """Interpolate the ``k`` nearest coarse points' features by inverse squared distance."""
     edge_index = knn(coarse_pos, pos, k, coarse_batch, batch, batch_size=batch_size)
     weight = interpolation_weights(coarse_pos, pos, edge_index)
     return interpolate(coarse_x, edge_index, weight, pos.size(0))
 
 
 class FeaturePropagation(nn.Module):
-    """Interpolate coarse features, put the finer ones beside them, and mix, after `"PointNet++"
+    """Interpolate coarse features, concatenate the finer ones, and mix them, after `"PointNet++"
     <https://arxiv.org/abs/1706.02413>`_, section 3.4.
 
     Args:
-        coarse_channels: width of ``coarse_x``.
-        in_channels: width of ``x``; 0 for none.
-        channels: widths of the layers.
-        k: coarse points between which a point interpolates.
+        coarse_channels: Width of ``coarse_x``.
+        in_channels: Width of ``x``; 0 for none.
+        channels: Widths of the layers.
+        k: Number of coarse points from which each point is interpolated.
 
     Shapes:
         x (N, in_channels) or ``None``, pos (N, 3), batch (N); coarse_x (M, coarse_channels),
@@ -54,10 +54,10 @@ class FeaturePropagation(nn.Module):
 
     Symmetries:
         Invariant under rotation, reflection and translation of the positions, features held fixed;
-        permutation equivariant except at exact ties; clouds do not see each other.
+        permutation equivariant except at exact ties; clouds do not influence each other.
 
     Raises:
-        ValueError: if ``k`` is not positive.
+        ValueError: If ``k`` is not positive.
 
     Example:
         >>> level = FeaturePropagation(8, 0, (16,)).eval()

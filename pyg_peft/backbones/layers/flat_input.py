@@ -1,4 +1,4 @@
-"""What every backbone on flat clouds does first: check its input, in one place."""
+"""Input checks that all backbones on flat clouds share."""
 
 from typing import NamedTuple
 
@@ -21,10 +21,10 @@ class FlatClouds(NamedTuple):
     """A checked batch in the flat layout.
 
     Args:
-        x: features ``[N, in_channels]``, or ``None`` for ``in_channels=0``.
-        pos: positions ``[N, 3]``.
-        batch: sorted cloud ids ``[N]``, present also for a single cloud.
-        batch_size: number of clouds ``B``, empty ones included.
+        x: Features ``[N, in_channels]``, or ``None`` for ``in_channels=0``.
+        pos: Positions ``[N, 3]``.
+        batch: Sorted cloud ids ``[N]``, also for a single cloud.
+        batch_size: Number of clouds ``B``, including empty ones.
     """
 
     x: Tensor | None
@@ -34,7 +34,7 @@ class FlatClouds(NamedTuple):
 
     @property
     def points(self) -> Tensor:
-        """Positions beside the features, ``[N, 3 + in_channels]``."""
+        """Positions and features concatenated, ``[N, 3 + in_channels]``."""
         return self.pos if self.x is None else torch.cat([self.pos, self.x], dim=1)
 
 
@@ -47,20 +47,20 @@ def flat_input(
     in_channels: int,
     like: Tensor,
 ) -> FlatClouds:
-    """Check a call's arguments, and bring them to the precision of the weights.
+    """Check the arguments of a call and convert them to the precision of the weights.
 
     Args:
-        x: features, or ``None``.
-        pos: positions.
-        batch: sorted cloud ids; ``None`` for one cloud.
-        batch_size: number of clouds, if trailing ones may be empty.
-        in_channels: channels that ``x`` must have; 0 if there must be none.
-        like: a weight, whose precision and device are the model's.
+        x: Features, or ``None``.
+        pos: Positions.
+        batch: Sorted cloud ids; ``None`` for one cloud.
+        batch_size: Number of clouds, if trailing ones may be empty.
+        in_channels: Number of channels of ``x``; 0 if ``x`` must be ``None``.
+        like: A weight with the precision and device of the model.
 
     Raises:
-        TypeError: if positions, features or ids are no tensor, or of the wrong type.
-        ValueError: if something is missing, of another shape, not finite, not sorted, or on another
-            device than the weights.
+        TypeError: If positions, features or ids are not tensors, or have the wrong type.
+        ValueError: If an argument is missing, has the wrong shape, is not finite or not sorted, or
+            is on another device than the weights.
     """
     if pos is None:
         raise ValueError("Expected 'pos' to be given (got None)")
@@ -97,16 +97,16 @@ def flat_input(
 def check_level(
     x: Tensor | None, pos: Tensor, batch: Tensor, *, in_channels: int, like: Tensor
 ) -> None:
-    """Raise unless these can be the rows of a level that is called by itself.
+    """Check the inputs of a level that is called on its own.
 
-    Only their description is read: what comes from a backbone has been checked in whole.
+    Only shapes, dtypes and devices are checked: a backbone has already checked the values.
 
     Args:
-        x: features; ``None`` if ``in_channels`` is 0.
-        pos: positions, in the precision of the weights.
-        batch: cloud ids.
-        in_channels: channels that ``x`` must have.
-        like: a weight of the level.
+        x: Features; ``None`` if ``in_channels`` is 0.
+        pos: Positions, in the precision of the weights.
+        batch: Cloud ids.
+        in_channels: Number of channels of ``x``.
+        like: A weight of the level.
     """
     check_tensor(pos, "pos", shape=("N", 3))
     check_dtype(pos, like, "pos")

@@ -1,4 +1,4 @@
-"""From a pooled feature to scores."""
+"""The classification head: from a pooled feature to scores."""
 
 from torch import Tensor, nn
 
@@ -7,12 +7,13 @@ from pyg_peft.errors import check_count, check_dtype, check_tensor
 
 
 class ClassificationHead(nn.Module):
-    """The authors' head: three linear layers, 256 wide, with batch norm, ReLU and dropout between.
+    """Compute scores with the authors' head of three linear layers. The hidden layers have 256
+    channels, with batch norm, ReLU and dropout in between.
 
     Args:
-        in_channels: width of the pooled feature.
-        num_classes: number of scores.
-        dropout: probability of a dropped activation while training.
+        in_channels: Width of the pooled feature.
+        num_classes: Number of classes.
+        dropout: Dropout probability while training.
 
     Shapes:
         x (B, in_channels); output (B, num_classes).

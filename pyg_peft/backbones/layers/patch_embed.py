@@ -1,4 +1,4 @@
-"""From patches of points to tokens: the mini-PointNet that the Point-MAE family shares."""
+"""Patch embedding of the Point-MAE family: a small PointNet from patches to tokens."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from pyg_peft.typing import Tokens
 
 
 class PatchEmbed(nn.Module):
-    r"""Embed each patch by a small PointNet: two shared MLPs, each followed by a maximum.
+    r"""Embed each patch with a small PointNet: two shared MLPs, each followed by a maximum.
 
     With the members :math:`\mathbf{p}_j` of a patch relative to its center,
 
@@ -23,10 +23,10 @@ class PatchEmbed(nn.Module):
     applied once per patch and :math:`\mathbf{W}_l` (``local_proj``) once per point.
 
     Args:
-        embed_dim: width of a token.
-        in_channels: width of further point features; 0 for coordinates alone. They enter the first
-            layer through a linear map of their own (``feature_stem``) that starts at zero, so
-            weights trained on coordinates keep their output until it is trained.
+        embed_dim: Width of a token.
+        in_channels: Width of additional point features; 0 for coordinates alone. The features enter
+            the first layer through their own linear map (``feature_stem``), which starts at zero.
+            Weights trained on coordinates therefore keep their output until this map is trained.
 
     Shapes:
         patches.points (B, G, K, 3), patches.features (B, G, K, in_channels); output (B, G, C),
@@ -34,18 +34,19 @@ class PatchEmbed(nn.Module):
 
     Symmetries:
         Invariant under permutations of a patch's members. Not rotation invariant. Translation does
-        not reach it: the members are relative to their center.
+        not reach it, because the members are relative to their center.
 
     Raises:
-        ValueError: if features are missing, of another width, or given although ``in_channels=0``.
+        ValueError: If features are missing, have the wrong width, or are given although
+            ``in_channels=0``.
 
     Differences:
-        The authors apply one 512-wide layer to the concatenation of maximum and point features;
-        here its two halves are two layers. While training, masked patches do not enter the batch
+        The authors apply one 512-wide layer to the concatenation of maximum and point features.
+        Here its two halves are two layers. While training, masked patches do not enter the batch
         statistics; the authors have no masked patches.
     """
 
-    #: Children that every adapter trains as its own, since pre-trained weights leave them at zero.
+    #: Children that every adapter trains, because pre-trained weights leave them at zero.
     always_trained = ("feature_stem",)
 
     def __init__(self, embed_dim: int, *, in_channels: int = 0) -> None:
@@ -90,9 +91,9 @@ class PatchEmbed(nn.Module):
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0.0)
 
     def _stem(self, patches: Patches) -> Tensor:
-        """The first layer, per point, in the precision of its weights even under autocast.
+        """Apply the first layer per point, in the precision of its weights even under autocast.
 
-        Half precision would round coordinates before anything is learned from them.
+        Half precision would round the coordinates before any layer sees them.
         """
         points, features = patches.points, patches.features
         check_tensor(points, "pos", kind="float", values=False, device=self.stem.weight.device)
@@ -116,10 +117,10 @@ class PatchEmbed(nn.Module):
 
 
 def check_tokens(tokens: Tokens, patches: Patches, embed_dim: int) -> Tokens:
-    """Return ``tokens`` if they can be those of ``patches``, one of ``embed_dim`` for each.
+    """Return ``tokens`` after checking that there is one of width ``embed_dim`` per patch.
 
     Raises:
-        ValueError: if they are of another shape; compiled graphs are not asked.
+        ValueError: If the shape is wrong; it is not checked in compiled graphs.
     """
     check_tensor(tokens, "tokens", kind="float", values=False)
     expected = [*patches.center.shape[:2], embed_dim]
@@ -132,21 +133,22 @@ def check_tokens(tokens: Tokens, patches: Patches, embed_dim: int) -> Tokens:
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation of rows whose training statistics leave masked rows out.
+    """Batch normalization of rows with training statistics that exclude masked rows.
 
-    Without a mask, and in evaluation, this is :class:`torch.nn.BatchNorm1d`. With one, the result
-    for the valid rows is what it would be had the others been removed first, but no shape depends
-    on the values of the mask, so that graphs compile.
+    Without a mask, and in evaluation, this is :class:`torch.nn.BatchNorm1d`. With a mask, valid
+    rows get the same result as if the masked rows had been removed first. No shape depends on the
+    values of the mask, so graphs compile.
 
     Args:
-        num_features: width of a row.
+        num_features: Width of a row.
 
     Shapes:
         x (R, C), mask (R), true for valid rows; output (R, C).
 
     Raises:
-        ValueError: from torch, if there are fewer than two rows while training without a mask.
-            With one, fewer than two valid rows normalise to the bias and move no statistics.
+        ValueError: From torch, if there are fewer than two rows while training without a mask. With
+            a mask, fewer than two valid rows normalize to the bias and do not update the
+            statistics.
     """
 
     def forward(self, input: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -163,7 +165,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     def _update_running_stats(self, mean: Tensor, var: Tensor, count: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.momentum is None:
             return
-        # as in torch: the running variance is the unbiased one, and an empty batch moves nothing
+        # As in torch: the running variance is unbiased, and an empty batch updates nothing.
         momentum = torch.where(count > 1.0, self.momentum, 0.0).to(mean.dtype)
         var = var * count / (count - 1.0).clamp(min=1.0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
@@ -173,10 +175,10 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 def _max_members(x: Tensor) -> Tensor:
-    """Maximum over the members of each patch, ``[P, K, C]`` to ``[P, C]``.
+    """Return the maximum over the members of each patch, ``[P, K, C]`` to ``[P, C]``.
 
-    ``amax`` is several times faster forwards, ``max`` several times faster backwards, because it
-    remembers where the maximum was. The values are the same.
+    ``amax`` is several times faster in the forward pass. ``max`` is several times faster in the
+    backward pass, because it stores the position of the maximum. The values are the same.
     """
     return x.max(dim=1).values if x.requires_grad else x.amax(dim=1)
 

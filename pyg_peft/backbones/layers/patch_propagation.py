@@ -1,4 +1,4 @@
-"""The way back from patches: to their cloud by a mean, to every point by interpolation."""
+"""From patch features back to clouds, by a mean, and to points, by interpolation."""
 
 from torch import Tensor
 
@@ -8,11 +8,11 @@ from pyg_peft.typing import Batch, Features, Mask, Pos, Tokens
 
 
 def mean_valid(x: Tokens, mask: Mask | None) -> Tensor:
-    """Mean over the valid tokens of a cloud, ``[B, G, C]`` to ``[B, C]``; zero if none is.
+    """Return the mean over each cloud's valid tokens, ``[B, G, C]`` to ``[B, C]``.
 
     Args:
-        x: tokens, zero where masked.
-        mask: true for valid ones; ``None`` if all are.
+        x: Tokens, zero where masked. The result is zero for a cloud without valid tokens.
+        mask: True for valid tokens; ``None`` if all are valid.
     """
     if mask is None:
         return x.mean(dim=1)
@@ -22,14 +22,14 @@ def mean_valid(x: Tokens, mask: Mask | None) -> Tensor:
 def patches_to_points(
     x: Tokens, patches: Patches, pos: Pos, batch: Batch | None = None, *, k: int = 3
 ) -> Features:
-    """Carry features of patches to points, from the nearest centers by inverse squared distance.
+    """Interpolate patch features at points, weighted by inverse squared distance.
 
     Args:
-        x: features of the patches ``[B, G, C]``.
-        patches: whose centers they belong to.
-        pos: points ``[N, 3]``.
-        batch: sorted cloud id of each point; ``None`` for one cloud.
-        k: centers that a point receives from.
+        x: Features of the patches ``[B, G, C]``.
+        patches: Patches with the centers of the features.
+        pos: Points ``[N, 3]``.
+        batch: Sorted cloud id of each point; ``None`` for one cloud.
+        k: Number of nearest centers from which each point is interpolated.
 
     Returns:
         Features of the points ``[N, C]``.

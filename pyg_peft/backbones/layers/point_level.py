@@ -1,4 +1,4 @@
-"""A level of PointNet: one MLP for all points, aligned before or after by a T-Net."""
+"""A level of PointNet: one MLP for all points, with optional alignment by T-Nets."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,24 @@ from pyg_peft.typing import Batch, Features, Pos
 
 
 class PointLevel(nn.Module):
-    """Pass every point through the same layers; points meet in the T-Nets only.
+    """Apply the same layers to every point; points interact in the T-Nets only.
 
     Args:
-        in_channels: width of a row.
-        channels: widths of the layers.
-        aligns_pos: align the first three columns before the layers, as the paper's input transform.
-        aligns_features: align the rows after the layers, as its feature transform.
-        slope: slope of the activation below zero; 0 for ReLU.
-        bias: whether the linear layers have one.
+        in_channels: Width of the input features.
+        channels: Widths of the layers.
+        aligns_pos: Whether to align the first three columns before the layers, as the paper's input
+            transform does.
+        aligns_features: Whether to align the rows after the layers, as the paper's feature
+            transform does.
+        slope: Negative slope of the activation; 0 for ReLU.
+        bias: Whether the linear layers have a bias.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, channels[-1]). ``pos`` is not read
-        here: it passes through the call by name, so that a module attached to the level sees it.
+        here. It is an argument so that a module attached to the level receives it.
 
     Symmetries:
-        Permutation equivariant; clouds do not see each other.
+        Permutation equivariant; clouds do not influence each other.
 
     Example:
         >>> level = PointLevel(3, (16, 32)).eval()

@@ -1,4 +1,4 @@
-"""The largest value of each group of rows: neighbours of a point, points of a cloud."""
+"""Maximum over groups of rows, such as the neighbors of a point or the points of a cloud."""
 
 from typing import Any
 
@@ -12,28 +12,28 @@ from torch_geometric.utils import scatter, segment
 def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
     """Return the maximum over the rows of each group, zero for a group without rows.
 
-    The values are those of ``torch_geometric.utils.scatter(reduce="max")``, which runs where no
-    gradient is needed. Where one is, a reduction over sorted groups is several times faster in all
-    on a CPU (0.17 s instead of 0.45 s for 131,072 rows of 128 channels in groups of 32). All edges
-    of :mod:`pyg_peft.geometry` are sorted.
+    The values are those of ``torch_geometric.utils.scatter(reduce="max")``, which runs if no
+    gradient is needed. If one is needed, a reduction over sorted groups is several times faster in
+    total on a CPU (0.17 s instead of 0.45 s for 131,072 rows of 128 channels in groups of 32). All
+    edges of :mod:`pyg_peft.geometry` are sorted.
 
     Args:
-        x: rows.
-        index: group of each row; rows are sorted by it first if they are not yet.
-        num_groups: number of groups ``S``.
+        x: Rows.
+        index: Group of each row; unsorted rows are sorted first.
+        num_groups: Number of groups ``S``.
 
     Shapes: x ``(E, C)``, index ``(E,)``; output ``(S, C)``.
 
-    Symmetries: invariant under the order of rows. Equal maxima share the gradient; where
-    ``torch_scatter`` is installed, which PyG then calls, one of them has all of it. Twice
-    differentiable, as forces need.
+    Symmetries: invariant under the order of rows. Equal maxima share the gradient. If
+    ``torch_scatter`` is installed, PyG calls it, and one of the maxima gets the whole gradient.
+    Twice differentiable, as forces require.
 
     Example:
         >>> x = torch.tensor([[1.0], [3.0], [2.0]])
         >>> segment_max(x, torch.tensor([0, 0, 2]), 3).tolist()
         [[3.0], [0.0], [2.0]]
     """
-    # A compiled graph cannot ask whether the groups are sorted.
+    # A compiled graph cannot check whether the groups are sorted.
     if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
         return scatter(x, index, 0, num_groups, reduce="max")
     if x.size(0) == 0:
@@ -41,16 +41,16 @@ def segment_max(x: Tensor, index: Tensor, num_groups: int) -> Tensor:
     if bool((index[1:] < index[:-1]).any()):
         index, order = index.sort(stable=True)
         x = x.index_select(0, order)
-    index = index.contiguous()  # torch warns where it has to copy them itself
+    index = index.contiguous()  # torch warns if it has to copy the index itself
     ptr = torch.searchsorted(index, torch.arange(num_groups + 1, device=index.device))
     if torch_geometric.typing.WITH_TORCH_SCATTER:
         return segment(x, ptr, reduce="max")
     out: Any = _SortedMax.apply(x, ptr)
-    return torch.where(out.isinf(), 0, out)  # as PyG does: a group without rows
+    return torch.where(out.isinf(), 0, out)  # zero for a group without rows, as in PyG
 
 
 class _SortedMax(torch.autograd.Function):
-    """PyG's ``segment(reduce="max")``, whose gradient torch cannot differentiate once more."""
+    """PyG's ``segment(reduce="max")`` with a gradient that can be differentiated again."""
 
     @staticmethod
     def forward(x: Tensor, ptr: Tensor) -> Tensor:
@@ -64,14 +64,14 @@ class _SortedMax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, ptr, out = ctx.saved_tensors
         size = ptr.diff()
-        # Autograd is on in here only if the gradient is itself to be differentiated.
+        # Autograd is enabled here only if the gradient itself is differentiated.
         if torch.is_grad_enabled():
             index = torch.arange(size.numel(), device=ptr.device).repeat_interleave(size)
             attains = (x.detach() == out.detach()[index]) | x.detach().isnan()
             count = scatter(attains.to(x.dtype), index, 0, size.numel(), reduce="sum")
             return (grad / count.clamp(min=1))[index] * attains, None
-        # Torch's kernel lets equal maxima share what is positive only (2.13): each would get all of
-        # a negative gradient. So it shares the absolute value out, and the sign is set after.
+        # In torch 2.13 equal maxima share positive gradients only; each would get all of a negative
+        # one. So the kernel shares the absolute value, and the sign is set afterwards.
         back = torch.ops.aten._segment_reduce_backward
         to_x = back(grad.abs(), out, x, "amax", offsets=ptr)
         sign = grad.sign()
@@ -83,7 +83,7 @@ class _SortedMax(torch.autograd.Function):
 
 
 class SegmentMax(MaxAggregation):
-    """:func:`segment_max` as PyG's aggregation, for ``MessagePassing(aggr=SegmentMax())``.
+    """PyG aggregation that calls :func:`segment_max`, for ``MessagePassing(aggr=SegmentMax())``.
 
     Example:
         >>> from torch_geometric.nn import SimpleConv

@@ -1,4 +1,4 @@
-"""From features of points and a summary of their cloud to scores of points."""
+"""The segmentation head: from point features and a cloud summary to scores of points."""
 
 import torch
 import torch.nn.functional as F
@@ -11,42 +11,44 @@ from pyg_peft.typing import Batch
 
 
 class SegmentationHead(nn.Module):
-    r"""The authors' head for parts: two layers per point, the cloud's summary, three layers more.
+    r"""Compute scores of points with the authors' head for part segmentation: two layers per point,
+    then three layers that also take a summary of the cloud.
 
     .. math::
         \mathbf{h}_i &= \mathrm{mix}(\mathrm{lift}(\mathbf{x}_i)) \\
         \mathbf{y}_i &= \mathrm{classifier}\bigl(\mathrm{reduce}(
         \mathbf{W}_l \mathbf{h}_i + \mathbf{W}_g [\mathbf{s}_b, \mathbf{e}_b])\bigr)
 
-    with batch norm and ReLU after ``lift``, ``mix``, the sum and ``reduce``. The summary
+    Batch norm and ReLU follow ``lift``, ``mix``, the sum and ``reduce``. The summary
     :math:`\mathbf{s}` and the embedding of the category :math:`\mathbf{e}` are the same for all
-    points of a cloud :math:`b`, so :math:`\mathbf{W}_g` (``global_proj``) is applied once per cloud
+    points of a cloud :math:`b`. So :math:`\mathbf{W}_g` (``global_proj``) is applied once per cloud
     and :math:`\mathbf{W}_l` (``local_proj``) once per point.
 
     Args:
-        in_channels: width of a point's features.
-        summary_channels: width of a cloud's summary.
-        num_classes: number of scores.
-        num_categories: categories of clouds that are told to the head; 0 if none are.
-        lift_channels: width after the first layer.
-        channels: width after the second layer; then come a half and a quarter of it.
-        dropout: probability of a dropped activation before the last two layers, while training.
+        in_channels: Width of a point's features.
+        summary_channels: Width of a cloud's summary.
+        num_classes: Number of classes.
+        num_categories: Number of cloud categories that calls pass as ``category``; 0 if the head
+            takes none.
+        lift_channels: Width after the first layer.
+        channels: Width after the second layer; the next two layers have a half and a quarter of it.
+        dropout: Dropout probability before the last two layers, while training.
 
     Shapes:
         x (N, in_channels), summary (B, summary_channels), batch (N), category (B);
         output (N, num_classes).
 
     Symmetries:
-        Permutation equivariant. In evaluation points see nothing of each other.
+        Permutation equivariant. In evaluation, points do not influence each other.
 
     Raises:
-        ValueError: if ``channels`` is no multiple of 4, or categories are negative, missing, not
-            expected, or out of range. From torch, if there is a single point, or a single cloud
-            with a category, while training: a batch norm has no statistics of one row.
+        ValueError: If ``channels`` is not a multiple of 4, or if categories are negative, missing,
+            not expected, or out of range. From torch, if there is a single point, or a single cloud
+            with a category, while training: batch norm cannot compute statistics from one row.
 
     Differences:
-        The authors apply one layer to the concatenation of point, summary and category; here it is
-        two layers.
+        The authors apply one layer to the concatenation of point, summary and category. Here it is
+        split into two layers.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class SegmentationHead(nn.Module):
         super().__init__()
         self.num_categories = num_categories
         self.summary_channels = summary_channels
-        # A linear probe reads the width of a point's features off the first layer.
+        # A linear probe infers the width of a point's features from the first layer.
         self.lift = nn.Linear(in_channels, lift_channels)
         self.norm1 = nn.BatchNorm1d(lift_channels)
         self.mix = nn.Linear(lift_channels, channels)
@@ -115,7 +117,7 @@ class SegmentationHead(nn.Module):
                 f"Expected 'summary' to have one row without a batch (got {summary.size(0)})"
             )
         summary = self._tell(summary, category)
-        # Half precision would round the coordinates among the features.
+        # The features include coordinates, which half precision would round.
         with torch.autocast(x.device.type, enabled=False):
             x = self.lift(x.to(self.lift.weight.dtype))
         x = self.norm1(x).relu()
@@ -143,11 +145,11 @@ class SegmentationHead(nn.Module):
 
 
 class CategoryEmbedding(nn.Module):
-    """The category of a cloud as a vector: one linear layer on its one-hot code, norm, leaky ReLU.
+    """Embed the category of a cloud: a linear layer on its one-hot code, batch norm, leaky ReLU.
 
     Args:
-        num_categories: number of categories.
-        channels: width of the vector.
+        num_categories: Number of categories.
+        channels: Width of the vector.
 
     Shapes:
         category (B); output (B, channels).

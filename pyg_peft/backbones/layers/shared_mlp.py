@@ -1,4 +1,4 @@
-"""The linear layers that all points of a cloud share, as PyG's ``MLP``."""
+"""Linear layers applied to all points of a cloud, built as PyG's ``MLP``."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from pyg_peft.errors import check_count
 
 
 def shared_mlp(*channels: int, slope: float = 0.0, bias: bool = True) -> MLP:
-    """Linear layer, batch norm and activation for each pair of widths.
+    """Build an MLP with a linear layer, batch norm and activation for each pair of widths.
 
     Args:
-        *channels: widths, the input's first.
-        slope: slope of the activation below zero; 0 for ReLU.
-        bias: whether the linear layers have one.
+        *channels: Widths, starting with that of the input.
+        slope: Negative slope of the activation; 0 for ReLU.
+        bias: Whether the linear layers have a bias.
 
     Example:
         >>> shared_mlp(3, 64, 128)
@@ -29,14 +29,14 @@ def scoring_mlp(
     slope: float = 0.0,
     first_bias: bool = True,
 ) -> MLP:
-    """A head: as :func:`shared_mlp` with dropout, and a plain linear layer at its end.
+    """Build a head: :func:`shared_mlp` with dropout, and a plain linear layer at the end.
 
     Args:
-        *channels: widths, the input's first and the number of classes last.
-        dropout: after each hidden layer.
-        last_dropout: after the last hidden layer, in place of ``dropout``.
-        slope: slope of the activation below zero; 0 for ReLU.
-        first_bias: whether the first linear layer has a bias.
+        *channels: Widths, from that of the input to the number of classes.
+        dropout: Dropout probability after each hidden layer.
+        last_dropout: Dropout probability after the last hidden layer, instead of ``dropout``.
+        slope: Negative slope of the activation; 0 for ReLU.
+        first_bias: Whether the first linear layer has a bias.
 
     Example:
         >>> scoring_mlp(1024, 512, 256, 40, dropout=0.5)

@@ -1,4 +1,4 @@
-"""From fine to coarse and back: the stages that encoder and decoder of a U-Net pass on."""
+"""Stages that the encoder of a U-Net passes on to its decoder, from fine to coarse and back."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from pyg_peft.geometry.layout import counts
 
 
 class Stage(NamedTuple):
-    """Points at one resolution: features, or ``None``, positions, and cloud ids."""
+    """The points at one resolution: features or ``None``, positions, and cloud ids."""
 
     x: Tensor | None
     pos: Tensor
@@ -26,17 +26,18 @@ def sample_centers(
     num_centers: int | None = None,
     stride: int | None = None,
 ) -> Tensor:
-    """Rows that represent each cloud, by farthest point sampling, cloud after cloud.
+    """Return the rows of each cloud's farthest point samples, cloud after cloud.
 
-    The first is the point of smallest x, then y, then z, so that no order of points matters: also
-    of two points, which are equally far from their centroid.
+    Sampling starts at the point of smallest x, then y, then z, so the order of points does not
+    matter. That holds even for a cloud of two points, which are equally far from their centroid.
 
     Args:
-        pos: positions.
-        batch: sorted cloud ids.
-        batch_size: number of clouds.
-        num_centers: rows per cloud; a smaller cloud gives all it has.
-        stride: in place of ``num_centers``, one row for so many points of a cloud, rounded up.
+        pos: Positions.
+        batch: Sorted cloud ids.
+        batch_size: Number of clouds.
+        num_centers: Number of rows per cloud; all rows of a smaller cloud.
+        stride: One row per ``stride`` points of a cloud, rounded up; used instead of
+            ``num_centers``.
 
     Shapes: pos ``(N, 3)``, batch ``(N,)``; output ``(S,)``.
 
@@ -60,7 +61,7 @@ def sample_centers(
 
 
 def encode(levels: Iterable[nn.Module], stage: Stage, batch_size: int) -> list[Stage]:
-    """Pass points through levels that return features, positions and ids; keep every stage."""
+    """Apply levels in turn and return the input stage and the stage after each level."""
     stages = [stage]
     for level in levels:
         stages.append(Stage(*level(*stages[-1], batch_size)))
@@ -70,14 +71,14 @@ def encode(levels: Iterable[nn.Module], stage: Stage, batch_size: int) -> list[S
 def decode(
     decoder: Iterable[nn.Module], coarse: Stage, stages: Sequence[Stage], batch_size: int
 ) -> Tensor:
-    """Bring features back to finer and finer stages; return those of the first stage.
+    """Propagate features to finer and finer stages and return those of the finest stage.
 
     Args:
-        decoder: modules ``(x, pos, batch, coarse_x, coarse_pos, coarse_batch, batch_size)``, which
+        decoder: Modules ``(x, pos, batch, coarse_x, coarse_pos, coarse_batch, batch_size)``, which
             return features of the finer stage.
-        coarse: where to begin.
-        stages: the finer ones, the finest first.
-        batch_size: number of clouds.
+        coarse: Stage to start from.
+        stages: Finer stages, starting with the finest.
+        batch_size: Number of clouds.
     """
     for level, fine in zip(decoder, reversed(stages), strict=True):
         coarse = Stage(level(*fine, *coarse, batch_size), fine.pos, fine.batch)
@@ -85,21 +86,21 @@ def decode(
 
 
 def features(stage: Stage) -> Any:
-    """The features of a stage that has some."""
+    """Return the features of a stage, or raise if it has none."""
     if stage.x is None:
         raise ValueError("Expected 'x' to be given for a stage without levels (got None)")
     return stage.x
 
 
 def mean_of_clouds(x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
-    """The mean over the points of each cloud, zero for an empty one."""
+    """Return the mean over the points of each cloud; zero for an empty cloud."""
     total = x.new_zeros(batch_size, x.size(1)).index_add(0, batch, x)
     count = torch.bincount(batch, minlength=batch_size).clamp(min=1)
     return total / count.unsqueeze(1)
 
 
 def _first_by_coordinates(pos: Tensor, batch: Tensor, count: Tensor) -> Tensor:
-    """The row of each cloud's point of smallest x, then y, then z; any row for an empty cloud."""
+    """Return the row of smallest x, then y, then z of each cloud; any row for an empty one."""
     order = torch.arange(pos.size(0), device=pos.device)
     for column in (pos[:, 2], pos[:, 1], pos[:, 0], batch):
         order = order[column[order].sort(stable=True).indices]

@@ -1,4 +1,4 @@
-"""T-Net: a small PointNet that answers with a matrix, by which a cloud is aligned."""
+"""T-Net: a small PointNet that predicts a matrix to align each cloud."""
 
 import torch
 from jaxtyping import Float
@@ -19,16 +19,16 @@ class TNet(nn.Module):
         \mathbf{T}_b = \mathbf{I} + \mathrm{lin}(\mathrm{mlp}_{512, 256}(
         \max_{j \in b} \mathrm{mlp}_{64, 128, 1024}(\mathbf{x}_j)))
 
-    The identity at initialisation, because :math:`\mathrm{lin}` starts at zero.
+    Identity at init, because :math:`\mathrm{lin}` starts at zero.
 
     Args:
-        channels: width of the rows that are aligned.
+        channels: Width of the rows that are aligned.
 
     Shapes:
         x (N, channels), batch (N); output (N, channels).
 
     Symmetries:
-        Equivariant under permutations of the points; clouds do not see each other.
+        Equivariant under permutations of the points; clouds do not influence each other.
 
     Example:
         >>> x = torch.randn(5, 3)
@@ -52,7 +52,7 @@ class TNet(nn.Module):
         nn.init.zeros_(self.lin.bias)
 
     def matrices(self, x: Tensor, batch: Tensor, batch_size: int) -> Float[Tensor, "B C C"]:
-        """The matrix of each cloud."""
+        """Return the matrix of each cloud."""
         x = segment_max(self.point_mlp(x), batch, batch_size)  # [B, 1024]
         x = self.lin(self.cloud_mlp(x)).unflatten(1, (self.channels, self.channels))
         return x + torch.eye(self.channels, dtype=x.dtype, device=x.device)
@@ -62,7 +62,7 @@ class TNet(nn.Module):
         check_dtype(x, self.lin.weight)
         check_tensor(batch, "batch", shape=x.shape[:1], kind="int", device=x.device)
         batch_size = count_clouds(batch, check_count(batch_size, "batch_size", least=0))
-        ptr = offsets(batch, x.size(0), batch_size)  # which checks them
+        ptr = offsets(batch, x.size(0), batch_size)  # also checks the ids
         batch = batch.long()
         matrices = self.matrices(x, batch, batch_size)
         aligned = to_dense(x, batch, batch_size)[0] @ matrices  # [B, n, C]
@@ -74,12 +74,13 @@ class TNet(nn.Module):
 
 
 def orthogonality_penalty(matrices: Float[Tensor, "B C C"]) -> Tensor:
-    r"""Return :math:`\lVert \mathbf{I} - \mathbf{T} \mathbf{T}^\top \rVert_F^2`, the clouds' mean.
+    r"""Return :math:`\lVert \mathbf{I} - \mathbf{T} \mathbf{T}^\top \rVert_F^2`, averaged over
+    clouds.
 
-    The paper adds 0.001 times this of the feature transform to the loss (equation 2).
+    The paper adds 0.001 times the penalty of the feature transform to the loss (equation 2).
 
     Args:
-        matrices: from :meth:`TNet.matrices`.
+        matrices: Matrices from :meth:`TNet.matrices`.
 
     Example:
         >>> orthogonality_penalty(2 * torch.eye(3).unsqueeze(0))

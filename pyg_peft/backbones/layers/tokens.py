@@ -1,4 +1,4 @@
-"""Small functions on tokens that encoder and decoder share: position codes, pooling, sizes."""
+"""Helpers for tokens that encoders and decoders share: position codes, pooling, size checks."""
 
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -13,19 +13,19 @@ from pyg_peft.typing import Mask, Tokens
 
 
 def check_positive(**sizes: int) -> None:
-    """Raise unless every size is an integer of at least one; the message names it."""
+    """Raise unless every size is an integer of at least one; the message names the argument."""
     for name, size in sizes.items():
         check_count(size, name)
 
 
 def check_rates(**rates: float) -> None:
-    """Raise unless every probability is a number in ``[0, 1)``; the message names it."""
+    """Raise unless every probability is in ``[0, 1)``; the message names the argument."""
     for name, rate in rates.items():
         check_number(rate, name, least=0, below=1)
 
 
 def check_sequence(value: Any, name: str, *, fewest: int = 1) -> tuple[Any, ...]:
-    """Return what a sequence holds; raise unless it is one of at least ``fewest`` elements."""
+    """Return the elements of a sequence; raise unless it has at least ``fewest`` elements."""
     fits = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set)
     if not fits or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"Expected '{name}' to be a sequence (got {described(value)})")
@@ -42,10 +42,10 @@ def check_sizes(value: Any, name: str, *, least: int = 1, fewest: int = 1) -> tu
     """Return a sequence of integers; raise unless each is at least ``least``.
 
     Args:
-        value: what the caller gave.
-        name: its name in the message.
-        least: the smallest integer allowed.
-        fewest: elements it must have.
+        value: The sequence to check.
+        name: Name of the argument in error messages.
+        least: Smallest allowed integer.
+        fewest: Smallest allowed number of elements.
 
     Example:
         >>> check_sizes([64, "128"], "channels")
@@ -66,12 +66,13 @@ def check_levels(value: Any, name: str) -> tuple[tuple[int, ...], ...]:
 
 
 class PositionEmbedding(nn.Sequential):
-    """The position code of a center: two linear layers, 3 to 128 to ``embed_dim``.
+    """Compute the position code of a center with two linear layers, 3 to 128 to ``embed_dim``.
 
-    It is computed in the precision of its weights even under autocast, which would round positions.
+    The code is computed in the precision of the weights even under autocast, which would round
+    positions.
 
     Args:
-        embed_dim: width of a token.
+        embed_dim: Width of a token.
 
     Shapes:
         center (B, G, 3); output (B, G, C).
@@ -91,12 +92,12 @@ def prepend(token: Tensor, x: Tensor) -> Tensor:
 
 
 def add_position(x: Tokens, code: Float[Tensor, "B L C"], num_prefix: int = 1) -> Tokens:
-    """Add position codes; tokens that a block has set behind the first ones carry none.
+    """Add position codes; extra tokens inserted after the first ``num_prefix`` get none.
 
     Args:
-        x: tokens ``[B, L + extra, C]``.
-        code: of the first ``num_prefix`` tokens and of the patches.
-        num_prefix: tokens of the model itself in front of the patches.
+        x: Tokens ``[B, L + extra, C]``.
+        code: Position codes of the first ``num_prefix`` tokens and of the patches.
+        num_prefix: Number of the model's own tokens in front of the patches.
     """
     extra = x.size(1) - code.size(1)
     if extra:
@@ -106,7 +107,10 @@ def add_position(x: Tokens, code: Float[Tensor, "B L C"], num_prefix: int = 1) -
 
 
 def max_valid(x: Tensor, mask: Mask | None) -> Tensor:
-    """Maximum over the valid tokens of a cloud, ``[B, G, C]`` to ``[B, C]``; zero if none is."""
+    """Return the maximum over each cloud's valid tokens, ``[B, G, C]`` to ``[B, C]``.
+
+    The result is zero for a cloud without valid tokens.
+    """
     if x.size(1) == 0:
         return x.new_zeros(x.size(0), x.size(2))
     if mask is None:
@@ -116,7 +120,7 @@ def max_valid(x: Tensor, mask: Mask | None) -> Tensor:
 
 
 def zero_masked(x: Tensor, mask: Mask | None) -> Tensor:
-    """Set masked tokens to zero; the patches are the last tokens of each cloud."""
+    """Set masked tokens to zero, where the patches are the last tokens of each cloud."""
     if mask is None:
         return x
     keep = F.pad(mask, (x.size(1) - mask.size(1), 0), value=True)
@@ -124,7 +128,10 @@ def zero_masked(x: Tensor, mask: Mask | None) -> Tensor:
 
 
 def draw_tokens_(*tokens: nn.Parameter) -> None:
-    """Initialise tokens equally on every machine: an adapter that leaves them frozen needs that."""
+    """Initialize tokens with a fixed seed.
+
+    They are equal on every machine, as adapters that leave them frozen require.
+    """
     generator = torch.Generator().manual_seed(0)
     for token in tokens:
         drawn = torch.empty(token.shape)

@@ -1,4 +1,4 @@
-"""The transformer block of the Point-MAE family: pre-norm attention and MLP with drop-path."""
+"""The transformer block of the Point-MAE family: pre-norm attention and MLP with drop path."""
 
 from typing import Any
 
@@ -21,23 +21,23 @@ from pyg_peft.typing import Mask, Tokens
 
 
 def attention_mask(mask: Mask | None, num_tokens: int) -> Tensor | None:
-    r"""The keys that each row may attend to, from the mask of its patches.
+    r"""Return a mask of the keys that each row may attend to, from the mask of its patches.
 
-    The patches are the last ``G`` tokens of a sequence. Whatever stands in front of them (summary
-    token, prompts) belongs to every cloud and is always valid.
+    The patches are the last ``G`` tokens of a sequence. All tokens in front of them (summary token,
+    prompts) belong to every cloud and are always valid.
 
-    A cloud without any valid token would give a softmax over nothing. Its rows attend to
-    everything instead: their values are finite and are thrown away by whoever holds the mask.
+    A cloud without valid tokens would give a softmax over nothing. Its rows attend to everything
+    instead. Their values are finite, and callers discard them by the mask.
 
     Args:
-        mask: valid patches, or ``None`` when all are.
-        num_tokens: length of the sequence, at least ``G``.
+        mask: True for valid patches; ``None`` if all are valid.
+        num_tokens: Length of the sequence, at least ``G``.
 
     Shapes:
         mask (B, G); output (B, 1, 1, num_tokens), or ``None`` for ``None``.
 
     Raises:
-        ValueError: if the sequence is shorter than the mask.
+        ValueError: If the sequence is shorter than the mask.
     """
     if mask is None:
         return None
@@ -55,7 +55,7 @@ def attention_mask(mask: Mask | None, num_tokens: int) -> Tensor | None:
 
 
 def check_heads(num_heads: Any, channels: int, name: str = "num_heads") -> int:
-    """Return a number of heads; raise unless it divides ``channels``."""
+    """Return the number of heads; raise unless it divides ``channels``."""
     num_heads = check_count(num_heads, name)
     if channels % num_heads:
         raise ValueError(f"Expected '{name}' to divide {channels} (got {num_heads})")
@@ -63,7 +63,7 @@ def check_heads(num_heads: Any, channels: int, name: str = "num_heads") -> int:
 
 
 def _broadcasts(mask: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether a mask fits scores of this shape; the keys must be those of the scores."""
+    """Return whether a mask broadcasts to scores of this shape, with as many keys as the scores."""
     return (
         mask.dim() == len(shape)
         and mask.size(-1) == shape[-1]
@@ -75,14 +75,15 @@ class DropPath(nn.Module):
     """Drop the residual branch of whole samples while training (stochastic depth).
 
     Args:
-        drop_prob: probability that a sample loses the branch. The branches that stay are divided
-            by ``1 - drop_prob``, so that the expectation is the same in training and evaluation.
+        drop_prob: Probability that the branch of a sample is dropped. The other branches are
+            divided by ``1 - drop_prob``, so that the expectation is the same in training and
+            evaluation.
 
     Shapes:
         x (B, ...); output the same.
 
     Raises:
-        ValueError: unless ``0 <= drop_prob < 1``.
+        ValueError: If ``drop_prob`` is not in ``[0, 1)``.
     """
 
     def __init__(self, drop_prob: float = 0.0) -> None:
@@ -105,15 +106,15 @@ class DropPath(nn.Module):
 
 
 class Attention(nn.Module):
-    r"""Multi-head self-attention with one joint projection for queries, keys and values.
+    r"""Apply multi-head self-attention with one joint projection for queries, keys and values.
 
     .. math::
         \mathrm{softmax}\!\left(\mathbf{Q}_h \mathbf{K}_h^\top / \sqrt{d}\right) \mathbf{V}_h,
         \qquad d = \mathrm{channels} / \mathrm{num\_heads}
 
     Args:
-        channels: width of a token.
-        num_heads: number of heads; divides ``channels``.
+        channels: Width of a token.
+        num_heads: Number of heads; it must divide ``channels``.
 
     Shapes:
         x (B, L, C); mask (B, 1, 1, L), true for keys that take part; output (B, L, C).
@@ -122,7 +123,7 @@ class Attention(nn.Module):
         Equivariant under permutations of the tokens.
 
     Raises:
-        ValueError: if ``num_heads`` does not divide ``channels``.
+        ValueError: If ``num_heads`` does not divide ``channels``.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -158,11 +159,11 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact (erf) GELU between them.
+    """Apply two linear layers with an exact (erf) GELU between them.
 
     Args:
-        channels: width of a token.
-        hidden_channels: width between the layers.
+        channels: Width of a token.
+        hidden_channels: Width between the layers.
 
     Shapes:
         x (..., C); output (..., C).
@@ -183,27 +184,27 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    r"""A pre-norm transformer block.
+    r"""Apply a pre-norm transformer block.
 
     .. math::
         \mathbf{x} \leftarrow \mathbf{x} + \mathrm{attn}(\mathrm{norm}_1(\mathbf{x})), \qquad
         \mathbf{x} \leftarrow \mathbf{x} + \mathrm{mlp}(\mathrm{norm}_2(\mathbf{x}))
 
-    The position code is added by the caller, before each block. ``structure`` and ``prior`` are not
-    read here: they pass through the call by name, so that a module attached to the block sees them.
+    The caller adds the position code before each block. ``structure`` and ``prior`` are not read
+    here. They are arguments so that a module attached to the block receives them.
 
     Args:
-        channels: width of a token.
-        num_heads: number of heads; divides ``channels``.
-        mlp_ratio: hidden width of the MLP in units of ``channels``.
-        drop_path: probability that a cloud skips a residual branch while training.
+        channels: Width of a token.
+        num_heads: Number of heads; it must divide ``channels``.
+        mlp_ratio: Hidden width of the MLP in units of ``channels``.
+        drop_path: Probability that a cloud skips a residual branch while training.
 
     Shapes:
         x (B, L, C) with ``L >= G``, the patches last; output (B, L, C).
 
     Symmetries:
-        Equivariant under permutations of the tokens, the mask permuted along. Patches that
-        ``patches.mask`` rules out influence no other token.
+        Equivariant under permutations of the tokens together with the mask. Patches that
+        ``patches.mask`` excludes influence no other token.
 
     Example:
         >>> import torch
@@ -249,10 +250,10 @@ class Block(nn.Module):
 
 
 def init_transformer_(module: nn.Module) -> None:
-    """Initialise one module as the Point-MAE family does; for ``root.apply``.
+    """Initialize one module as in the Point-MAE family, for use with ``root.apply``.
 
-    Weights of linear layers are drawn from a normal of deviation 0.02 cut at two units, biases are
-    zero, norms are one and zero.
+    Weights of linear layers are drawn from a normal distribution with standard deviation 0.02,
+    truncated at -2 and 2. Biases are zero; norms have weight one and bias zero.
     """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
@@ -263,12 +264,12 @@ def init_transformer_(module: nn.Module) -> None:
 
 
 def drop_path_rates(drop_path: float, depth: int) -> list[float]:
-    """Drop-path probabilities that grow linearly from 0 to ``drop_path`` over ``depth`` blocks."""
+    """Return ``depth`` drop-path probabilities that grow linearly from 0 to ``drop_path``."""
     return [drop_path * index / max(depth - 1, 1) for index in range(depth)]
 
 
 def make_blocks(channels: int, depth: int, num_heads: int, drop_path: float) -> nn.ModuleList:
-    """A stack of blocks whose drop-path grows with depth."""
+    """Build a stack of blocks with a drop-path probability that grows with depth."""
     depth = check_count(depth, "depth")
     check_rates(drop_path=drop_path)
     rates = drop_path_rates(drop_path, depth)

@@ -1,1 +1,1 @@
-"""Point-MAE: classifier, segmentation, pre-training and completion."""
+"""Point-MAE for classification, segmentation, pre-training and completion."""

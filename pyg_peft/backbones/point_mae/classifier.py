@@ -1,4 +1,4 @@
-"""Point-MAE as a classifier: patches to tokens, a transformer over them, a head on top."""
+"""Point-MAE for classification: patches to tokens, a transformer over them, then a head."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,21 +32,22 @@ class PointMAE(PointMAEEncoder):
     r"""The Point-MAE classifier, after `"Masked Autoencoders for Point Cloud Self-supervised
     Learning" <https://arxiv.org/abs/2203.06604>`_.
 
-    A cloud becomes ``num_centers`` patches of ``patch_size`` points; each patch becomes a token; a
-    learned ``cls_token`` is put in front. Every block receives tokens plus position codes, which
-    are added again before each block. The head sees the normalised summary token beside the
-    maximum over the patches.
+    A cloud is cut into ``num_centers`` patches of ``patch_size`` points. Each patch becomes a
+    token, and a learned ``cls_token`` is prepended. Position codes are added to the tokens again
+    before each block. The head takes the normalized summary token concatenated with the maximum
+    over the patches.
 
     Args:
-        num_classes: number of scores.
-        embed_dim: width of a token.
-        depth: number of blocks.
-        num_heads: attention heads; divides ``embed_dim``.
-        num_centers: patches of a cloud.
-        patch_size: points of a patch.
-        in_channels: width of point features ``x``; their layer starts at zero.
-        drop_path: :class:`DropPath` of the last block; it grows linearly from 0 at the first.
-        head_dropout: dropout between the layers of the head.
+        num_classes: Number of classes.
+        embed_dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Number of attention heads; it must divide ``embed_dim``.
+        num_centers: Number of patches of a cloud.
+        patch_size: Number of points of a patch.
+        in_channels: Width of the point features ``x``; their layer starts at zero.
+        drop_path: :class:`DropPath` probability of the last block; it grows linearly from 0 at the
+            first.
+        head_dropout: Dropout probability between the layers of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -56,12 +57,13 @@ class PointMAE(PointMAEEncoder):
         of their members. Not rotation invariant. The patches depend on a cloud's first point.
 
     Raises:
-        ValueError: if sizes are not positive, heads do not divide, or ``x`` has other channels.
+        ValueError: If a size is not positive, ``num_heads`` does not divide ``embed_dim``, or ``x``
+            has the wrong number of channels.
 
     Differences:
-        Clouds with fewer points than ``num_centers`` have masked patches, which take no part in
-        attention, maximum or batch statistics; the authors repeat points instead. The maximum of an
-        empty cloud is zero. Coordinates of higher precision are rounded after centring only.
+        Clouds with fewer points than ``num_centers`` have masked patches, which are excluded from
+        attention, maximum and batch statistics; the authors repeat points instead. The maximum of
+        an empty cloud is zero. Coordinates of higher precision are rounded only after centering.
 
     Example:
         >>> import torch
@@ -110,24 +112,27 @@ class PointMAE(PointMAEEncoder):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        ``embed_dim``, ``depth`` and, where the file has a head, ``num_classes`` are read off the
-        weights. From a pre-training file the head stays fresh, ``cls_token`` and ``cls_pos`` are
-        drawn with a fixed seed, the same on every machine, and the decoder is left out.
+        ``embed_dim``, ``depth`` and, if the file has a head, ``num_classes`` are inferred from the
+        weights. If the file is from pre-training, the head is newly initialized and the decoder is
+        left out. ``cls_token`` and ``cls_pos`` are then drawn with a fixed seed and are the same on
+        every machine.
 
         Args:
-            source: the authors' ``.pth`` file, a ``.safetensors`` or ``.npz`` file, or a mapping;
-                with the published keys or with this library's.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``num_heads``,
+            source: The authors' ``.pth`` file, a ``.safetensors`` or ``.npz`` file, or a mapping,
+                with the published keys or this library's.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``num_heads``,
                 ``num_centers``, ``patch_size``, ``in_channels``, ``drop_path``, ``head_dropout``.
                 Published files for clouds of 2,048 points use ``num_centers=128``.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or a size differs from what the weights tell.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing, or a size differs from that of the weights.
         """
         state, read, fresh = classifier_weights(source, num_classes, cls.__name__)
         model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
@@ -137,15 +142,15 @@ class PointMAE(PointMAEEncoder):
 
     @classmethod
     def from_pretrained(cls, name: str, num_classes: int | None = None, **sizes: Any) -> Self:
-        """Load weights that ship with the package.
+        """Build a model with weights that ship with the package.
 
         Args:
-            name: A name of :func:`pyg_peft.backbones.list_models`.
+            name: One of the names that :func:`pyg_peft.backbones.list_models` returns.
             num_classes: As in :meth:`from_checkpoint`.
-            **sizes: As in :meth:`from_checkpoint`, in place of those stored with the file.
+            **sizes: As in :meth:`from_checkpoint`; they replace the sizes stored with the file.
 
         Raises:
-            ValueError: If there is no such name; the message lists those that exist.
+            ValueError: If the name does not exist; the message lists all names.
             CheckpointError: If the installed file is damaged.
         """
         path, stored = find_pretrained(name)
@@ -158,7 +163,7 @@ class PointMAE(PointMAEEncoder):
         self.head.reset_parameters()
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        """Replace the head with a new one for ``num_classes``, on the same device and dtype."""
         num_classes = check_count(num_classes, "num_classes")
         head = ClassificationHead(2 * self.embed_dim, num_classes, dropout=self.head_dropout)
         head = head.to(self.norm.weight.device, self.norm.weight.dtype)
@@ -173,9 +178,9 @@ class PointMAE(PointMAEEncoder):
         structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B L C"]:
-        """Normalised summary token and patch tokens, ``[B, 1 + G, C]``, zero where masked.
+        """Return normalized summary and patch tokens, ``[B, 1 + G, C]``, zero where masked.
 
-        ``structure`` and ``prior`` are handed to every block by name, and not read here.
+        ``structure`` and ``prior`` are only passed to every block by name.
         """
         x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         x = prepend(self.cls_token, x)
@@ -185,13 +190,14 @@ class PointMAE(PointMAEEncoder):
         return zero_masked(self.norm(x), patches.mask)
 
     def forward_head(self, x: Float[Tensor, "B L C"], mask: Mask | None = None) -> Tensor:
-        """Scores ``[B, num_classes]`` from :meth:`forward_features` and ``patches.mask``."""
+        """Return scores ``[B, num_classes]`` for :meth:`forward_features` and ``patches.mask``."""
         return self.head(torch.cat([x[:, 0], max_valid(x[:, 1:], mask)], dim=-1))
 
     def forward_query(self, patches: Patches, *, tokens: Tokens | None = None) -> Tensor:
-        """The feature by which a memory bank is built and asked: ``[B, C]``.
+        """Return one feature per cloud, ``[B, C]``, which fills and queries a memory bank.
 
-        The maximum over the normalised tokens without a summary token; zero for an empty cloud.
+        The feature is the maximum over the normalized tokens without a summary token. It is zero
+        for an empty cloud.
         """
         x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         code = self.pos_embed(patches.center)

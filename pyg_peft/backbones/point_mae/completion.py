@@ -1,4 +1,4 @@
-"""Pre-training whose summary of a cloud must tell the whole shape."""
+"""Pre-training of Point-MAE that also completes the whole shape from the summary of a cloud."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from pyg_peft.typing import Mask, Tokens
 
 @dataclass(frozen=True)
 class Completion(Reconstruction):
-    """Rebuilt patches, and the whole cloud drawn from its summary.
+    """Rebuilt patches, and the whole cloud predicted from its summary.
 
     Args:
-        cloud: points of the whole shape, ``[B, P, 3]``; meaningless for an empty cloud.
-        patches: all patches of each cloud, hidden and visible.
+        cloud: Predicted points of the whole shape, ``[B, P, 3]``; meaningless for an empty cloud.
+        patches: All patches of each cloud, both hidden and visible.
     """
 
     cloud: Tensor
@@ -33,27 +33,28 @@ class Completion(Reconstruction):
 
 
 class PointMAECompletion(PointMAEPretraining):
-    r"""A masked autoencoder that also completes the shape from what a classifier will read.
+    r"""Pre-train a masked autoencoder that also completes the shape from a classifier's features.
 
-    Rebuilding hidden patches is a local task: a patch follows from its neighbours, and nothing
-    makes the features tell a chair from a table. Here the encoder carries the summary token of
-    :class:`PointMAE`, and a small perceptron draws the whole cloud from the summary token beside
-    the maximum over the visible tokens, the very input of the classification head:
+    Rebuilding hidden patches is a local task: a patch follows from its neighbors, so the features
+    need not distinguish a chair from a table. Here the encoder has the summary token of
+    :class:`PointMAE`. A small perceptron predicts the whole cloud from the summary token
+    concatenated with the maximum over the visible tokens, which is the input of the classification
+    head:
 
     .. math::
         L = \mathrm{CD}(\text{rebuilt patches}, \text{hidden patches})
           + \lambda \, \mathrm{CD}(\text{drawn cloud}, \text{the true one})
 
     The first term is that of `"Masked Autoencoders for Point Cloud Self-supervised Learning"
-    <https://arxiv.org/abs/2203.06604>`_; the second is the task of `"PCN: Point Completion
-    Network" <https://arxiv.org/abs/1808.00671>`_, coarse stage. The page on backbones shows what
-    the second term is worth at equal compute.
+    <https://arxiv.org/abs/2203.06604>`_. The second is the coarse stage of `"PCN: Point Completion
+    Network" <https://arxiv.org/abs/1808.00671>`_. The page on backbones shows the benefit of the
+    second term at equal compute.
 
     Args:
-        embed_dim, depth, num_heads, num_centers, patch_size: as in :class:`PointMAEPretraining`.
-        decoder_depth, decoder_num_heads, mask_ratio, drop_path: as there.
-        num_cloud_points: points that are drawn for a cloud.
-        completion_weight: the factor :math:`\lambda`.
+        embed_dim, depth, num_heads, num_centers, patch_size: See :class:`PointMAEPretraining`.
+        decoder_depth, decoder_num_heads, mask_ratio, drop_path: See :class:`PointMAEPretraining`.
+        num_cloud_points: Number of points predicted for a cloud.
+        completion_weight: The factor :math:`\lambda`.
 
     Shapes:
         pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
@@ -62,7 +63,7 @@ class PointMAECompletion(PointMAEPretraining):
         Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
-        ValueError: as the parent, and unless ``completion_weight`` is positive.
+        ValueError: As :class:`PointMAEPretraining`, and if ``completion_weight`` is not positive.
 
     Example:
         >>> import torch
@@ -117,7 +118,10 @@ class PointMAECompletion(PointMAEPretraining):
 
     @classmethod
     def from_checkpoint(cls, source: str | Path | Mapping[str, Any], **sizes: Any) -> Self:
-        """As the parent's; ``num_cloud_points`` is read off the weights too."""
+        """Build the model that fits a pre-training file, and load the weights.
+
+        As in the parent class; ``num_cloud_points`` is inferred from the weights too.
+        """
         state, read = pretraining_weights(source, cls.__name__)
         bias = state.get("completion.4.bias")
         if bias is not None:
@@ -127,11 +131,11 @@ class PointMAECompletion(PointMAEPretraining):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        if hasattr(self, "completion"):  # the parent's constructor comes before there is one
+        if hasattr(self, "completion"):  # not yet set when the parent's constructor calls this
             self.reset_completion()
 
     def reset_completion(self) -> None:
-        """Draw the summary token and the perceptron anew."""
+        """Initialize the summary token and the perceptron again."""
         for token in (self.cls_token, self.cls_pos):
             nn.init.trunc_normal_(token, std=0.02)
         for layer in self.completion:
@@ -139,7 +143,7 @@ class PointMAECompletion(PointMAEPretraining):
                 layer.reset_parameters()
 
     def forward_features(self, visible: Patches) -> Tokens:
-        """Normalised summary token and visible tokens, ``[B, 1 + V, C]``."""
+        """Return the normalized summary token and visible tokens, ``[B, 1 + V, C]``."""
         x = prepend(self.cls_token, self.patch_embed(visible))
         code = prepend(self.cls_pos, self.pos_embed(visible.center))
         for block in self.blocks:
@@ -158,20 +162,22 @@ class PointMAECompletion(PointMAEPretraining):
         return Completion(points, masked, visible, cloud, patches)
 
     def loss(self, result: Reconstruction) -> Tensor:
-        """The chamfer distances of patches and of whole clouds, the second weighted."""
+        """Return the chamfer distance of patches plus the weighted one of whole clouds."""
         if not isinstance(result, Completion):
             raise TypeError(f"Expected 'result' to be a Completion (got {type(result).__name__})")
         return super().loss(result) + self.completion_weight * completion_loss(result)
 
 
 def completion_loss(result: Completion) -> Tensor:
-    """Chamfer distance of the drawn clouds to a quarter of all members; empty clouds count 0.
+    """Return the chamfer distance of predicted clouds to a quarter of all patch members.
+
+    Empty clouds count as zero.
 
     Args:
-        result: from :meth:`PointMAECompletion.reconstruct`.
+        result: Output of :meth:`PointMAECompletion.reconstruct`.
     """
     patches = result.patches
-    # Members come near to far: every fourth one, from the center on, covers a patch well enough.
+    # Members are sorted by distance from the center, so every fourth one covers a patch well.
     members = patches.points[:, :, ::4] + patches.center.unsqueeze(2)
     per_patch = members.size(2)
     members = members.flatten(1, 2)  # [B, G * K / 4, 3]
@@ -181,7 +187,7 @@ def completion_loss(result: Completion) -> Tensor:
     if patches.mask is None:
         forth, back = nearest_squared_distances(cloud, members)
         return forth.mean() + back.mean()
-    # A masked member becomes a valid one: that moves no minimum, and its own row counts nothing.
+    # A masked member is replaced by a valid one, which changes no minimum; its row counts zero.
     valid = patches.mask.repeat_interleave(per_patch, dim=1)
     first = valid.byte().argmax(dim=1)[:, None, None].expand(-1, 1, 3)
     forth, back = nearest_squared_distances(

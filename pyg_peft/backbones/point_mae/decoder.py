@@ -1,4 +1,4 @@
-"""The shallow decoder of Point-MAE's pre-training."""
+"""The shallow decoder for the pre-training of Point-MAE."""
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +12,15 @@ from pyg_peft.geometry import Patches
 class PointMAEDecoder(nn.Module):
     """Predict the points of hidden patches from the features of visible ones.
 
-    Every hidden patch is the same learned ``mask_token``; only the position code of its center,
-    added before each block, tells one from another.
+    Every hidden patch is the same learned ``mask_token``. Hidden patches differ only by the
+    position code of their center, which is added before each block.
 
     Args:
-        embed_dim: width of a token.
-        depth: number of blocks.
-        num_heads: attention heads; divides ``embed_dim``.
-        patch_size: points of a patch.
-        drop_path: probability that a cloud skips a residual branch of the last block while
+        embed_dim: Width of a token.
+        depth: Number of blocks.
+        num_heads: Number of attention heads; it must divide ``embed_dim``.
+        patch_size: Number of points of a patch.
+        drop_path: Probability that a cloud skips a residual branch of the last block while
             training; it grows linearly from 0 at the first.
 
     Shapes:

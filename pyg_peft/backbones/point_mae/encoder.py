@@ -1,4 +1,4 @@
-"""What every model of the Point-MAE family begins with: patches, tokens, transformer blocks."""
+"""The base class of the Point-MAE family: patches, tokens and transformer blocks."""
 
 from inspect import signature
 from typing import Any
@@ -14,18 +14,18 @@ from pyg_peft.typing import Batch, Features, Pos, Tokens
 
 
 class PointMAEEncoder(nn.Module):
-    """Base of the Point-MAE models: their sizes, and the layers up to the last block.
+    """Base class of the Point-MAE models, with their sizes and the layers up to the last block.
 
-    A subclass adds its head and ``forward``, sets every argument of its constructor as an
-    attribute, and calls :meth:`reset_parameters` at the end of its constructor.
+    A subclass adds its head and ``forward``, and sets every constructor argument as an attribute.
+    Its constructor ends with :meth:`reset_parameters`.
 
     Args:
         embed_dim: Width of a token.
         depth: Number of blocks.
-        num_heads: Attention heads; they divide ``embed_dim``.
-        num_centers: Patches of a cloud.
-        patch_size: Points of a patch.
-        in_channels: Width of point features ``x``; their layer starts at zero.
+        num_heads: Number of attention heads; it must divide ``embed_dim``.
+        num_centers: Number of patches of a cloud.
+        patch_size: Number of points of a patch.
+        in_channels: Width of the point features ``x``; their layer starts at zero.
         drop_path: Probability that a cloud skips a residual branch of the last block while
             training; it grows linearly from 0 at the first.
     """
@@ -67,8 +67,8 @@ class PointMAEEncoder(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments; the class, called with them, gives the same shapes."""
-        # A user's subclass may take other arguments: those of the package's own class are meant.
+        """The constructor's arguments; the class called with them has the same shapes."""
+        # A user's subclass may take other arguments, so use the package's own class.
         own = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("pyg_peft."))
         return {name: getattr(self, name) for name in signature(own).parameters}
 
@@ -79,12 +79,12 @@ class PointMAEEncoder(nn.Module):
         batch_size: int | None = None,
         x: Features | None = None,
     ) -> Patches:
-        """Cut the clouds into the patches that this model was trained on; see ``build_patches``."""
+        """Cut clouds into patches of this model's sizes; see ``build_patches``."""
         sizes = {"num_centers": self.num_centers, "patch_size": self.patch_size}
         return build_patches(pos, batch, x=x, batch_size=batch_size, **sizes)
 
     def embed(self, patches: Patches) -> Tokens:
-        """Tokens of the patches, before any position code: ``[B, G, C]``, zero where masked."""
+        """Return tokens of patches without position codes, ``[B, G, C]``, zero where masked."""
         return self.patch_embed(patches)
 
     def extra_repr(self) -> str:

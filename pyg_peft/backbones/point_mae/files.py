@@ -1,4 +1,4 @@
-"""What a file of the Point-MAE family says about the model that it belongs to."""
+"""Reading of Point-MAE weight files, and inference of the model's sizes from the weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,18 +21,19 @@ def classifier_weights(
     """Read the weights of a classifier from a pre-training or a fine-tuned file.
 
     Args:
-        source: a file or a mapping, with the published keys or with this library's.
-        num_classes: what the caller asks for; ``None`` for what the file has.
-        name: the model's name, for messages.
+        source: File or mapping, with the published keys or this library's.
+        num_classes: Requested number of classes; ``None`` for that of the file.
+        name: Name of the model, for error messages.
 
     Returns:
-        The tensors under our names; the sizes that they tell; the prefixes of what they lack by
-        right: the head and the summary token in pre-training files, the layer of point features.
+        The tensors under this library's names; the sizes inferred from them; the prefixes of keys
+        that may be missing. These are the head and the summary token in pre-training files, and the
+        layer of point features.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, of another family, or has keys that belong nowhere.
-        ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, is of another family, or has unknown keys.
+        ValueError: If ``num_classes`` is missing or differs from the file's head.
     """
     state, leftovers = map_point_mae_keys(read_state_dict(source))
     _, leftovers = map_point_mae_decoder_keys(leftovers)
@@ -61,15 +62,15 @@ def pretraining_weights(
     """Read the weights of encoder and decoder from a pre-training file.
 
     Args:
-        source: a file or a mapping, with the published keys or with this library's.
-        name: the model's name, for messages.
+        source: File or mapping, with the published keys or this library's.
+        name: Name of the model, for error messages.
 
     Returns:
-        The tensors under our names, and the sizes that they tell.
+        The tensors under this library's names, and the sizes inferred from them.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, has no decoder, or has keys that belong nowhere.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, has no decoder, or has unknown keys.
     """
     encoder, rest = map_point_mae_keys(read_state_dict(source))
     decoder, leftovers = map_point_mae_decoder_keys(rest)

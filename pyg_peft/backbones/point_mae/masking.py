@@ -1,4 +1,4 @@
-"""Which patches are hidden from an autoencoder, and the clouds without them."""
+"""Selection of the patches to hide from an autoencoder, and the clouds without them."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from pyg_peft.typing import Mask
 def draw_mask(
     patches: Patches, mask_ratio: float, generator: torch.Generator | None = None
 ) -> Mask:
-    """Hide a random share of each cloud's patches.
+    """Draw a random mask that hides a share of each cloud's patches.
 
     Args:
-        patches: from ``build_patches``.
-        mask_ratio: the share, rounded down to whole patches of those that a cloud has.
-        generator: source of randomness, on any device; torch's own if ``None``.
+        patches: Patches from ``build_patches``.
+        mask_ratio: Share of hidden patches, rounded down to a whole number of each cloud's patches.
+        generator: Random generator on any device; ``None`` for torch's default generator.
 
     Shapes:
         output (B, G), true where hidden.
@@ -34,17 +34,18 @@ def draw_mask(
 
 
 def split_patches(patches: Patches, mask: Mask) -> tuple[Patches, Patches, Patches]:
-    """The visible patches, the hidden ones, and both in this order, each padded to the longest.
+    """Return the visible patches, the hidden ones, and both in this order, each padded.
 
     Args:
-        patches: ``G`` patches of each cloud.
+        patches: The ``G`` patches of each cloud.
         mask: ``[B, G]``, true where hidden.
 
     Returns:
-        ``V`` visible, ``M`` hidden and ``V + M`` patches of each cloud, in the order they had.
+        ``V`` visible, ``M`` hidden and ``V + M`` patches of each cloud, in the original order. Each
+        is padded to the longest cloud.
 
     Raises:
-        ValueError: if ``mask`` is not boolean or has another shape.
+        ValueError: If ``mask`` is not boolean or has another shape.
     """
     shape = patches.center.shape[:2]
     if mask.shape != shape or mask.dtype != torch.bool:
@@ -67,7 +68,7 @@ def split_patches(patches: Patches, mask: Mask) -> tuple[Patches, Patches, Patch
 
 
 def _positions(chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Chosen places of each row, in order and padded to the longest: index and mask ``[B, M]``."""
+    """Return index and mask ``[B, M]`` of each row's chosen positions, in order and padded."""
     num_chosen = chosen.sum(1)
     longest = int(num_chosen.max()) if chosen.size(0) else 0
     index = chosen.long().argsort(dim=1, descending=True, stable=True)[:, :longest]
@@ -76,7 +77,7 @@ def _positions(chosen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _select(patches: Patches, index: Tensor, mask: Tensor) -> Patches:
-    """The patches ``index [B, M]`` of each cloud; no mask if all of them are valid."""
+    """Return the patches ``index [B, M]`` of each cloud, without a mask if all are valid."""
     rows = torch.arange(index.size(0), device=index.device).unsqueeze(1)
     return Patches(
         points=patches.points[rows, index],

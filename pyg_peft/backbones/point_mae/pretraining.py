@@ -1,4 +1,4 @@
-"""Point-MAE as it is pre-trained: hide most patches of a cloud and rebuild their points."""
+"""Pre-training of Point-MAE: hide most patches of a cloud and rebuild their points."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,28 +22,29 @@ from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
 
 class PointMAEPretraining(PointMAEEncoder):
-    r"""The masked autoencoder of `"Masked Autoencoders for Point Cloud Self-supervised Learning"
-    <https://arxiv.org/abs/2203.06604>`_.
+    r"""Pre-train the masked autoencoder of `"Masked Autoencoders for Point Cloud Self-supervised
+    Learning" <https://arxiv.org/abs/2203.06604>`_.
 
-    The encoder sees the visible patches of a cloud; a shallow decoder sees their features beside a
-    learned ``mask_token`` at the center of each hidden patch, and predicts its points. The loss is
-    the Chamfer distance to the true points, over all hidden patches of the batch:
+    The encoder processes the visible patches of a cloud. A shallow decoder takes their features and
+    a learned ``mask_token`` at the center of each hidden patch, and predicts the points of the
+    hidden patches. The loss is the chamfer distance to the true points, over all hidden patches of
+    the batch:
 
     .. math::
         \frac{1}{n} \sum_{a} \min_{b} \lVert a - b \rVert^2
         + \frac{1}{n} \sum_{b} \min_{a} \lVert a - b \rVert^2
 
     Args:
-        embed_dim: width of a token.
-        depth: number of encoder blocks.
-        num_heads: attention heads of the encoder.
-        num_centers: patches of a cloud.
-        patch_size: points of a patch.
-        decoder_depth: number of decoder blocks.
-        decoder_num_heads: attention heads of the decoder.
-        mask_ratio: share of a cloud's patches that is hidden, rounded down to whole patches.
-        drop_path: probability that a cloud skips a residual branch of the last encoder (or
-            decoder) block while training; it grows linearly from 0 at the first.
+        embed_dim: Width of a token.
+        depth: Number of encoder blocks.
+        num_heads: Number of attention heads of the encoder.
+        num_centers: Number of patches of a cloud.
+        patch_size: Number of points of a patch.
+        decoder_depth: Number of decoder blocks.
+        decoder_num_heads: Number of attention heads of the decoder.
+        mask_ratio: Share of hidden patches of a cloud, rounded down to whole patches.
+        drop_path: Probability that a cloud skips a residual branch of the last encoder (or decoder)
+            block while training; it grows linearly from 0 at the first.
 
     Shapes:
         pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
@@ -52,13 +53,13 @@ class PointMAEPretraining(PointMAEEncoder):
         Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
-        ValueError: unless ``0 < mask_ratio < 1`` and a patch is hidden, and if a size is not
-            positive.
+        ValueError: If ``mask_ratio`` is not in ``(0, 1)``, if it hides no patch, or if a size is
+            not positive.
 
     Differences:
-        The authors embed all patches and then drop the hidden ones, which reach training through
-        batch statistics alone; here only visible patches are embedded. Clouds with fewer points
-        than ``num_centers`` hide their share of the patches that they have.
+        The authors embed all patches and then drop the hidden ones, which influence training
+        through batch statistics alone. Here only visible patches are embedded. In clouds with fewer
+        points than ``num_centers``, the hidden share is that of the patches that they have.
 
     Example:
         >>> import torch
@@ -113,18 +114,19 @@ class PointMAEPretraining(PointMAEEncoder):
 
     @classmethod
     def from_checkpoint(cls, source: str | Path | Mapping[str, Any], **sizes: Any) -> Self:
-        """Build the model that a pre-training file belongs to, and load it.
+        """Build the model that fits a pre-training file, and load the weights.
 
-        Widths, depths and ``patch_size`` are read off the weights.
+        Widths, depths and ``patch_size`` are inferred from the weights.
 
         Args:
-            source: a file or a mapping, with the published keys or with this library's.
-            **sizes: arguments of the constructor that weights cannot tell: ``num_heads``,
+            source: File or mapping, with the published keys or this library's.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``num_heads``,
                 ``num_centers``, ``decoder_num_heads``, ``mask_ratio``, ``drop_path``.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, has no decoder, or keys or shapes do not fit.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, has no decoder, or has keys or shapes that do
+                not fit.
         """
         state, read = pretraining_weights(source, cls.__name__)
         model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state)
@@ -135,10 +137,10 @@ class PointMAEPretraining(PointMAEEncoder):
         self.decoder.reset_parameters()
 
     def to_classifier(self, num_classes: int, **options: Any) -> PointMAE:
-        """A :class:`PointMAE` with a copy of this encoder and a fresh head.
+        """Return a :class:`PointMAE` with a copy of this encoder and a newly initialized head.
 
         Args:
-            num_classes: number of scores.
+            num_classes: Number of classes.
             **options: ``in_channels``, ``drop_path`` or ``head_dropout`` of :class:`PointMAE`.
         """
         names = ("num_heads", "num_centers", "patch_size")
@@ -147,7 +149,7 @@ class PointMAEPretraining(PointMAEEncoder):
         return model.to(self.norm.weight.device, self.norm.weight.dtype)
 
     def forward_encoder(self, visible: Patches) -> Tokens:
-        """Normalised features of the visible patches, ``[B, V, C]``."""
+        """Return normalized features of the visible patches, ``[B, V, C]``."""
         x = self.patch_embed(visible)
         code = self.pos_embed(visible.center)
         for block in self.blocks:
@@ -167,15 +169,16 @@ class PointMAEPretraining(PointMAEEncoder):
         """Hide patches and rebuild them.
 
         Args:
-            pos: coordinates ``[N, 3]``, unless ``patches`` is given.
-            batch: sorted cloud id of each point.
-            batch_size: number of clouds, if the last ones may be empty.
-            patches: the clouds' patches, if they are at hand.
-            mask: true where a patch is hidden, ``[B, G]``; drawn if ``None``.
-            generator: source of randomness of the mask.
+            pos: Coordinates ``[N, 3]``; required unless ``patches`` is given.
+            batch: Sorted cloud ids ``[N]``; ``None`` for one cloud.
+            batch_size: Number of clouds, if the last ones may be empty.
+            patches: Patches of the clouds, if they are already computed.
+            mask: True for hidden patches, ``[B, G]``; drawn at random if ``None``.
+            generator: Random generator for the mask.
 
         Raises:
-            ValueError: if neither ``pos`` nor ``patches`` is given, or ``mask`` has another shape.
+            ValueError: If neither ``pos`` nor ``patches`` is given, or ``mask`` has the wrong
+                shape.
         """
         patches = self.make_patches(pos, batch, batch_size) if patches is None else patches
         if mask is None:
@@ -189,21 +192,21 @@ class PointMAEPretraining(PointMAEEncoder):
         batch_size: int | None = None,
         x: None = None,
     ) -> Patches:
-        """Cut the clouds into patches of coordinates alone; an error says so without ``pos``."""
+        """Cut clouds into patches of coordinates alone; raise without ``pos``."""
         if pos is None:
             raise ValueError("Expected 'pos' or 'patches' to be given (got neither)")
         return super().make_patches(pos, batch, batch_size)
 
     def rebuild(self, patches: Patches, mask: Mask) -> Reconstruction:
-        """Hide the patches in ``mask [B, G]`` and predict their points."""
+        """Hide the patches where ``mask [B, G]`` is true and predict their points."""
         visible, masked, both = split_patches(patches, mask)
         points = self.decoder(self.forward_encoder(visible), both)
         return Reconstruction(points, masked, visible)
 
     def loss(self, result: Reconstruction) -> Tensor:
-        """Chamfer distance of all rebuilt patches to the true ones; zero if none was hidden.
+        """Return the chamfer distance of rebuilt to true patches; zero if none is hidden.
 
-        It is computed in the precision of the positions, whatever that of the features is.
+        It is computed in the precision of the positions, regardless of that of the features.
         """
         true = result.masked.points.flatten(0, 1)
         rebuilt = result.points.to(true.dtype).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""What a masked autoencoder made of a batch."""
+"""The output of a masked autoencoder for one batch."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from pyg_peft.geometry import Patches
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Rebuilt patches beside the true ones.
+    """Rebuilt patches together with the true ones.
 
     Args:
-        points: rebuilt members relative to their center, ``[B, M, K, 3]``; meaningless where
+        points: Rebuilt points relative to their center, ``[B, M, K, 3]``; meaningless where
             ``masked.mask`` is false.
-        masked: the ``M`` patches of each cloud that were hidden.
-        visible: the ``V`` patches of each cloud that the encoder saw.
+        masked: The ``M`` patches of each cloud that were hidden.
+        visible: The ``V`` patches of each cloud that the encoder saw.
     """
 
     points: Tensor

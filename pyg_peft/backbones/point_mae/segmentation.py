@@ -1,4 +1,4 @@
-"""Point-MAE for parts: patches to tokens, a transformer over them, and back to every point."""
+"""Point-MAE for part segmentation: patches to tokens, a transformer, then back to every point."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,26 +28,28 @@ from pyg_peft.typing import Batch, Pos, Tokens
 
 
 class PointMAESegmentation(PointMAEEncoder):
-    r"""The Point-MAE network for parts, after `"Masked Autoencoders for Point Cloud Self-supervised
-    Learning" <https://arxiv.org/abs/2203.06604>`_.
+    r"""The Point-MAE network for part segmentation, after `"Masked Autoencoders for Point Cloud
+    Self-supervised Learning" <https://arxiv.org/abs/2203.06604>`_.
 
     ::
 
         pos ── patches ── tokens ── blocks ── levels ─┬─ to points, beside pos ──▶ head ──▶ scores
                                                       └─ max, mean ── summary ──────┘
-                                                  category (where calls tell one) ──┘
+                                                  category (if calls pass one) ─────┘
 
-    The tokens after a third, two thirds and all of the blocks pass the same norm and stand side by
-    side. Their maximum and mean over the patches are the cloud's summary; a point receives those of
-    the three nearest centers, weighted by inverse squared distance, beside its coordinates.
+    The tokens after a third, two thirds and all of the blocks pass the same norm and are
+    concatenated. Their maximum and mean over the patches form the cloud's summary. Each point gets
+    its coordinates and the tokens of the three nearest centers, weighted by inverse squared
+    distance.
 
     Args:
-        num_classes: number of scores of a point.
+        num_classes: Number of classes of a point.
         embed_dim, depth, num_heads, num_centers, patch_size, in_channels, drop_path, head_dropout:
-            as of :class:`PointMAE`.
-        num_categories: categories of clouds that calls tell (published: 16); 0 for none.
-        num_levels: depths whose tokens are used, at equal steps up to the last.
-        head_channels: width of the head, see :class:`SegmentationHead`.
+            See :class:`PointMAE`.
+        num_categories: Number of cloud categories that calls pass as ``category`` (published: 16);
+            0 for none.
+        num_levels: Number of depths whose tokens are used, at equal steps up to the last block.
+        head_channels: Width of the head; see :class:`SegmentationHead`.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, num_classes).
@@ -56,12 +58,13 @@ class PointMAESegmentation(PointMAEEncoder):
         Batch invariant in evaluation; given its patches, equivariant under permutations of points.
 
     Raises:
-        ValueError: if a size, the channels of ``x``, or ``category`` do not fit.
+        ValueError: If a size, the number of channels of ``x``, or ``category`` does not fit.
 
     Differences:
         Returns scores; the authors return the logarithm of their softmax. Clouds with fewer points
-        than ``num_centers`` have masked patches, as in :class:`PointMAE`. Squared distances come
-        from differences, not from products, so a center gets its own features in float32 too.
+        than ``num_centers`` have masked patches, as in :class:`PointMAE`. Squared distances are
+        computed from differences, not from products, so a center gets exactly its own features even
+        in float32.
 
     Example:
         >>> import torch
@@ -73,7 +76,7 @@ class PointMAESegmentation(PointMAEEncoder):
     """
 
     task: ClassVar[str] = "segmentation"
-    num_prefix_tokens = 0  # in front of the patches; read by methods that insert more
+    num_prefix_tokens = 0  # in front of the patches; read by methods that insert tokens
 
     def __init__(
         self,
@@ -128,17 +131,21 @@ class PointMAESegmentation(PointMAEEncoder):
         num_categories: int | None = None,
         **sizes: Any,
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Sizes that the weights tell are read off them. From a pre-training file or a classifier's
-        the head stays fresh; decoder, summary token and the classifier's head are left out.
+        Sizes are inferred from the weights where possible. If the file is from pre-training or a
+        classifier's, the head is newly initialized. The file's decoder, summary token and
+        classification head are then left out.
 
         Args:
-            source: as of :meth:`PointMAE.from_checkpoint`.
-            num_classes: needed if the file has no head for parts; otherwise it must agree.
-            num_categories: 0 by default for such files; otherwise it must agree.
-            **sizes: what weights cannot tell, such as ``num_heads``; for a fresh head also
-                ``num_levels`` and ``head_channels``.
+            source: See :meth:`PointMAE.from_checkpoint`.
+            num_classes: Number of classes. Required if the file has no head for parts; otherwise it
+                must match the file's head.
+            num_categories: Number of cloud categories. The default is 0 if the file has no head for
+                parts; otherwise it must match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights, such as
+                ``num_heads``; also ``num_levels`` and ``head_channels`` if the head is newly
+                initialized.
 
         Raises: as :meth:`PointMAE.from_checkpoint`.
         """
@@ -148,7 +155,7 @@ class PointMAESegmentation(PointMAEEncoder):
 
     @classmethod
     def from_pretrained(cls, name: str, num_classes: int | None = None, **sizes: Any) -> Self:
-        """Load weights that ship with the package; see :meth:`PointMAE.from_pretrained`."""
+        """Build a model with shipped weights; see :meth:`PointMAE.from_pretrained`."""
         path, stored = find_pretrained(name)
         return cls.from_checkpoint(path, num_classes, **{**stored, **sizes})
 
@@ -157,7 +164,7 @@ class PointMAESegmentation(PointMAEEncoder):
         self.head.reset_parameters()
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, on the same device and type."""
+        """Replace the head with a new one for ``num_classes``, on the same device and dtype."""
         num_classes = check_count(num_classes, "num_classes")
         head = self._new_head(num_classes).to(self.norm.weight)
         self.head = head.train(self.head.training)
@@ -171,7 +178,10 @@ class PointMAESegmentation(PointMAEEncoder):
         structure: TokenStructures | None = None,
         prior: Tensor | None = None,
     ) -> Float[Tensor, "B G levels"]:
-        """Normalised tokens of all levels side by side, ``[B, G, levels * C]``; masked are zero."""
+        """Return concatenated normalized tokens of all levels, ``[B, G, levels * C]``.
+
+        Masked tokens are zero.
+        """
         x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
         code = self.pos_embed(patches.center)
         last = {self.depth * level // self.num_levels for level in range(1, self.num_levels + 1)}
@@ -190,13 +200,16 @@ class PointMAESegmentation(PointMAEEncoder):
         batch: Batch | None = None,
         category: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "N num_classes"]:
-        """Scores of all points ``[N, num_classes]`` from :meth:`forward_features`."""
+        """Return scores of all points ``[N, num_classes]`` for :meth:`forward_features`."""
         summary = torch.cat([max_valid(x, patches.mask), mean_valid(x, patches.mask)], dim=-1)
         x = patches_to_points(x, patches, pos, batch)
         return self.head(torch.cat([pos.to(x.dtype), x], dim=-1), summary, batch, category)
 
     def forward_query(self, patches: Patches, *, tokens: Tokens | None = None) -> Tensor:
-        """The feature by which a memory bank is asked, ``[B, C]``, as of :class:`PointMAE`."""
+        """Return one feature per cloud, ``[B, C]``, which fills and queries a memory bank.
+
+        See :meth:`PointMAE.forward_query`.
+        """
         x = self.forward_features(patches, tokens=tokens)
         return max_valid(x[..., -self.embed_dim :], patches.mask)
 

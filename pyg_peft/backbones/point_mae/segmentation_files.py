@@ -1,4 +1,4 @@
-"""What a file says about the Point-MAE for parts that it belongs to."""
+"""Reading of weight files for part segmentation, and inference of the model's sizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,8 @@ from pyg_peft.backbones.weights.reading import State, read_state_dict
 from pyg_peft.errors import MissingHeadError
 
 _TENSOR = r"((?:weight|bias))"
-# Names of the authors' head, and ours. Their layer on the concatenation, `convs1`, is split below.
+# The authors' names of the head, and this library's. Their layer `convs1` on the concatenation is
+# split below.
 _HEAD_KEYS = (
     (r"label_conv\.0\.weight", r"head.category.proj.weight"),
     (rf"label_conv\.1\.{NORM}", r"head.category.norm.\1"),
@@ -31,23 +32,23 @@ _HEAD_KEYS = (
     (rf"convs2\.{_TENSOR}", r"head.reduce.\1"),
     (rf"bns2\.{NORM}", r"head.norm4.\1"),
     (rf"convs3\.{_TENSOR}", r"head.classifier.\1"),
-    # our own names, as in a state dict of PointMAESegmentation
+    # this library's own names, as in a state dict of PointMAESegmentation
     (rf"(head\.(?:lift|mix|local_proj|reduce|classifier))\.{_TENSOR}", r"\1.\2"),
     (r"(head\.(?:global_proj|category\.proj)\.weight)", r"\1"),
     (rf"(head\.(?:norm[1-4]|category\.norm))\.{NORM}", r"\1.\2"),
 )
-# What other models of the family have in front of the patches, and behind them.
+# Keys of the other models of the family: the summary token and the classification head.
 _OF_CLASSIFIERS = ("cls_token", "cls_pos", "head.layers.")
 
 
 def map_segmentation_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
-    """Translate the keys of a head for parts to :class:`SegmentationHead`'s.
+    """Translate published keys of a part segmentation head to those of :class:`SegmentationHead`.
 
     Args:
-        state: the leftovers of ``map_point_mae_keys``.
+        state: Leftovers of ``map_point_mae_keys``.
 
     Returns:
-        The tensors under our names, and the leftovers under the names they came with.
+        The tensors under this library's names, and the leftovers under their original names.
     """
     mapped, leftovers = rename_keys(state, _HEAD_KEYS)
     joint, mixed = leftovers.get("convs1.weight"), mapped.get("head.mix.bias")
@@ -68,19 +69,20 @@ def segmentation_weights(
     """Read the weights of a segmentation model from a file of any model of the family.
 
     Args:
-        source: a file or a mapping, with the published keys or with this library's.
-        num_classes: what the caller asks for; ``None`` for what the file has.
-        num_categories: likewise; ``None`` is 0 for a file without a head for parts.
-        name: the model's name, for messages.
+        source: File or mapping, with the published keys or this library's.
+        num_classes: Requested number of classes; ``None`` for that of the file.
+        num_categories: Requested number of categories; ``None`` for that of the file, or 0 if the
+            file has no head for parts.
+        name: Name of the model, for error messages.
 
     Returns:
-        The tensors under our names; the sizes that they tell; the prefixes of what they lack by
-        right: the head, the layer of point features.
+        The tensors under this library's names; the sizes inferred from them; the prefixes of keys
+        that may be missing. These are the head and the layer of point features.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, of another family, or has keys that belong nowhere.
-        ValueError: if a number is missing, or differs from the file's head.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, is of another family, or has unknown keys.
+        ValueError: If a number is missing or differs from the file's head.
     """
     state, leftovers = map_point_mae_keys(read_state_dict(source))
     state = {key: value for key, value in state.items() if not key.startswith(_OF_CLASSIFIERS)}

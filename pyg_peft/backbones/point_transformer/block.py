@@ -1,4 +1,4 @@
-"""The residual block of Point Transformer: vector attention among a point's neighbours."""
+"""The residual block of Point Transformer: vector attention among a point's neighbors."""
 
 from torch import Tensor, nn
 from torch_geometric.nn import PointTransformerConv
@@ -8,10 +8,10 @@ from pyg_peft.typing import EdgeIndex, Features, Pos
 
 
 class ShareChannels(nn.Module):
-    """Repeat each row, so that channels at the same place of every repetition share a weight.
+    """Repeat each row, so that channels at the same position in each repetition share a weight.
 
     Args:
-        times: how often.
+        times: Number of repetitions.
 
     Shapes: x (E, C); output (E, times * C).
 
@@ -32,30 +32,30 @@ class ShareChannels(nn.Module):
 
 
 class PointTransformerBlock(nn.Module):
-    r"""Point Transformer's block, after `"Point Transformer" <https://arxiv.org/abs/2012.09164>`_,
-    figure 4a.
+    r"""Apply the residual block of Point Transformer, after `"Point Transformer"
+    <https://arxiv.org/abs/2012.09164>`_, figure 4a.
 
     .. math::
         \mathbf{x} \leftarrow \mathrm{relu}(\mathbf{x} + \mathrm{norm}_3(\mathbf{W}_{out}\,
         \mathrm{relu}(\mathrm{norm}_2(\mathrm{attn}(\mathrm{relu}(\mathrm{norm}_1(
         \mathbf{W}_{in} \mathbf{x})))))))
 
-    The attention is PyG's ``PointTransformerConv`` with the paper's position code
-    :math:`\delta` (two layers, 3 wide between) and weights :math:`\gamma` (two layers).
+    The attention is PyG's ``PointTransformerConv`` with the paper's position code :math:`\delta`
+    (two layers, with 3 channels in between) and weights :math:`\gamma` (two layers).
 
     Args:
-        channels: width of a row.
-        share: channels that share an attention weight; divides ``channels``.
+        channels: Width of the features.
+        share: Number of channels that share an attention weight; it must divide ``channels``.
 
     Shapes:
-        x (N, C), pos (N, 3), edge_index (2, E), in which each point is among its own neighbours;
+        x (N, C), pos (N, 3), edge_index (2, E), in which each point is among its own neighbors;
         output (N, C).
 
     Symmetries:
         Given the edges, permutation equivariant and translation invariant. Local: one hop.
 
     Raises:
-        ValueError: if ``share`` does not divide ``channels``.
+        ValueError: If ``share`` does not divide ``channels``.
 
     Differences:
         Queries, keys and values have no bias, as in PyG.
@@ -117,7 +117,7 @@ class PointTransformerBlock(nn.Module):
 
 
 def make_blocks(channels: int, depth: int, share: int) -> nn.ModuleList:
-    """A stack of blocks."""
+    """Build a stack of blocks."""
     check_count(depth, "depth", least=0)
     return nn.ModuleList(PointTransformerBlock(channels, share=share) for _ in range(depth))
 

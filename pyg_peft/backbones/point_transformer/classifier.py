@@ -1,4 +1,4 @@
-"""Point Transformer as a classifier: five levels of vector attention, a mean, a head on top."""
+"""Point Transformer for classification: five levels of vector attention, a mean, then a head."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,15 +22,16 @@ class PointTransformer(FlatBackbone):
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
 
     Args:
-        num_classes: number of scores.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: width of each level.
-        depths: blocks of each level; the paper does not say, these are the usual ones.
-        k: neighbours of a point in each level, itself included.
-        stride: how many points become one from level to level.
-        share: channels that share an attention weight.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head.
+        num_classes: Number of classes.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Width of each level.
+        depths: Number of blocks of each level; the default is the usual choice, since the paper
+            gives none.
+        k: Neighbors of a point in each level, itself included.
+        stride: Factor by which each level but the first reduces the number of points.
+        share: Number of channels that share an attention weight.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -40,7 +41,8 @@ class PointTransformer(FlatBackbone):
         or rotation invariant: positions are the first features.
 
     Raises:
-        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+        ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the
+            wrong number of channels.
 
     Differences:
         Sampling starts at the point of smallest coordinates (x, then y, then z). A cloud of ``n``
@@ -94,21 +96,24 @@ class PointTransformer(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths and depths are read off the weights. From a file of
-        :class:`PointTransformerSegmentation` the head stays fresh.
+        Widths and depths are inferred from the weights. If the file is one of
+        :class:`PointTransformerSegmentation`, the head is newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``k``, ``stride``,
-                ``head_dropout``; ``head_channels`` for a fresh head.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
+                ``stride``, ``head_dropout``; also ``head_channels`` if the head is newly
+                initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__)
         model = build_checked(
@@ -125,7 +130,7 @@ class PointTransformer(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """The mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
+        """Return the mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         last = encode(self.levels, stage, clouds.batch_size)[-1]
@@ -140,7 +145,7 @@ def point_transformer_levels(
     stride: int,
     share: int,
 ) -> nn.ModuleList:
-    """The encoder's levels; the first keeps all points."""
+    """Build the levels of the encoder; the first keeps all points."""
     for name, sizes in (("depths", depths), ("k", k)):
         if len(sizes) != len(channels):
             raise ValueError(
@@ -157,7 +162,7 @@ def point_transformer_levels(
 
 
 def level_sizes(weights: OwnWeights) -> dict[str, Any]:
-    """What the encoder's weights say about it."""
+    """Return the constructor arguments that can be inferred from the encoder's weights."""
     channels = [level[-1] for level in weights.channels("levels", r"conv\.local_nn|mlp")]
     depths = [infer_depth(weights.state, f"levels.{n}.blocks") for n in range(len(channels))]
     sizes: dict[str, Any] = {

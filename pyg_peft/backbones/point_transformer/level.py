@@ -1,4 +1,4 @@
-"""The levels of Point Transformer: change the resolution, then blocks that share one graph."""
+"""The levels of Point Transformer: a change of resolution, then blocks that share one graph."""
 
 import torch
 from jaxtyping import Float
@@ -17,26 +17,27 @@ from pyg_peft.typing import Batch, Features, Pos
 
 
 class TransitionDown(nn.Module):
-    """Fewer points, each with the maximum over its nearest ones, as a level of Point Transformer.
+    """Reduce the number of points, take the maximum over neighbors, then apply blocks.
 
     Args:
-        in_channels: width of ``x``.
-        channels: width of the output.
-        stride: points for each that is kept; 1 keeps all, and has no neighbours.
-        k: neighbours of a point, itself included.
-        depth: blocks.
-        share: channels that share an attention weight.
+        in_channels: Width of ``x``.
+        channels: Width of the output.
+        stride: Factor by which the number of points is reduced; 1 keeps all points and uses no
+            neighbors.
+        k: Number of neighbors of a point, including the point itself.
+        depth: Number of blocks.
+        share: Number of channels that share an attention weight.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output features (S, channels), positions (S, 3)
         and ids (S) of the points that are kept.
 
     Symmetries:
-        Translation invariant; permutation equivariant except at exact ties; clouds do not see each
-        other.
+        Translation invariant; permutation equivariant except at exact ties; clouds do not influence
+        each other.
 
     Raises:
-        ValueError: if sizes are not positive.
+        ValueError: If a size is not positive.
 
     Example:
         >>> level = TransitionDown(6, 16, stride=4, k=8, depth=1).eval()
@@ -80,13 +81,13 @@ class TransitionDown(nn.Module):
 
 
 class Summit(nn.Module):
-    """Put each cloud's mean beside its points: the first step of the decoder.
+    """Concatenate each cloud's mean with its points, as the first step of the decoder.
 
     Args:
-        channels: width of a row.
-        k: neighbours of a point, itself included.
-        depth: blocks.
-        share: channels that share an attention weight.
+        channels: Width of the features.
+        k: Number of neighbors of a point, including the point itself.
+        depth: Number of blocks.
+        share: Number of channels that share an attention weight.
 
     Shapes: x (N, C), pos (N, 3), batch (N); output (N, C).
 
@@ -125,14 +126,14 @@ class Summit(nn.Module):
 
 
 class TransitionUp(nn.Module):
-    """More points: coarse features interpolated, and added to the finer ones.
+    """Interpolate coarse features at finer points, add the finer features, then apply blocks.
 
     Args:
-        coarse_channels: width of ``coarse_x``.
-        channels: width of ``x`` and of the output.
-        k: neighbours of a point, itself included.
-        depth: blocks.
-        share: channels that share an attention weight.
+        coarse_channels: Width of ``coarse_x``.
+        channels: Width of ``x`` and of the output.
+        k: Number of neighbors of a point, including the point itself.
+        depth: Number of blocks.
+        share: Number of channels that share an attention weight.
 
     Shapes:
         x (N, channels), pos (N, 3), batch (N); coarse_x (M, coarse_channels), coarse_pos (M, 3),
@@ -182,7 +183,7 @@ class TransitionUp(nn.Module):
 
 
 def make_conv(in_channels: int, channels: int) -> PointNetConv:
-    """The maximum over neighbours, each seen by its features and its relative position."""
+    """Build a maximum over neighbors, with an MLP on their features and relative positions."""
     mlp = shared_mlp(in_channels + 3, channels, bias=False)
     return PointNetConv(mlp, add_self_loops=False, aggr=SegmentMax())
 
@@ -190,7 +191,7 @@ def make_conv(in_channels: int, channels: int) -> PointNetConv:
 def run_blocks(
     blocks: nn.ModuleList, x: Tensor, pos: Tensor, batch: Tensor, k: int, batch_size: int
 ) -> Tensor:
-    """Run blocks on one graph of ``k`` neighbours, which is built once; none without blocks."""
+    """Apply blocks on one graph of ``k`` neighbors, which is built once if there are blocks."""
     if len(blocks) == 0:
         return x
     edge_index = knn_graph(pos, k, batch, loop=True, batch_size=batch_size)

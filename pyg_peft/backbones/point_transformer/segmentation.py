@@ -1,4 +1,4 @@
-"""Point Transformer for segmentation: the classifier's levels, and a U-Net's way back."""
+"""Point Transformer for segmentation: the classifier's levels, then the decoder of a U-Net."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,20 +22,21 @@ class PointTransformerSegmentation(FlatBackbone):
     """The Point Transformer segmentation network, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
 
-    The levels are those of :class:`PointTransformer`, whose files load here. The decoder puts each
-    cloud's mean beside the coarsest points, then interpolates from level to level.
+    The levels are those of :class:`PointTransformer`, whose files can be loaded here. The decoder
+    concatenates each cloud's mean with the coarsest points, then interpolates from level to level.
 
     Args:
-        num_classes: number of scores of a point.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: width of each level.
-        depths: blocks of each level; the paper does not say, these are the usual ones.
-        k: neighbours of a point in each level, itself included.
-        stride: how many points become one from level to level.
-        share: channels that share an attention weight.
-        decoder_depth: blocks of each level on the way back.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head.
+        num_classes: Number of classes of a point.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Width of each level.
+        depths: Number of blocks of each level; the default is the usual choice, since the paper
+            gives none.
+        k: Neighbors of a point in each level, itself included.
+        stride: Factor by which each level but the first reduces the number of points.
+        share: Number of channels that share an attention weight.
+        decoder_depth: Number of blocks of each level of the decoder.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
@@ -45,7 +46,8 @@ class PointTransformerSegmentation(FlatBackbone):
         or rotation invariant: positions are the first features.
 
     Raises:
-        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+        ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the
+            wrong number of channels.
 
     Differences:
         As in :class:`PointTransformer`.
@@ -106,21 +108,24 @@ class PointTransformerSegmentation(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths and depths are read off the weights. From a classifier's file decoder and head stay
-        fresh.
+        Widths and depths are inferred from the weights. If the file is a classifier's, the decoder
+        and the head are newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head for points; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``k``, ``stride``,
-                ``head_dropout``; ``decoder_depth`` and ``head_channels`` where fresh.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head for points; otherwise
+                it must match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
+                ``stride``, ``head_dropout``; ``decoder_depth`` and ``head_channels`` if these are
+                newly initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
         read = {**level_sizes(weights), **weights.head_channels()}
@@ -136,7 +141,7 @@ class PointTransformerSegmentation(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
-        """A feature of each point, ``[N, embed_dim]``."""
+        """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)[1:]

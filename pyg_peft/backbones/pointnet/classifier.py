@@ -1,4 +1,4 @@
-"""PointNet as a classifier: layers that all points share, a maximum, a head on top."""
+"""PointNet for classification: shared layers on all points, a maximum, then a head."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +24,13 @@ class PointNet(FlatBackbone):
     and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
 
     Args:
-        num_classes: number of scores.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: widths of the shared layers of both levels.
-        head_channels: hidden widths of the head.
-        transforms: align coordinates and the first level's features by T-Nets. Without them this is
-            the paper's PointNet (vanilla).
-        head_dropout: after the last hidden layer of the head.
+        num_classes: Number of classes.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Widths of the shared layers of both levels.
+        head_channels: Widths of the hidden layers of the head.
+        transforms: Whether to align coordinates and the first level's features by T-Nets. Without
+            them this is the paper's PointNet (vanilla).
+        head_dropout: Dropout probability after the last hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
@@ -39,10 +39,10 @@ class PointNet(FlatBackbone):
         Permutation invariant; batch invariant in evaluation. Not translation or rotation invariant.
 
     Raises:
-        ValueError: if sizes are not positive, or ``x`` has other channels.
+        ValueError: If a size is not positive, or ``x`` has the wrong number of channels.
 
     Differences:
-        The loss is the caller's: the paper adds
+        The loss is left to the caller; the paper's adds
         :func:`~pyg_peft.backbones.orthogonality_penalty`. The feature of an empty cloud is zero.
 
     Example:
@@ -83,21 +83,23 @@ class PointNet(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        All sizes are read off the weights. From a file of :class:`PointNetSegmentation` the head
-        stays fresh.
+        All sizes are inferred from the weights. If the file is one of
+        :class:`PointNetSegmentation`, the head is newly initialized.
 
         Args:
-            source: a ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping;
+            source: A ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping,
                 with this library's keys or those of learning3d's PointNet classifier.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: ``head_dropout``, and ``head_channels`` for a fresh head.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: ``head_dropout``; also ``head_channels`` if the head is newly initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__, rename=map_pointnet_keys)
         read: dict[str, Any] = {
@@ -120,7 +122,7 @@ class PointNet(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """The maximum over each cloud's points, ``[B, embed_dim]``; zero for an empty cloud."""
+        """Return the maximum over each cloud, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         _, x = run_levels(self.levels, clouds)
         return segment_max(x, clouds.batch, clouds.batch_size)
@@ -129,7 +131,7 @@ class PointNet(FlatBackbone):
 def pointnet_levels(
     in_channels: int, channels: Sequence[Sequence[int]], transforms: bool
 ) -> nn.ModuleList:
-    """The two levels of PointNet, with their T-Nets around the first."""
+    """Build the two levels of PointNet, with T-Nets around the first."""
     if len(channels) != 2:
         raise ValueError(f"Expected 'channels' to name two levels (got {len(channels)})")
     first, second = channels
@@ -142,7 +144,7 @@ def pointnet_levels(
 
 
 def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> tuple[Tensor, Tensor]:
-    """The points' features after the first level, and after the last."""
+    """Return the points' features after the first level and after the last."""
     local = levels[0](clouds.points, clouds.pos, clouds.batch, clouds.batch_size)
     return local, levels[1](local, clouds.pos, clouds.batch, clouds.batch_size)
 

@@ -1,4 +1,4 @@
-"""The names that PointNet's tensors have in published files, and those that they have here."""
+"""Translation of the published key names of PointNet to this library's."""
 
 import re
 
@@ -8,19 +8,19 @@ from pyg_peft.backbones.weights.reading import State
 from pyg_peft.errors import CheckpointError
 
 _VALUE = r"(weight|bias|running_mean|running_var|num_batches_tracked)"
-# Layer of the published files to ours: number of the level and of the layer in it.
+# From a layer of the published files to its level here, and its number in that level.
 _PLACES = {1: (0, 0), 2: (0, 1), 3: (1, 0), 4: (1, 1), 5: (1, 2)}
 
 
 def map_pointnet_keys(state: State) -> State:
     """Translate a published classifier's keys to those of :class:`PointNet`; keep all others.
 
-    Understood is the layout of the learning3d collection, a PointNet without T-Nets:
+    The supported layout is that of the learning3d collection, a PointNet without T-Nets:
     ``feature_model.conv1`` to ``conv5`` with ``feature_model.bn1`` to ``bn5``, then ``linear1`` to
     ``linear3`` with ``bn1`` and ``bn2``. Convolutions of width one become linear weights.
 
     Raises:
-        CheckpointError: if two keys become the same.
+        CheckpointError: If two keys become the same.
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def _layer(kind: str, layer: int) -> str:
 
 
 def _matrix(weight: Tensor) -> Tensor:
-    """The matrix of a convolution of width one; anything else as it is."""
+    """Return a convolution of width one as a matrix, and any other tensor unchanged."""
     return weight.squeeze(2) if weight.dim() == 3 and weight.size(2) == 1 else weight
 
 

@@ -1,4 +1,4 @@
-"""PointNet for segmentation: each point's own feature beside that of its cloud."""
+"""PointNet for segmentation: features of each point and of its cloud."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,17 +24,17 @@ class PointNetSegmentation(FlatBackbone):
     """The PointNet segmentation network, after `"PointNet: Deep Learning on Point Sets for 3D
     Classification and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
 
-    The levels are those of :class:`PointNet`; its files load here. The maximum over the cloud is
-    put beside each point's feature after the first level.
+    The levels are those of :class:`PointNet`, whose files can be loaded here. The maximum over the
+    cloud is concatenated with each point's feature after the first level.
 
     Args:
-        num_classes: number of scores of a point.
-        in_channels: width of point features ``x``, which stand behind the coordinates.
-        channels: widths of the shared layers of both levels.
-        decoder_channels: widths of the layers on local and global feature.
-        head_channels: hidden widths of the head.
-        transforms: align coordinates and the first level's features by T-Nets.
-        head_dropout: after the last hidden layer of the head.
+        num_classes: Number of classes of a point.
+        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        channels: Widths of the shared layers of both levels.
+        decoder_channels: Widths of the layers on local and global features.
+        head_channels: Widths of the hidden layers of the head.
+        transforms: Whether to align coordinates and the first level's features by T-Nets.
+        head_dropout: Dropout probability after the last hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
@@ -44,11 +44,11 @@ class PointNetSegmentation(FlatBackbone):
         invariant.
 
     Raises:
-        ValueError: if sizes are not positive, or ``x`` has other channels.
+        ValueError: If a size is not positive, or ``x`` has the wrong number of channels.
 
     Differences:
-        The network of figure 2; the larger one that the paper's supplement trains on ShapeNet parts
-        also sees the object's category.
+        This is the network of figure 2. The larger one of the paper's supplement, which is trained
+        on ShapeNet parts, also takes the object's category.
 
     Example:
         >>> import torch
@@ -91,19 +91,23 @@ class PointNetSegmentation(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        All sizes are read off the weights. From a classifier's file decoder and head stay fresh.
+        All sizes are inferred from the weights. If the file is a classifier's, the decoder and the
+        head are newly initialized.
 
         Args:
-            source: as in :meth:`PointNet.from_checkpoint`.
-            num_classes: needed if the file has no head for points; otherwise it must agree with it.
-            **sizes: ``head_dropout``; ``decoder_channels`` and ``head_channels`` where fresh.
+            source: See :meth:`PointNet.from_checkpoint`.
+            num_classes: Number of classes. Required if the file has no head for points; otherwise
+                it must match the file's head.
+            **sizes: ``head_dropout``; ``decoder_channels`` and ``head_channels`` if these are newly
+                initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(
             source, num_classes, name=cls.__name__, segments=True, rename=map_pointnet_keys
@@ -127,7 +131,7 @@ class PointNetSegmentation(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
-        """A feature of each point, ``[N, embed_dim]``."""
+        """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         local, x = run_levels(self.levels, clouds)
         of_cloud = segment_max(x, clouds.batch, clouds.batch_size)

@@ -1,4 +1,4 @@
-"""PointNet++ as a classifier: a PointNet around sampled centres, level upon level."""
+"""PointNet++ for classification: a PointNet around sampled centers, in each of several levels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,34 +23,36 @@ class PointNetPlusPlus(FlatBackbone):
     """The PointNet++ classifier with single-scale grouping, after `"PointNet++: Deep Hierarchical
     Feature Learning on Point Sets in a Metric Space" <https://arxiv.org/abs/1706.02413>`_.
 
-    Each level samples centres and summarises the points in a ball around each; the last one
-    summarises the cloud.
+    Each level samples centers and summarizes the points in a ball around each center. The last
+    level summarizes the cloud.
 
     Args:
-        num_classes: number of scores.
-        in_channels: width of point features ``x``.
-        channels: widths of the layers of each level; the last level's see the whole cloud.
-        num_centers: centres per cloud of each level but the last.
-        radii: radius of their balls, in the unit of ``pos``; the paper's clouds lie in the unit
-            ball.
-        patch_sizes: points of a ball at most.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head.
+        num_classes: Number of classes.
+        in_channels: Width of the point features ``x``.
+        channels: Widths of the layers of each level; those of the last level process the whole
+            cloud.
+        num_centers: Number of centers per cloud of each level but the last.
+        radii: Radius of the balls of each level, in the unit of ``pos``; the paper's clouds are in
+            the unit ball.
+        patch_sizes: Maximum number of points of a ball.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
 
     Symmetries:
         Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: the last level sees positions.
+        or rotation invariant: the last level takes positions.
 
     Raises:
-        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+        ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the
+            wrong number of channels.
 
     Differences:
         Sampling starts at the point of smallest coordinates (x, then y, then z), not at a cloud's
-        first point. A ball keeps its nearest points, not the first in memory, and does not repeat
-        one to fill up, which a maximum cannot tell, but batch statistics can.
+        first point. A ball keeps its nearest points, not the first in memory. It does not repeat a
+        point to fill up, which makes no difference to a maximum but does to batch statistics.
 
     Example:
         >>> import torch
@@ -101,21 +103,24 @@ class PointNetPlusPlus(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. From a file of :class:`PointNetPlusPlusSegmentation` the
-        head stays fresh.
+        Widths are inferred from the weights. If the file is one of
+        :class:`PointNetPlusPlusSegmentation`, the head is newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``num_centers``,
-                ``radii``, ``patch_sizes``, ``head_dropout``; ``head_channels`` for a fresh head.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head; otherwise it must
+                match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights:
+                ``num_centers``, ``radii``, ``patch_sizes``, ``head_dropout``; also
+                ``head_channels`` if the head is newly initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__)
         read: dict[str, Any] = {
@@ -134,7 +139,7 @@ class PointNetPlusPlus(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "B C"]:
-        """The feature of each cloud, ``[B, embed_dim]``; zero for an empty one."""
+        """Return one feature per cloud, ``[B, embed_dim]``; zero for an empty cloud."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         return features(encode(self.levels, stage, clouds.batch_size)[-1])
@@ -155,7 +160,7 @@ def pointnet2_levels(
     radii: Sequence[float],
     patch_sizes: Sequence[int],
 ) -> nn.ModuleList:
-    """The levels of PointNet++; one more of ``channels`` than of centres is for whole clouds."""
+    """Build the levels of PointNet++; an extra entry of ``channels`` is for whole clouds."""
     for name, sizes in (("radii", radii), ("patch_sizes", patch_sizes)):
         if len(sizes) != len(num_centers):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""PointNet++ for segmentation: the levels of the classifier, and a way back to the points."""
+"""PointNet++ for segmentation: the levels of the classifier, then a decoder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,34 +23,36 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
     Hierarchical Feature Learning on Point Sets in a Metric Space"
     <https://arxiv.org/abs/1706.02413>`_.
 
-    The levels are those of :class:`PointNetPlusPlus`, whose files load here; features come back to
-    the points by interpolation, joined by those of each finer level. The defaults are the paper's
-    for parts. Its network for scenes has no level for whole clouds, and ``channels=((32, 32, 64),
-    (64, 64, 128), (128, 128, 256), (256, 256, 512))``, ``num_centers=(1024, 256, 64, 16)``,
-    ``radii=(0.1, 0.2, 0.4, 0.8)`` in metres, ``patch_sizes=(32, 32, 32, 32)``,
+    The levels are those of :class:`PointNetPlusPlus`, whose files can be loaded here. Features are
+    interpolated back to the points and concatenated with those of each finer level. The defaults
+    are the paper's for parts. Its network for scenes has no level for whole clouds, and
+    ``channels=((32, 32, 64), (64, 64, 128), (128, 128, 256), (256, 256, 512))``,
+    ``num_centers=(1024, 256, 64, 16)``, ``radii=(0.1, 0.2, 0.4, 0.8)`` in meters,
+    ``patch_sizes=(32, 32, 32, 32)``,
     ``decoder_channels=((256, 256), (256, 256), (256, 128), (128, 128, 128))``.
 
     Args:
-        num_classes: number of scores of a point.
-        in_channels: width of point features ``x``.
-        channels: widths of the layers of each level; one level more than ``num_centers`` is for
+        num_classes: Number of classes of a point.
+        in_channels: Width of the point features ``x``.
+        channels: Widths of the layers of each level; a level beyond those of ``num_centers`` is for
             whole clouds.
-        num_centers: centres per cloud of each level.
-        radii: radius of their balls, in the unit of ``pos``.
-        patch_sizes: points of a ball at most.
-        decoder_channels: widths of the layers on the way back, the coarsest first.
-        head_channels: hidden widths of the head.
-        head_dropout: after each hidden layer of the head.
+        num_centers: Number of centers per cloud of each level.
+        radii: Radius of the balls of each level, in the unit of ``pos``.
+        patch_sizes: Maximum number of points of a ball.
+        decoder_channels: Widths of the layers of each decoder level, starting with the coarsest.
+        head_channels: Widths of the hidden layers of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
 
     Symmetries:
         Permutation equivariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: the points' own positions join the last step.
+        or rotation invariant: the points' own positions are inputs of the last step.
 
     Raises:
-        ValueError: if sizes are not positive or of unequal number, or ``x`` has other channels.
+        ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the
+            wrong number of channels.
 
     Differences:
         As in :class:`PointNetPlusPlus`.
@@ -113,21 +115,24 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
     def from_checkpoint(
         cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
     ) -> Self:
-        """Build the model that a file of weights belongs to, and load it.
+        """Build the model that fits a file of weights, and load the weights.
 
-        Widths are read off the weights. From a classifier's file decoder and head stay fresh.
+        Widths are inferred from the weights. If the file is a classifier's, the decoder and the
+        head are newly initialized.
 
         Args:
-            source: a file or a mapping with this library's keys; see ``read_state_dict``.
-            num_classes: needed if the file has no head for points; otherwise it must agree with it.
-            **sizes: arguments of the constructor that weights cannot tell: ``num_centers``,
-                ``radii``, ``patch_sizes``, ``head_dropout``; ``decoder_channels`` and
-                ``head_channels`` where fresh.
+            source: File, or mapping with this library's keys; see ``read_state_dict``.
+            num_classes: Number of classes. Required if the file has no head for points; otherwise
+                it must match the file's head.
+            **sizes: Constructor arguments that cannot be inferred from the weights:
+                ``num_centers``, ``radii``, ``patch_sizes``, ``head_dropout``; ``decoder_channels``
+                and ``head_channels`` if these are newly initialized.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CheckpointError: if the file is damaged, or keys or shapes do not fit; all are named.
-            ValueError: if ``num_classes`` is missing, or differs from the file's head.
+            FileNotFoundError: If the file does not exist.
+            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
+                names all of them.
+            ValueError: If ``num_classes`` is missing or differs from the file's head.
         """
         weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
         read: dict[str, Any] = {
@@ -148,7 +153,7 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         batch: Batch | None = None,
         batch_size: int | None = None,
     ) -> Float[Tensor, "N C"]:
-        """A feature of each point, ``[N, embed_dim]``."""
+        """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)

@@ -1,4 +1,4 @@
-"""Set abstraction: the levels of PointNet++, from points to centres of their neighbourhoods."""
+"""Set abstraction: the levels of PointNet++, from points to centers of their neighborhoods."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from pyg_peft.typing import Batch, Pos
 
 
 class SetAbstraction(nn.Module):
-    r"""Sample centres and summarise the points around each, after `"PointNet++"
+    r"""Sample centers and summarize the points around each center, after `"PointNet++"
     <https://arxiv.org/abs/1706.02413>`_.
 
     .. math::
@@ -26,22 +26,22 @@ class SetAbstraction(nn.Module):
         \mathrm{mlp}(\mathbf{x}_j, \mathbf{p}_j - \mathbf{p}_i)
 
     Args:
-        in_channels: width of ``x``; 0 for positions alone.
-        channels: widths of the layers.
-        num_centers: centres per cloud; a smaller cloud keeps all its points.
-        radius: of the balls, in the unit of ``pos``.
-        patch_size: points of a ball at most; the nearest are kept.
+        in_channels: Width of ``x``; 0 for positions alone.
+        channels: Widths of the layers.
+        num_centers: Number of centers per cloud; a smaller cloud keeps all its points.
+        radius: Radius of the balls, in the unit of ``pos``.
+        patch_size: Maximum number of points of a ball; the nearest are kept.
 
     Shapes:
         x (N, in_channels) or ``None``, pos (N, 3), batch (N); output features
-        (S, channels[-1]), positions (S, 3) and ids (S) of the centres.
+        (S, channels[-1]), positions (S, 3) and ids (S) of the centers.
 
     Symmetries:
-        Translation invariant; permutation invariant except at exact ties; clouds do not see each
-        other. Not rotation invariant.
+        Translation invariant; permutation invariant except at exact ties; clouds do not influence
+        each other. Not rotation invariant.
 
     Raises:
-        ValueError: if sizes are not positive.
+        ValueError: If a size is not positive.
 
     Example:
         >>> level = SetAbstraction(0, (8, 16), num_centers=4, radius=1.0, patch_size=8).eval()
@@ -92,18 +92,18 @@ class SetAbstraction(nn.Module):
 
 
 class GlobalSetAbstraction(nn.Module):
-    """Summarise each cloud as a whole: the last level of PointNet++.
+    """Summarize each cloud as a whole: the last level of PointNet++.
 
     Args:
-        in_channels: width of ``x``.
-        channels: widths of the layers.
+        in_channels: Width of ``x``.
+        channels: Widths of the layers.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output features (B, channels[-1]), zero for an
         empty cloud, positions (B, 3), all at the origin, and ids (B).
 
     Symmetries:
-        Permutation invariant; clouds do not see each other. Not translation invariant.
+        Permutation invariant; clouds do not influence each other. Not translation invariant.
 
     Example:
         >>> level = GlobalSetAbstraction(4, (8, 16)).eval()

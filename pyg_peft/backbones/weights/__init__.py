@@ -1,4 +1,4 @@
-"""Weights of backbones: files are read, keys renamed, sizes inferred, shapes checked."""
+"""Weights of backbones: read files, rename keys, infer sizes and check shapes."""
 
 from pyg_peft.backbones.weights.checking import (
     agreed_sizes,

@@ -1,4 +1,4 @@
-"""Weights of a backbone: infer its sizes from them, check every shape, load all or nothing."""
+"""Checks of backbone weights: infer sizes, check every shape, and load all or nothing."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +16,16 @@ Model = TypeVar("Model", bound=nn.Module)
 def load_checked(
     module: nn.Module, state: Mapping[str, Tensor], *, fresh: Iterable[str] = ()
 ) -> None:
-    """Load ``state`` into ``module``, or raise and change nothing.
+    """Load ``state`` into ``module``, or raise without changing it.
 
     Args:
-        module: the module to fill; its data types and devices stay.
-        state: a tensor for every key of ``module.state_dict()``.
-        fresh: prefixes of keys that ``state`` may lack; those keep their initial values.
+        module: Module to fill; it keeps its dtypes and devices.
+        state: Tensor for every key of ``module.state_dict()``.
+        fresh: Prefixes of keys that may be missing in ``state``; they keep their initial values.
 
     Raises:
-        CheckpointError: naming every leftover key, missing key and wrong shape.
+        CheckpointError: If a key is left over or missing, or a shape is wrong; the message names
+            them.
     """
     expected = module.state_dict()
     _check_fit(type(module).__name__, expected, state, fresh)
@@ -34,18 +35,18 @@ def load_checked(
 def build_checked(
     make: Callable[[], Model], state: Mapping[str, Tensor], *, fresh: Iterable[str] = ()
 ) -> Model:
-    """Build the module that ``state`` belongs to, and load it.
+    """Build the module that fits ``state``, and load ``state`` into it.
 
-    It is built without memory first: sizes that a file claims, and that its tensors do not have,
-    are refused before anything is taken for them.
+    The module is first built on the meta device. Claimed sizes that the tensors do not have are
+    therefore rejected before memory is allocated for them.
 
     Args:
-        make: calls the constructor with the sizes that were read off ``state``.
-        state: as in :func:`load_checked`.
-        fresh: as in :func:`load_checked`.
+        make: Function that calls the constructor with the sizes inferred from ``state``.
+        state: As in :func:`load_checked`.
+        fresh: As in :func:`load_checked`.
 
     Raises:
-        CheckpointError: as :func:`load_checked`, or if a size is larger than any memory.
+        CheckpointError: As in :func:`load_checked`, or if a size is too large for any memory.
     """
     fresh = tuple(fresh)
     try:
@@ -82,11 +83,11 @@ def _check_fit(
 
 
 def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
-    """The number of blocks in ``state``: one more than the largest ``N`` in ``blocks.N.…``.
+    """Return the number of blocks: one more than the largest ``N`` in ``blocks.N.…``.
 
     Raises:
-        CheckpointError: if that is more than there are keys: a number in a name is no reason to
-            build as many blocks.
+        CheckpointError: If this is more than the number of keys, so that a number in a name cannot
+            cause that many blocks to be built.
     """
     pattern = re.compile(rf"{re.escape(name)}\.(\d+)\.")
     found = {match[1] for key in state if (match := pattern.match(key))}
@@ -100,10 +101,10 @@ def infer_depth(state: Mapping[str, Tensor], name: str = "blocks") -> int:
 
 
 def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, Tensor]) -> int:
-    """The length of the vector ``key``, without which a file is not of this family.
+    """Return the length of the vector ``key``, which every file of this family has.
 
     Raises:
-        CheckpointError: if it is absent; the message shows what the file holds instead.
+        CheckpointError: If the vector is missing; the message lists the keys of the file.
     """
     if key not in state or state[key].dim() != 1:
         held = [*state, *leftovers]
@@ -115,10 +116,10 @@ def infer_width(state: Mapping[str, Tensor], key: str, leftovers: Mapping[str, T
 
 
 def count_classes(num_classes: int | None, stored: int | None) -> int:
-    """The classes ``stored`` in a file's head; without a head, those that the caller asks for.
+    """Return the number of classes of a file's head, or ``num_classes`` without a head.
 
     Raises:
-        ValueError: if neither is there, or they differ.
+        ValueError: If both are missing, or they differ.
     """
     if stored is None:
         if num_classes is None:
@@ -136,14 +137,14 @@ def count_classes(num_classes: int | None, stored: int | None) -> int:
 
 
 def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a constructor: sizes that weights tell, and those that the caller gives besides.
+    """Merge sizes inferred from weights with further constructor arguments of the caller.
 
     Args:
-        read: read off the weights.
-        given: the caller's.
+        read: Sizes inferred from the weights.
+        given: Arguments of the caller.
 
     Raises:
-        ValueError: if a size is among both, and not the same.
+        ValueError: If a size is in both and differs.
     """
     for name in read:
         if name in given and read[name] != given[name]:
@@ -155,7 +156,7 @@ def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 
 
 def refuse_leftovers(leftovers: Mapping[str, Tensor], name: str) -> None:
-    """Raise :class:`CheckpointError`, naming the keys that nothing in ``name`` corresponds to."""
+    """Raise :class:`CheckpointError` with the keys that match nothing in ``name``, if any."""
     if leftovers:
         raise CheckpointError(
             f"Expected every key of 'source' to belong to {name} (got leftover: "

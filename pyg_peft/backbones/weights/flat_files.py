@@ -1,4 +1,4 @@
-"""Files of the backbones on flat clouds: what their weights say about the model they belong to."""
+"""Reading of weight files of flat-cloud backbones, and inference of the model's sizes."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ _TASK = ("decoder.", "head.")
 
 @dataclass(frozen=True)
 class OwnWeights:
-    """Weights under this library's names, and the sizes that they tell.
+    """Weights under this library's names, and the sizes inferred from them.
 
     Args:
-        state: names and tensors.
-        num_classes: size of the head.
-        fresh: prefixes of what the file lacks by right.
-        name: the model's name, for messages.
+        state: Names and tensors.
+        num_classes: Number of classes of the head.
+        fresh: Prefixes of keys that may be missing in the file.
+        name: Name of the model, for error messages.
     """
 
     state: State
@@ -32,20 +32,20 @@ class OwnWeights:
     name: str
 
     def channels(self, part: str, mlp: str) -> tuple[tuple[int, ...], ...]:
-        """Output widths of the layers in each level: ``part.N.mlp.lins.M.weight``.
+        """Return the output widths of each level's layers ``part.N.mlp.lins.M.weight``.
 
         Args:
-            part: path of the list of levels.
-            mlp: path of the layers in a level, a regular expression.
+            part: Path of the list of levels.
+            mlp: Regular expression for the path of the layers in a level.
 
         Raises:
-            CheckpointError: if there is no such layer, or a level or layer is left out.
+            CheckpointError: If there is no such layer, or a level or layer is skipped.
         """
         pattern = re.compile(rf"{part}\.(\d+)\.(?:{mlp})\.lins\.(\d+)\.weight")
         found: dict[int, dict[int, int]] = {}
         for key, value in self.state.items():
             if match := pattern.fullmatch(key):
-                # Of a name with a number of thousands of digits no part is kept.
+                # Nine digits are enough; a name may hold a number of thousands of digits.
                 level, layer = int(match[1][:9]), int(match[2][:9])
                 found.setdefault(level, {})[layer] = _rows(key, value)
         widths = [[layers[n] for n in sorted(layers)] for _, layers in sorted(found.items())]
@@ -60,10 +60,10 @@ class OwnWeights:
         return tuple(tuple(level) for level in widths)
 
     def inputs(self, key: str) -> int:
-        """Input width of the linear layer whose weight is ``key``.
+        """Return the input width of the linear layer with the weight ``key``.
 
         Raises:
-            CheckpointError: if there is no such matrix.
+            CheckpointError: If there is no such matrix.
         """
         if key not in self.state or self.state[key].dim() != 2:
             raise CheckpointError(
@@ -73,11 +73,11 @@ class OwnWeights:
         return self.state[key].size(1)
 
     def has(self, prefix: str) -> bool:
-        """Whether there is a tensor under ``prefix``."""
+        """Return whether there is a tensor under ``prefix``."""
         return any(key.startswith(prefix) for key in self.state)
 
     def head_channels(self) -> dict[str, Any]:
-        """The head's hidden widths as a constructor's argument; none for a fresh head."""
+        """Return the constructor argument ``head_channels``, or nothing for a new head."""
         if "head." in self.fresh:
             return {}
         return {"head_channels": _head_widths(self.state)[:-1]}
@@ -93,19 +93,19 @@ def own_weights(
 ) -> OwnWeights:
     """Read the weights of a classifier or of a segmentation model.
 
-    A file of the other task gives its encoder only: decoder and head stay fresh.
+    A file of the other task provides the encoder only; decoder and head are newly initialized.
 
     Args:
-        source: a file or a mapping; see ``read_state_dict``.
-        num_classes: what the caller asks for; ``None`` for what the file has.
-        name: the model's name, for messages.
-        segments: whether the model is one for segmentation, which has a ``decoder``.
-        rename: translates published names to ours.
+        source: File or mapping; see ``read_state_dict``.
+        num_classes: Requested number of classes; ``None`` for that of the file.
+        name: Name of the model, for error messages.
+        segments: Whether the model is for segmentation and has a ``decoder``.
+        rename: Function that translates published keys to this library's.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged.
-        ValueError: if ``num_classes`` is missing, or differs from the file's head.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged.
+        ValueError: If ``num_classes`` is missing or differs from the file's head.
     """
     state = read_state_dict(source)
     state = state if rename is None else rename(state)
@@ -119,7 +119,7 @@ def own_weights(
 
 
 def _head_widths(state: State) -> tuple[int, ...]:
-    """Output widths of the head's layers, the classes last; nothing without a head."""
+    """Return the output widths of the head's layers, or an empty tuple without a head."""
     found: dict[int, int] = {}
     for key, value in state.items():
         if match := re.fullmatch(r"head\.lins\.(\d+)\.weight", key):
@@ -128,7 +128,7 @@ def _head_widths(state: State) -> tuple[int, ...]:
 
 
 def _rows(key: str, weight: Tensor) -> int:
-    """Output width of a layer."""
+    """Return the output width of a layer."""
     if weight.dim() != 2:
         raise CheckpointError(
             f"Expected 'source' to have a matrix in '{key}' (got a tensor of shape "

@@ -1,4 +1,4 @@
-"""The names that Point-MAE's tensors have in published files, and those that they have here."""
+"""Translation of the published key names of Point-MAE to this library's."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pyg_peft.errors import CheckpointError
 
 _BLOCK = r"(\d+\.(?:norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)\.(?:weight|bias))"
 NORM = r"((?:weight|bias|running_mean|running_var|num_batches_tracked))"
-# Names of Point-MAE as published, and ours. The joint layer `second_conv.0` is split elsewhere.
+# Published names of Point-MAE, and this library's. map_point_mae_keys splits `second_conv.0`.
 _POINT_MAE_KEYS = (
     (r"encoder\.first_conv\.0\.(weight|bias)", r"patch_embed.stem.\1"),
     (rf"encoder\.first_conv\.1\.{NORM}", r"patch_embed.norm1.\1"),
@@ -24,7 +24,7 @@ _POINT_MAE_KEYS = (
     (r"(norm\.(?:weight|bias))", r"\1"),
     (r"cls_head_finetune\.([048]\.(?:weight|bias))", r"head.layers.\1"),
     (rf"cls_head_finetune\.([15])\.{NORM}", r"head.layers.\1.\2"),
-    # our own names, as in a state dict of PointMAE
+    # this library's own names, as in a state dict of PointMAE
     (r"(patch_embed\.(?:stem|lift|local_proj|proj)\.(?:weight|bias))", r"\1"),
     (r"(patch_embed\.(?:global_proj|feature_stem)\.weight)", r"\1"),
     (rf"(patch_embed\.norm[12])\.{NORM}", r"\1.\2"),
@@ -32,14 +32,14 @@ _POINT_MAE_KEYS = (
     (r"(head\.layers\.[048]\.(?:weight|bias))", r"\1"),
     (rf"(head\.layers\.[15])\.{NORM}", r"\1.\2"),
 )
-# The part of a pre-training file that a classifier has no use for.
+# The part of a pre-training file that a classifier does not need.
 _DECODER_KEYS = (
     (r"mask_token", r"decoder.mask_token"),
     (r"decoder_pos_embed\.([02]\.(?:weight|bias))", r"decoder.pos_embed.\1"),
     (rf"MAE_decoder\.blocks\.{_BLOCK}", r"decoder.blocks.\1"),
     (r"MAE_decoder\.norm\.(weight|bias)", r"decoder.norm.\1"),
     (r"increase_dim\.0\.(weight|bias)", r"decoder.reconstruction.\1"),
-    # our own names, as in a state dict of PointMAEPretraining
+    # this library's own names, as in a state dict of PointMAEPretraining
     (r"(decoder\.mask_token)", r"\1"),
     (r"(decoder\.pos_embed\.[02]\.(?:weight|bias))", r"\1"),
     (rf"decoder\.blocks\.{_BLOCK}", r"decoder.blocks.\1"),
@@ -50,19 +50,19 @@ _DECODER_KEYS = (
 
 
 def map_point_mae_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
-    r"""Translate the keys of the Point-MAE family to those of :class:`PointMAE`.
+    r"""Translate published keys of the Point-MAE family to those of :class:`PointMAE`.
 
-    Understood are the names of fine-tuned files (``encoder.first_conv.0.weight``,
-    ``blocks.blocks.0.attn.qkv.weight``, ``cls_head_finetune.8.bias``), the same under the
-    ``MAE_encoder.`` of pre-training files, and our own. Convolutions of width one become linear
-    weights; the layer that sees ``[maximum, point]`` is split into its two halves.
+    The input may have the keys of fine-tuned files (``encoder.first_conv.0.weight``,
+    ``blocks.blocks.0.attn.qkv.weight``, ``cls_head_finetune.8.bias``), the same keys under the
+    ``MAE_encoder.`` of pre-training files, or this library's keys. Convolutions of width one become
+    linear weights. The layer on ``[maximum, point]`` is split into its two halves.
 
     Args:
-        state: names and tensors, for example from ``read_state_dict``.
+        state: Tensors by name, for example from ``read_state_dict``.
 
     Returns:
-        The tensors under our names, and the leftovers under the names they came with: a
-        pre-training decoder, a method's own parameters, anything unknown.
+        The tensors under this library's names, and the leftovers under their original names: a
+        pre-training decoder, parameters of a method, and unknown keys.
 
     Example:
         >>> import torch
@@ -84,13 +84,13 @@ def map_point_mae_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
 
 
 def map_point_mae_decoder_keys(state: Mapping[str, Tensor]) -> tuple[State, State]:
-    """Translate the decoder's keys of a pre-training file to :class:`PointMAEPretraining`'s.
+    """Translate published decoder keys to those of :class:`PointMAEPretraining`.
 
     Args:
-        state: the leftovers of :func:`map_point_mae_keys`.
+        state: Leftovers of :func:`map_point_mae_keys`.
 
     Returns:
-        The tensors under our names, and the leftovers under the names they came with.
+        The tensors under this library's names, and the leftovers under their original names.
     """
     return rename_keys(state, _DECODER_KEYS)
 
@@ -98,14 +98,15 @@ def map_point_mae_decoder_keys(state: Mapping[str, Tensor]) -> tuple[State, Stat
 def rename_keys(
     state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]
 ) -> tuple[State, State]:
-    """Rename what a rule matches; also return the leftovers.
+    """Rename the keys that match a rule, and return them and the leftovers.
 
     Args:
-        state: names and tensors.
-        rules: a pattern that must match a whole name, and the new one; the first match counts.
+        state: Tensors by name.
+        rules: Pairs of a pattern that must match a whole key, and the new key; the first match
+            counts.
 
     Raises:
-        CheckpointError: if two tensors get the same name.
+        CheckpointError: If two tensors get the same key.
     """
     mapped: State = {}
     leftovers: State = {}
@@ -126,9 +127,9 @@ def rename_keys(
 
 
 def squeeze_conv(weight: Tensor) -> Tensor:
-    """The matrix of a convolution of width one; anything else as it is.
+    """Return a convolution of width one as a matrix, and any other tensor unchanged.
 
-    The tokens ``[1, 1, C]`` have three dimensions too, and stay.
+    The tokens ``[1, 1, C]`` also have three dimensions, and stay unchanged.
     """
     if weight.dim() == 3 and weight.size(2) == 1 and weight.size(0) > 1:
         return weight.squeeze(2)

@@ -1,4 +1,4 @@
-"""Files of named tensors (``.pth``, ``.t7``, ``.safetensors``, ``.npz``), whose code never runs."""
+"""Reading of tensor files (``.pth``, ``.t7``, ``.safetensors``, ``.npz``) without running code."""
 
 import math
 import pickle
@@ -22,42 +22,42 @@ from pyg_peft.tensor_file import check_plain
 
 State = dict[str, Tensor]
 
-# Folders inside a file that hold the weights, in the order in which they are looked for.
+# Keys of dictionaries that hold the weights inside a file, in the order of the search.
 _WRAPPERS = (
     *("base_model", "state_dict", "model_state_dict", "model_state", "model", "module"),
     *("net", "network", "weights", "params"),
 )
 _MOST_WRAPPERS = 16
-# Prefixes that training wrappers leave on every key.
+# Prefixes that training wrappers put on every key.
 _WRAPPER_PREFIXES = ("module.", "base_model.", "model.")
-# Names that compilers and sharding put anywhere into a key.
+# Names that compilers and sharding insert anywhere in a key.
 _WRAPPER_SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Endings of files of torch.save; ".tar" only after one of these.
 _PICKLED = (".pth", ".pt", ".t7", ".bin", ".ckpt")
-# An archive unpacks to at most so many times its length, or to as many bytes: weights are noise,
-# which hardly shrinks.
+# Limits of the unpacked size of an archive: a multiple of its length, or a number of bytes. Weights
+# hardly compress.
 _MOST_TIMES, _FREE_BYTES = 100, 1 << 26
 
 
 def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
     """Read named tensors from a file, or take them from a mapping.
 
-    Files are ``.pth``, ``.pt``, ``.pth.tar``, ``.t7``, ``.bin`` or ``.ckpt`` (read with
-    ``weights_only=True``: no code of theirs runs), ``.safetensors``, or ``.npz``, in small letters
-    or capitals. A dictionary that holds the weights under ``state_dict``, ``model``, ``base_model``
-    and the like, beside an optimizer, arguments or metrics, is unwrapped, however often; names that
-    training wrappers put on keys (``module.``, ``model.``, ``base_model.``, ``_orig_mod.``) are
-    removed, in any order.
+    Supported files are ``.pth``, ``.pt``, ``.pth.tar``, ``.t7``, ``.bin`` and ``.ckpt`` (read with
+    ``weights_only=True``, so no code in them runs), ``.safetensors``, and ``.npz``, in lower or
+    upper case. Nested dictionaries that hold the weights under ``state_dict``, ``model``,
+    ``base_model`` and similar keys, next to an optimizer, arguments or metrics, are unwrapped.
+    Names that training wrappers put on keys (``module.``, ``model.``, ``base_model.``,
+    ``_orig_mod.``) are removed in any order.
 
     Args:
-        source: path of the file, or a mapping from names to tensors or arrays.
+        source: Path of the file, or mapping from names to tensors or arrays.
 
     Returns:
-        Names and tensors, on the CPU if they come from a file.
+        The tensors by name, on the CPU if they come from a file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is damaged, of another kind, or does not hold named tensors.
+        FileNotFoundError: If the file does not exist.
+        CheckpointError: If the file is damaged, has another format, or does not hold named tensors.
     """
     if isinstance(source, Mapping):
         label, content = "a mapping", source
@@ -73,7 +73,7 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
 
 
 def _unwrap(content: Any) -> Any:
-    """The innermost of the dictionaries that wrap weights."""
+    """Return the innermost of the dictionaries that wrap weights."""
     for _ in range(_MOST_WRAPPERS):
         if not isinstance(content, Mapping):
             break
@@ -85,10 +85,10 @@ def _unwrap(content: Any) -> Any:
 
 
 def _tensor(key: Any, value: Any, label: str) -> Tensor:
-    """The tensor under a key, whose values are all there.
+    """Return a value as a tensor, after checking that all its values are present.
 
     Raises:
-        CheckpointError: it is none, or claims more values than it has.
+        CheckpointError: If it is not a tensor, or claims more values than it has.
     """
     try:
         if isinstance(value, ArrayStandIn):
@@ -107,11 +107,11 @@ def _tensor(key: Any, value: Any, label: str) -> Tensor:
 
 
 def _check_numbers(value: Tensor) -> None:
-    """Raise unless a model can compute with these numbers: real ones, finite in float32."""
+    """Raise unless all numbers are real, and finite in float32."""
     if value.is_complex():
         raise TypeError(f"complex numbers, {value.dtype},")
     if value.is_floating_point():
-        # Of a tensor that repeats its values, each is looked at once.
+        # Check each value of an expanded tensor only once.
         value = value[tuple(slice(1 if step == 0 else None) for step in value.stride())]
         wide = value.dtype == torch.float64 or value.element_size() == 1
         if not bool(torch.isfinite(value.float() if wide else value).all()):
@@ -119,10 +119,10 @@ def _check_numbers(value: Tensor) -> None:
 
 
 def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
-    """Remove ``prefix`` from the keys that begin with it; the others stay as they are.
+    """Remove ``prefix`` from the keys that begin with it, and keep the others unchanged.
 
     Raises:
-        CheckpointError: if two keys become the same.
+        CheckpointError: If two keys become the same.
     """
     stripped = {key.removeprefix(prefix): value for key, value in state.items()}
     if len(stripped) < len(state):
@@ -135,7 +135,7 @@ def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
 
 
 def join_names(keys: Iterable[str], limit: int = 8) -> str:
-    """Quote the first ``limit`` names and count the rest, for a message."""
+    """Quote the first ``limit`` names and count the rest, for error messages."""
     keys = list(keys)
     more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
     return ", ".join(f"'{printable(key)}'" for key in keys[:limit]) + more
@@ -156,7 +156,7 @@ def _read_file(path: Path) -> Any:
         if kind.endswith(".npz"):
             _check_unpacked(path)
             _check_arrays(path)
-            # numpy leaves a file of its own open when the archive is cut off
+            # numpy would leave its own file open if the archive is truncated
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
     except CheckpointError:
@@ -182,7 +182,7 @@ def _read_file(path: Path) -> Any:
 
 
 def _check_unpacked(path: Path) -> None:
-    """Raise if an archive says that it unpacks to far more than its length."""
+    """Raise if an archive claims to unpack to far more than its length."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -196,12 +196,12 @@ def _check_unpacked(path: Path) -> None:
 
 
 def _check_arrays(path: Path) -> None:
-    """Raise if an array of an archive says that it has more values than its member holds."""
+    """Raise if an array of an archive claims more values than its member holds."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
                 if file.read(6) != np.lib.format.MAGIC_PREFIX:
-                    continue  # it is no array, and is named as such later
+                    continue  # not an array, which is reported later
                 file.seek(0)
                 version = np.lib.format.read_magic(file)
                 read = (
@@ -218,13 +218,13 @@ def _check_arrays(path: Path) -> None:
                 )
 
 
-# Colors of a terminal, and what torch says of a class that it does not read.
+# Terminal colors, and torch's messages for classes that it refuses to read.
 _COLOR = re.compile("\x1b\\[[0-9;]*m")
 _REFUSED = re.compile(
     r"GLOBAL (\S+) (?:was not an allowed|whose module)"
     r"|(?:unrecognized function|via `add_safe_globals`,? but got) (\S+(?: '\S+)?)"
 )
-# What torch, safetensors and numpy raise for files that are cut off or are not what they say.
+# Exceptions of torch, safetensors and numpy for truncated or mislabeled files.
 _DAMAGE = (
     AttributeError,
     EOFError,

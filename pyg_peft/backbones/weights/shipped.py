@@ -1,4 +1,4 @@
-"""Weights that ship inside the package: one line each."""
+"""The weights that ship with the package."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,12 +13,13 @@ _FOLDER = Path(__file__).parent.parent / "pretrained_weights"
 
 @dataclass(frozen=True)
 class PretrainedFile:
-    """A file of weights in the package.
+    """A file of weights that ships with the package.
 
     Args:
-        file: its name in the folder of weights.
-        sha256: hash of its bytes.
-        sizes: constructor arguments that weights cannot tell, such as ``num_heads``.
+        file: Name of the file in the folder of weights.
+        sha256: SHA-256 hash of the file.
+        sizes: Constructor arguments that cannot be inferred from the weights, such as
+            ``num_heads``.
     """
 
     file: str
@@ -39,16 +40,16 @@ SHIPPED: dict[str, PretrainedFile] = {
 def find_pretrained(
     name: str, files: Mapping[str, PretrainedFile] | None = None, folder: Path | None = None
 ) -> tuple[Path, dict[str, Any]]:
-    """The path of shipped weights, after a check of their hash, and their sizes.
+    """Return the path of shipped weights, after checking their hash, and their sizes.
 
     Args:
-        name: a key of ``files``.
-        files: The weights among which the name is looked for; all that ship by default.
-        folder: where they are; the package's own folder by default.
+        name: Name of the weights, a key of ``files``.
+        files: Weights to search by name; by default all shipped ones.
+        folder: Folder of the files; by default that of the package.
 
     Raises:
-        ValueError: if there is no such name; the message lists those that exist.
-        CheckpointError: if the file's bytes are not those that were published.
+        ValueError: If the name does not exist; the message lists all names.
+        CheckpointError: If the hash of the file differs from the published one.
     """
     files = SHIPPED if files is None else files
     if name not in files:

@@ -1,8 +1,8 @@
-"""What a file of weights holds beside them: values of known classes, of which none is imported.
+"""Stand-ins for objects of known classes in weight files, without importing the classes.
 
 Training scripts save their arguments, metrics and paths with the weights. Each such object is read
-as a stand-in that keeps what the file says of it; code of the class never runs, and neither does
-that of NumPy, whose arrays can be damaged from a file.
+as a stand-in that keeps its data from the file. Code of its class never runs. Neither does code of
+NumPy, because a file could corrupt its arrays.
 """
 
 import math
@@ -16,11 +16,11 @@ from torch import Tensor
 
 
 class StandIn:
-    """In the place of an object of another class.
+    """Placeholder for an object of another class.
 
     Attributes:
-        given: arguments that the object was to be made with.
-        state: what was to be its attributes.
+        given: Arguments that would have been passed to the constructor.
+        state: State that would have been set as attributes.
     """
 
     given: tuple[Any, ...]
@@ -36,13 +36,14 @@ class StandIn:
 
 
 class ArrayStandIn(StandIn):
-    """In the place of a NumPy array."""
+    """Placeholder for a NumPy array."""
 
     def tensor(self) -> Tensor:
-        """The array as a tensor.
+        """Return the array as a tensor.
 
         Raises:
-            ValueError: it is none of numbers, or its bytes are not as many as its shape says.
+            ValueError: If it is not an array of numbers, or its number of bytes does not match its
+                shape.
         """
         match self.state:
             case (int(), tuple() as shape, DTypeStandIn() as dtype, bool(), bytes() as content):
@@ -58,13 +59,13 @@ class ArrayStandIn(StandIn):
 
 
 class DTypeStandIn(StandIn):
-    """In the place of a NumPy data type."""
+    """Placeholder for a NumPy data type."""
 
     def numpy(self) -> np.dtype[Any]:
-        """The type, if it is one of numbers.
+        """Return the NumPy data type.
 
         Raises:
-            ValueError: it is another.
+            ValueError: If it is not a type of numbers.
         """
         code = self.given[0] if self.given else None
         if code not in _CODES:
@@ -74,7 +75,7 @@ class DTypeStandIn(StandIn):
 
 
 _CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "b1")
-# Modules were renamed from version to version.
+# NumPy renamed its modules between versions.
 _NUMPY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path", "PurePath")
 _STAND_INS: dict[str, Any] = {
@@ -89,7 +90,7 @@ _STAND_INS: dict[str, Any] = {
     "uuid.UUID": StandIn,
     "decimal.Decimal": StandIn,
     "fractions.Fraction": StandIn,
-    # Dictionaries by another name: configurations, and what Lightning keeps of arguments.
+    # Subclasses of dictionaries: configurations, and arguments kept by Lightning.
     "easydict.EasyDict": OrderedDict,
     "addict.addict.Dict": OrderedDict,
     "yacs.config.CfgNode": OrderedDict,
@@ -101,9 +102,9 @@ _STAND_INS: dict[str, Any] = {
 
 
 def harmless_types_allowed() -> AbstractContextManager[Any]:
-    """Let ``weights_only`` read what training scripts save beside weights, as stand-ins."""
+    """Let ``weights_only`` read objects that training scripts save with weights, as stand-ins."""
     allowed: list[Any] = [(kind, name) for name, kind in _STAND_INS.items()]
-    # A data type is built with a state, which torch allows for listed classes only.
+    # A data type is built with a state, which torch allows only for listed classes.
     return torch.serialization.safe_globals([*allowed, StandIn, ArrayStandIn, DTypeStandIn])
 
 
