@@ -1,5 +1,6 @@
-"""The README is short, its tables are those of today's code and results, and they are true."""
+"""The README is short and its tables are true; CONTRIBUTING names files and environments we have."""
 
+import configparser
 import importlib.util
 import re
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 import torch
 from flat_backbones import CASES, CHANNELS, Case
 
-from pyg_peft import get_peft_model
+from pyg_peft import __version__, get_peft_model
 from pyg_peft.testing import random_clouds
 from pyg_peft.tuners import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 SMALL: dict[str, dict[str, Any]] = {
     "adapter": {"bottleneck_channels": 2},
     "point_peft": {"bottleneck_channels": 2, "k": 3},
@@ -52,7 +53,7 @@ def test_methods_run_where_the_table_places_them(tables: ModuleType, case: Case,
     assert set(ways.values()) == {"default", "targets", ""}
     for name, way in ways.items():
         if way:
-            targets = {"target_modules": ("levels.*",)} if way == "targets" else {}
+            targets: dict[str, Any] = {"target_modules": ("levels.*",)} if way == "targets" else {}
             config = METHODS[name](**SMALL.get(name, {}), **targets)
             model = get_peft_model(case.make(), config)
             assert case.call(model, clouds).isfinite().all(), name
@@ -62,7 +63,26 @@ def test_one_minute():
     assert len(README.read_text().split()) < 900
 
 
-def test_links_lead_to_files():
-    links = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+def test_the_citation_is_of_this_version():
+    assert f"version = {{{__version__}}}" in README.read_text()
+
+
+@pytest.mark.parametrize("page", [README, CONTRIBUTING], ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path):
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     files = [link for link in links if "://" not in link]
     assert files and all((ROOT / link).is_file() for link in files)
+
+
+def test_contributing_names_files_that_exist():
+    names = set(re.findall(r"`([a-z_]+/[\w/]*(?:\.py|\.json|/))`", CONTRIBUTING.read_text()))
+    missing = [n for n in names if not (ROOT / n).exists() and not (ROOT / "pyg_peft" / n).exists()]
+    assert len(names) > 40 and not missing
+
+
+def test_contributing_has_every_environment():
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    environments = {name.removeprefix("testenv:") for name in tox.sections() if ":" in name}
+    table = CONTRIBUTING.read_text().partition("| environment |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == environments - {".pkg"}
