@@ -1,4 +1,4 @@
-"""The README is short and its tables are true; CONTRIBUTING names files and environments we have."""
+"""README is short and its tables are true; CONTRIBUTING names files and environments that exist."""
 
 import configparser
 import importlib.util
