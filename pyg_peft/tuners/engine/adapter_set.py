@@ -40,7 +40,7 @@ class AdapterSet:
             )
         if waiting := [n for n, p in base.named_parameters() if is_lazy(p)]:
             raise PlacementError(
-                f"Expected a model whose layers are initialised (got {', '.join(waiting)}, which "
+                f"Expected a model whose layers are initialized (got {', '.join(waiting)}, which "
                 "wait for a first input): run it once, or hand get_peft_model an 'example' of its "
                 "input"
             )
