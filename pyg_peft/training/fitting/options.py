@@ -10,7 +10,7 @@ LOGGERS = ("tensorboard", "csv", "none")
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Settings of :func:`~pyg_peft.training.fitting.fit`.
+    """Settings of ``fit``, which trains an adapter.
 
     Args:
         lr: Largest learning rate of AdamW.

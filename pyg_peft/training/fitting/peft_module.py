@@ -92,7 +92,7 @@ class PeftModule(LightningModule):
         )
 
     def forward(self, data: Data, stage: str = "predict") -> Tensor:
-        """Return logits ``[B, num_classes]``; only training samples do not retrieve themselves."""
+        """Return logits ``[B, num_classes]``; only in training the bank omits the sample itself."""
         sample_id = data.sample_id if stage == "train" else None
         if stage in self.caches:
             return self.model(sample_id=sample_id, **self.caches[stage](data))

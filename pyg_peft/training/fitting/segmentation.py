@@ -142,7 +142,7 @@ class SegmentationModule(PeftModule):
         )
 
     def forward(self, data: Data, stage: str = "predict") -> Tensor:
-        """Return scores ``[N, num_parts]``; only training samples do not retrieve themselves."""
+        """Return scores ``[N, num_parts]``; only in training the bank omits the sample itself."""
         sample_id = data.sample_id if stage == "train" else None
         cached = self.caches[stage](data) if stage in self.caches else {}
         return score_points(self.model, data, sample_id=sample_id, **cached)

@@ -11,7 +11,7 @@ from pyg_peft.training.pretraining.corpus import ViewOptions
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Settings of :func:`~pyg_peft.training.pretrain`, other than the model and the corpus.
+    """Settings of ``pretrain``, other than the model and the corpus.
 
     Args:
         epochs, batch_size: Number of epochs, and largest number of clouds in a batch. Every cloud

@@ -66,8 +66,8 @@ def pretrain(
     """Train ``model`` in place; resume from ``folder`` if it has a checkpoint of the same run.
 
     The run uses the model's device. On a CPU, a run that was killed and started again gives the
-    same bits as one that was not, on the same machine with the same number of threads. For this,
-    the order, views, masks and drop-paths of each step depend on seed, epoch and step alone, and
+    same bits as one that was not. This holds on the same machine with the same number of threads.
+    The order, views, masks and drop-paths of each step depend on seed, epoch and step alone, and
     the optimizer is part of the checkpoint.
 
     Args:

@@ -81,8 +81,8 @@ class PointPEFTConfig(PointPEFTSettings):
     invariant. It sends to every point of its cloud and receives nothing; in bipartite edges it is a
     source.
 
-    A layer can take prompts if it is called with features first, with ``edge_index`` by name, and
-    with nothing else that has a row per point or edge, except positions. Examples are
+    A layer can take prompts if it is called with features first and with ``edge_index`` by name.
+    It must need nothing else that has a row per point or edge, except positions. Examples are
     ``PointTransformerConv``, ``PointNetConv`` with features, ``EdgeConv``, and blocks of these.
     ``PPFConv`` (normals) and layers that search neighbors themselves cannot. If no target can take
     prompts, an error is raised.
