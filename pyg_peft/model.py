@@ -1,4 +1,4 @@
-"""A base model with adapters: attach, switch, disable, delete, merge, save, load."""
+"""Attach adapters to a base model; switch, disable, delete, merge, save and load them."""
 
 import functools
 import os
@@ -29,7 +29,7 @@ _R = TypeVar("_R")
 def _changes(
     method: Callable[Concatenate["PeftModel", _P], _R],
 ) -> Callable[Concatenate["PeftModel", _P], _R]:
-    """Let a method wait until no other thread calls the model, and calls wait until it is done."""
+    """Run a method while no other thread calls the model; calls wait until it is done."""
 
     @functools.wraps(method)
     def alone(self: "PeftModel", *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -49,20 +49,21 @@ def get_peft_model(
     memory_bank: MemoryBank | None = None,
     example: Any = None,
 ) -> "PeftModel":
-    """Freeze ``base`` and put a method on it.
+    """Freeze ``base`` and attach a method to it.
 
     Args:
-        base: A backbone; its modules stay the same objects, see :meth:`PeftModel.unload`.
+        base: A backbone. Its modules stay the same objects, see :meth:`PeftModel.unload`.
         config: The method and its settings.
         adapter_name: Name of the adapter, which becomes the active one.
-        memory_bank: For methods that retrieve from one.
+        memory_bank: Memory bank, for methods that retrieve from one.
         example: An input for a dry run: one argument, a tuple of arguments or a mapping of named
-            ones. It initialises lazy layers, measures widths, and raises what the first forward
-            would: modules that are never called, layers without geometry.
+            ones. The dry run initializes lazy layers and measures widths. It also raises the
+            errors of a first forward: modules that are never called, layers without geometry.
 
     Raises:
-        PlacementError: If the method does not fit the model, or the model already carries adapters.
-        ValueError: If a setting, the name or the bank does not fit. ``base`` is as before then.
+        PlacementError: If the method does not fit the model, or the model already has adapters.
+        ValueError: If a setting, the name or the bank does not fit. ``base`` is unchanged in that
+            case.
 
     Example:
         >>> from pyg_peft import LoRAConfig, get_peft_model
@@ -84,26 +85,27 @@ def get_peft_model(
 class PeftModel(nn.Module):
     """A frozen base and its adapters, of which at most one is active.
 
-    ``train()`` reaches only what the active adapter owns; every other module stays in eval mode, so
-    frozen batch norms keep their statistics, and frozen dropout and drop-path are off. The base's
-    own tensors never change: what an adapter trains of them is its own copy, which stands in their
-    place during the forward.
+    ``train()`` affects only the modules that the active adapter owns. Every other module stays in
+    eval mode: frozen batch norms keep their statistics, and frozen dropout and drop-path are off.
+    The base's own tensors never change. An adapter trains its own copies of them, which replace
+    the originals during the forward.
 
     Several threads may call a model in eval mode, each as if alone. Methods that change the model
-    wait for their calls; what an adapter owns of the base is run by one thread at a time.
+    wait until these calls have returned. Base modules that an adapter has its own copy of are run
+    by one thread at a time.
 
-    In DDP or FSDP, choose the adapter before wrapping: which tensors are synchronised is fixed
-    then.
+    In DDP or FSDP, choose the adapter before wrapping: wrapping fixes which tensors are
+    synchronized.
 
     Args:
-        base: Frozen from here on, until :meth:`unload`.
+        base: The model. It stays frozen until :meth:`unload`.
 
     Attributes:
         base: The base, with a child ``peft`` in each adapted module.
-        memory_banks: Bank by adapter name.
+        memory_banks: Memory banks by adapter name.
 
     Raises:
-        PlacementError: If ``base`` carries adapters already.
+        PlacementError: If ``base`` already has adapters.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -117,17 +119,17 @@ class PeftModel(nn.Module):
 
     @property
     def peft_config(self) -> dict[str, MethodConfig]:
-        """Configuration by adapter name."""
+        """Configurations by adapter name."""
         return dict(self._adapters.configs)
 
     @property
     def active_adapter(self) -> str | None:
-        """Name of the adapter that runs, or ``None``."""
+        """Name of the active adapter, or ``None``."""
         return self._adapters.active
 
     @property
     def memory_bank(self) -> MemoryBank | None:
-        """The active adapter's memory bank, if it has one."""
+        """Memory bank of the active adapter, or ``None``."""
         return self._bank(self._adapters.active)
 
     @_changes
@@ -142,13 +144,13 @@ class PeftModel(nn.Module):
         """Attach one more adapter and make it the active one.
 
         Args:
-            adapter_name: Its name.
+            adapter_name: Name of the adapter.
             config: The method and its settings.
-            memory_bank: For methods that retrieve from one.
+            memory_bank: Memory bank, for methods that retrieve from one.
             example: An input for a dry run, see :func:`get_peft_model`.
 
         Raises:
-            ValueError: If the name is taken or no identifier, or the bank does not fit.
+            ValueError: If the name is taken or not an identifier, or the bank does not fit.
             PlacementError: If the method does not fit the model. Nothing has changed in either
                 case.
         """
@@ -175,15 +177,15 @@ class PeftModel(nn.Module):
 
     @_changes
     def set_adapter(self, adapter_name: str) -> None:
-        """Make an adapter the active one: it runs, and it is what trains."""
+        """Make an adapter the active one, which runs and trains."""
         self._adapters.activate(adapter_name)
         self.train(self.training)
 
     def disable_adapter(self) -> AbstractContextManager[None]:
-        """Within the context the base runs alone, in this thread: bit for bit as a frozen base.
+        """Return a context in which this thread runs the base alone, bit for bit as a frozen base.
 
         Contexts may be nested. A base that is not frozen may differ in the last bit, since PyTorch
-        may choose another kernel where parameters ask for gradients.
+        may choose another kernel where parameters require gradients.
         """
         return self._adapters.paused()
 
@@ -192,7 +194,8 @@ class PeftModel(nn.Module):
         """Remove an adapter that is not active.
 
         Raises:
-            ValueError: If it is the active one: switch first, or ``unload`` the last.
+            ValueError: If the adapter is active. Switch to another one first, or call ``unload``
+                if it is the last.
         """
         self._adapters.sites(adapter_name)
         if adapter_name == self.active_adapter:
@@ -204,7 +207,7 @@ class PeftModel(nn.Module):
 
     @_changes
     def unload(self) -> nn.Module:
-        """Take all adapters off and give the base back as it came."""
+        """Remove all adapters and return the base as it was before."""
         self.memory_banks.clear()
         return self._adapters.clear()
 
@@ -214,7 +217,8 @@ class PeftModel(nn.Module):
 
         Raises:
             ValueError: If no adapter is active.
-            NotImplementedError: If it changes no weights, or shared ones. Nothing has changed then.
+            NotImplementedError: If the adapter changes no weights, or shared ones. Nothing has
+                changed in that case.
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to merge (got none)")
@@ -230,16 +234,16 @@ class PeftModel(nn.Module):
         sample_id: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Run the base with the active adapter; takes the base's own arguments besides.
+        """Run the base with the active adapter.
 
         Args:
-            *args: As the base's.
-            query: Features ``[B, C]`` to ask the memory bank with, from :meth:`precompute`;
-                made by the frozen base if not given, whose tokens are used again unless a
-                tensor given wants gradients; the query itself has none.
-            sample_id: Ids ``[B]`` of the samples; needed while training with a bank that has ids,
+            *args: Positional arguments of the base.
+            query: Features ``[B, C]`` that query the memory bank, from :meth:`precompute`. By
+                default the frozen base computes them. Its tokens are then reused, unless a tensor
+                argument requires gradients. The query itself has no gradient.
+            sample_id: Ids ``[B]`` of the samples. Needed while training with a bank that has ids,
                 so that a sample does not retrieve itself.
-            **kwargs: As the base's.
+            **kwargs: Keyword arguments of the base.
         """
         if torch.compiler.is_compiling():
             return self._answer(args, kwargs, query, sample_id)
@@ -271,15 +275,14 @@ class PeftModel(nn.Module):
         return self.base(**self._config.ask_bank(self.base, call, question))
 
     def precompute(self, **call: Any) -> dict[str, Any]:
-        """What of a forward is frozen: ``patches``, ``tokens``, and ``query`` where a bank is
-        asked; ``query`` alone if the bank names a module.
+        """Compute the frozen part of a forward, to be passed to :meth:`forward` by name.
 
-        Hand it to :meth:`forward` by name. ``tokens`` are left out if the adapter trains the
+        The result holds ``patches``, ``tokens``, and ``query`` if there is a memory bank; ``query``
+        alone if the bank names a module. ``tokens`` are left out if the adapter trains the
         embedding.
 
         Args:
-            **call: The base's arguments; ``patches`` and ``tokens`` are taken over if they are
-                there.
+            **call: Arguments of the base. ``patches`` and ``tokens`` are reused if given.
         """
         if torch.compiler.is_compiling():
             return self._precompute(call)
@@ -289,7 +292,8 @@ class PeftModel(nn.Module):
     @torch.no_grad()
     def _precompute(self, call: dict[str, Any]) -> dict[str, Any]:
         stale = [name for name, path in FROZEN_INPUTS.items() if self._adapters.adapts(path)]
-        config, bank = self._config, self.memory_bank  # before they rest
+        # Read before 'disable_adapter', which hides them.
+        config, bank = self._config, self.memory_bank
         with self.disable_adapter():
             if config is None:
                 return frozen_part(self.base, call)
@@ -297,7 +301,7 @@ class PeftModel(nn.Module):
 
     @_changes
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what the active adapter owns; everything frozen stays in eval mode."""
+        """Set the mode of the active adapter's modules; everything frozen stays in eval mode."""
         if not isinstance(mode, bool):
             raise TypeError(f"Expected 'mode' to be bool (got {mode!r})")
         self.training = mode
@@ -308,14 +312,14 @@ class PeftModel(nn.Module):
     # ---- counts and files -------------------------------------------------------------------
 
     def count_parameters(self) -> ParameterCount:
-        """Trainable, head and frozen parameters with the active adapter."""
+        """Count trainable, head and frozen parameters with the active adapter."""
         active = self.active_adapter
         if active is None:
             return count_parameters(self)
         return count(self.base, self._adapters.configs[active], self._adapters.sites(active))
 
     def print_trainable_parameters(self) -> None:
-        """Print the counts, with and without the head, and what is frozen."""
+        """Print the trainable parameters, with and without the head, and the frozen ones."""
         print(self.count_parameters())  # noqa: T201, the name says so
 
     @_changes
@@ -327,15 +331,15 @@ class PeftModel(nn.Module):
         class_names: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write an adapter, complete: weights, head, norm statistics, bank and what prediction
-        needs.
+        """Save a complete adapter: weights, head, norm statistics, bank and prediction settings.
 
         Args:
-            folder: Made if needed; see :mod:`pyg_peft.checkpoint` for what is in it.
-            adapter_name: The active adapter by default.
+            folder: Folder to write to, created if needed. See :mod:`pyg_peft.checkpoint` for its
+                contents.
+            adapter_name: Name of the adapter; the active one by default.
             class_names: Names of the classes, in the order of the logits.
-            preprocessing: JSON-able values that say how clouds were prepared: points,
-                normalisation, axes.
+            preprocessing: JSON-able values that describe how clouds were prepared: points,
+                normalization, axes.
         """
         _check_folder(folder)
         if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names or ()):
@@ -366,20 +370,21 @@ class PeftModel(nn.Module):
         memory_bank: MemoryBank | None = None,
         configs: Sequence[type[MethodConfig]] = (),
     ) -> Self:
-        """Put a saved adapter on a fresh base; the logits equal those of the model that was saved.
+        """Load a saved adapter onto a base; the logits equal those of the model that was saved.
 
         Args:
-            base: The same frozen weights as at saving. Its head does not matter, nor does its
-                number of classes where the base has ``reset_head``; but it does for an adapter
-                that was saved without a head of its own (``modules_to_save=()``).
-            folder: Where :meth:`save_pretrained` wrote.
+            base: A model with the same frozen weights as at saving. Its head may differ, and so may
+                its number of classes if the base has ``reset_head``. The head must be the same for
+                an adapter that was saved without its own (``modules_to_save=()``).
+            folder: The folder that :meth:`save_pretrained` wrote.
             adapter_name: Name that the adapter gets.
-            memory_bank: The adapter's bank, if it is at hand; read from the folder otherwise.
-            configs: Methods of third parties that the file may hold.
+            memory_bank: The adapter's bank, if it is already loaded. By default it is read from
+                the folder.
+            configs: Third-party methods that the file may hold.
 
         Raises:
             CheckpointError: If the file is damaged or foreign, the base is another one, or a tensor
-                does not fit. ``base`` is as before then.
+                does not fit. ``base`` is unchanged in that case.
         """
         model = cls(base)
         try:
@@ -398,7 +403,7 @@ class PeftModel(nn.Module):
         memory_bank: MemoryBank | None = None,
         configs: Sequence[type[MethodConfig]] = (),
     ) -> None:
-        """Add a saved adapter and make it active; see :meth:`from_pretrained` for the rest."""
+        """Add a saved adapter and make it active, see :meth:`from_pretrained`."""
         _check_folder(folder)
         _check_bank(memory_bank)
         for config in configs:
@@ -416,11 +421,11 @@ class PeftModel(nn.Module):
 
     @_changes
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Fill the active adapter with tensors under the keys of its file.
+        """Load tensors into the active adapter, by the keys of its file.
 
         Raises:
-            CheckpointError: If a key or a shape does not fit; nothing is loaded then.
-            TypeError: If something else than a tensor, or one of another kind, is among them.
+            CheckpointError: If a key or a shape does not fit. Nothing is loaded in that case.
+            TypeError: If a value is not a tensor, or a tensor of another kind than expected.
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to load tensors into (got none)")
@@ -432,7 +437,7 @@ class PeftModel(nn.Module):
 
     @property
     def _config(self) -> Any:
-        """The active adapter's configuration, or ``None``."""
+        """Configuration of the active adapter, or ``None``."""
         return self._adapters.configs.get(self._adapters.active or "")
 
     def _remove(self, name: str) -> None:
@@ -459,7 +464,7 @@ def _check_folder(folder: object) -> None:
 
 
 def _check_tensors(tensors: object, expected: Mapping[str, Tensor]) -> None:
-    """Raise unless each is a dense tensor with values, floating-point where that is expected."""
+    """Raise unless each is a dense tensor with values, floating-point if that is expected."""
     if not isinstance(tensors, Mapping):
         raise TypeError(f"Expected 'tensors' to map keys to tensors (got {type(tensors).__name__})")
     for key, tensor in tensors.items():

@@ -1,6 +1,6 @@
-"""Training on Lightning (extra ``train``): data, module, metrics, cache, and masked pre-training.
+"""Train with Lightning (extra ``train``): data, module, metrics, cache, and masked pre-training.
 
-Users may ignore all of it for a loop of their own; ``examples/train_loop.py`` is one.
+None of it is needed for your own training loop; see ``examples/train_loop.py``.
 """
 
 from importlib import import_module
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.pretraining.run import PretrainReport, pretrain
     from pyg_peft.training.runs.schedule import warmup_cosine
 
-# Loaded on use: pre-training and plain loops need neither Lightning nor torchmetrics.
+# Imported on first use: pre-training and plain loops need neither Lightning nor torchmetrics.
 _HOME = {
     "ClassMeanIoU": "evaluation.segmentation_metrics",
     "Corpus": "pretraining.corpus",

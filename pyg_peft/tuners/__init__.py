@@ -1,4 +1,4 @@
-"""Methods: where components go. One method, one file."""
+"""Configurations of the fine-tuning methods: which component goes where, one method per file."""
 
 from typing import TypeVar
 
@@ -27,13 +27,13 @@ METHODS: dict[str, type[MethodConfig]] = {
 
 
 def register_method(config: Config) -> Config:
-    """Add a method of your own under its ``method`` name; to be used as a decorator.
+    """Register your own method under its ``method`` name, as a decorator.
 
     Args:
         config: A subclass of :class:`MethodConfig` with a ``method`` name.
 
     Raises:
-        TypeError: If it is no such class, or has no name.
+        TypeError: If ``config`` is not such a class, or has no name.
         ValueError: If the name is taken by another class.
 
     Example:

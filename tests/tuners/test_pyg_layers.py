@@ -185,7 +185,7 @@ def test_an_example_initialises_lazy_layers(config: MethodConfig):
 
 def test_without_an_example_lazy_layers_are_named():
     config = LoRAConfig(target_modules=("lift",))
-    with pytest.raises(PlacementError, match=r"initialised .got lift\.weight.*'example'"):
+    with pytest.raises(PlacementError, match=r"initialized .got lift\.weight.*'example'"):
         get_peft_model(Net(lazy=True).double(), config)
 
 

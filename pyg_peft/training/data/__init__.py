@@ -1,1 +1,1 @@
-"""Clouds on their way to a batch: sources, views, order, labels, cache."""
+"""Prepare clouds for batches: sources, views, order, labels, cache."""

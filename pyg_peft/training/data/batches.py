@@ -1,4 +1,4 @@
-"""How the clouds of an epoch are cut into batches: all of them are used, in batches of one size."""
+"""Divide the clouds of an epoch into batches of nearly equal size, without leaving any out."""
 
 import math
 from collections.abc import Iterator, Sized
@@ -9,17 +9,17 @@ from torch.utils.data import BatchSampler, Sampler
 
 
 def batch_sizes(count: int, batch_size: int, *, drop_last: bool = False) -> list[int]:
-    """Clouds of each batch of an epoch: as few batches as hold ``count``, as even as they can be.
+    """Return the sizes of an epoch's batches: as few as possible, and as even as possible.
 
-    With a ``batch_size`` of two or more no batch has a single cloud, of which a batch norm could
-    take no statistics, unless there is only one. Therefore an odd number of clouds in batches of
-    two makes one batch of three.
+    With a ``batch_size`` of two or more no batch has a single cloud, from which a batch norm cannot
+    compute statistics, unless there is only one cloud. Therefore an odd number of clouds in batches
+    of two gives one batch of three.
 
     Args:
-        count: clouds of the epoch.
-        batch_size: largest number of clouds in a batch.
-        drop_last: full batches only; what is left over is left out. Runs that were begun before
-            every cloud was used go on so.
+        count: Number of clouds of the epoch.
+        batch_size: Largest number of clouds in a batch.
+        drop_last: Whether to use full batches only and leave out the rest. Runs started by a
+            version that did so continue with it.
 
     Example:
         >>> batch_sizes(92, 32), batch_sizes(64, 32), batch_sizes(5, 2)
@@ -33,17 +33,17 @@ def batch_sizes(count: int, batch_size: int, *, drop_last: bool = False) -> list
 
 
 class EvenBatches(BatchSampler):
-    """Cut the order of a sampler into batches that differ by at most one cloud, none left out.
+    """Divide a sampler's order into batches that differ by at most one cloud, none left out.
 
-    For a loop of your own: ``DataLoader(clouds, batch_sampler=EvenBatches(RandomSampler(clouds),
-    16))``. ``drop_last=True`` would leave clouds out in every epoch, and without it a last batch of
-    one cloud stops a batch norm.
+    In your own loop use ``DataLoader(clouds, batch_sampler=EvenBatches(RandomSampler(clouds),
+    16))``. PyTorch's ``drop_last=True`` would leave out clouds in every epoch. Without it, a last
+    batch of one cloud makes a batch norm fail.
 
     Args:
-        sampler: the order of the epoch, for example a
+        sampler: The order of the epoch, for example a
             :class:`~pyg_peft.training.data.sampler.KeyedSampler`.
-        batch_size: largest number of clouds in a batch; see :func:`batch_sizes`.
-        drop_last: see :func:`batch_sizes`.
+        batch_size: Largest number of clouds in a batch, see :func:`batch_sizes`.
+        drop_last: See :func:`batch_sizes`.
 
     Example:
         >>> [len(batch) for batch in EvenBatches(range(92), batch_size=32)]
@@ -54,7 +54,7 @@ class EvenBatches(BatchSampler):
         super().__init__(cast("Sampler[int]", sampler), batch_size, drop_last)
 
     def sizes(self) -> list[int]:
-        """Clouds of each batch."""
+        """Return the number of clouds of each batch."""
         count = len(cast(Sized, self.sampler))
         return batch_sizes(count, self.batch_size, drop_last=self.drop_last)
 

@@ -1,4 +1,4 @@
-"""Frozen features of a training run, computed once per sample and view."""
+"""Cache the frozen features of a training run, computed once per sample and view."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class _Entry:
-    """What is kept of one cloud; ``mask`` always has a value, ``query`` only with a bank."""
+    """Cached tensors of one cloud; ``mask`` always has a value, ``query`` only with a bank."""
 
     tokens: Tensor  # [G, C]
     center: Tensor  # [G, 3]
@@ -30,22 +30,24 @@ class _Entry:
 
 
 class FeatureCache:
-    r"""Patch tokens, centers and the bank's query of clouds that come back.
+    r"""Caches patch tokens, centers and the bank's query of clouds, for reuse in later epochs.
 
-    They come from the frozen base alone, so a method that does not train the patch embedding needs
-    them once per sample and view, not once per epoch. Augmentation goes through a fixed number of
+    They depend on the frozen base alone. So a method that does not train the patch embedding needs
+    them once per sample and view, not once per epoch. Augmentation is limited to a fixed number of
     views: ``Augmented(..., num_views=n)`` gives items a ``view_id``.
 
-    Call it with a batch and pass the result to the model by name. The values are those that
-    :meth:`PeftModel.precompute` gave for the batch in which each cloud was first met; what one
-    cloud gets does not depend on the others.
+    Call the cache with a batch and pass the result to the model by name. The values are those of
+    :meth:`PeftModel.precompute` for the batch in which each cloud first occurred. The values of a
+    cloud do not depend on the other clouds of its batch.
 
     Args:
-        model: whose base is frozen. The cache belongs to its fingerprint.
-        transform: what was done to the clouds, as text: caches of other transforms do not mix.
+        model: The model with a frozen base. The cache belongs to the base's fingerprint.
+        transform: Description of the transform of the clouds, as text. Caches of different
+            transforms are not mixed.
 
     Raises:
-        ValueError: the model's method trains the patch embedding; a batch has no ``sample_id``.
+        ValueError: If the model's method trains the patch embedding, or a batch has no
+            ``sample_id``.
 
     Example:
         >>> cache = FeatureCache(model, transform="1024 points, unit sphere")     # doctest: +SKIP
@@ -67,15 +69,15 @@ class FeatureCache:
         return len(self.entries)
 
     def __call__(self, data: Data) -> dict[str, Any]:
-        """``patches``, ``tokens`` and, with a bank, ``query`` of a batch, by name.
+        """Return ``patches``, ``tokens`` and, with a bank, ``query`` of a batch, by name.
 
-        The patches carry centers and mask, which is all that blocks look at; their members, needed
-        for tokens only, are not kept.
+        The patches hold only centers and mask, which is all that blocks use. Their members are
+        needed for tokens only and are not kept.
         """
         keys = self._keys(data)
         fresh = [number for number, key in enumerate(keys) if key not in self.entries]
         if fresh:
-            # The whole batch, not its fresh part: then the bits are those of an uncached forward.
+            # The whole batch, not only its new clouds, for bits equal to an uncached forward.
             for number, entry in enumerate(self._compute(data)):
                 self.entries.setdefault(keys[number], entry)
         entries = [self.entries[key] for key in keys]
@@ -126,7 +128,7 @@ class FeatureCache:
             raise ValueError("Expected 'data' to have 'sample_id' to cache by (got none)")
         samples = data.sample_id.tolist()
         views = data.view_id.tolist() if data.get("view_id") is not None else [0] * len(samples)
-        # Features of a run in bfloat16 are others than those of one in float32.
+        # Features computed in bfloat16 and in float32 differ.
         device = data.pos.device.type  # pyright: ignore[reportOptionalMemberAccess]
         enabled = torch.is_autocast_enabled(device)
         kind = str(torch.get_autocast_dtype(device)) if enabled else "none"
@@ -152,10 +154,11 @@ class FeatureCache:
         write_tensors(path, _KIND, tensors, content)
 
     def load(self, path: str | Path) -> None:
-        """Take over the entries of a file that :meth:`save` wrote.
+        """Load the entries of a file that :meth:`save` wrote.
 
         Raises:
-            CheckpointError: the file is damaged, foreign, or belongs to another base or transform.
+            CheckpointError: If the file is damaged, foreign, or belongs to another base or
+                transform.
         """
         content, tensors = read_tensors(path, _KIND, _FORMAT)
         if content.get("identity") != self.identity:
@@ -182,10 +185,10 @@ class FeatureCache:
 def _check_entries(
     keys: Any, tensors: Mapping[str, Tensor], path: str | Path
 ) -> list[tuple[int, int, str]]:
-    """The keys of a file's entries, whose tensors fit to them and to each other.
+    """Return the keys of a file's entries, if its tensors match them and each other.
 
     Raises:
-        CheckpointError: a key or a tensor is missing or of another kind; it is named.
+        CheckpointError: If a key or a tensor is missing or of another kind. The message names it.
     """
     found: list[tuple[int, int, str]] = []
     for key in keys if isinstance(keys, list) else [keys]:

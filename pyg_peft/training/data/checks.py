@@ -1,4 +1,4 @@
-"""Checks of settings at the border of training: type and range, by the argument's name."""
+"""Check the types of arguments of the training functions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ def check_text(value: Any, name: str) -> None:
 
 
 def check_kind(value: Any, name: str, kind: type, *, optional: bool = False) -> None:
-    """Raise unless ``value`` is an instance of ``kind``, or ``None`` where that is allowed."""
+    """Raise unless ``value`` is an instance of ``kind``, or ``None`` if it is optional."""
     if optional and value is None:
         return
     if not isinstance(value, kind):

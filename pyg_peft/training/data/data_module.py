@@ -1,4 +1,4 @@
-"""Splits, views and loaders of a training run as a Lightning data module."""
+"""Provide the splits, views and loaders of a training run as a Lightning data module."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -24,36 +24,38 @@ from pyg_peft.training.data.sources import Splits, open_source
 
 
 class ShapeDataModule(LightningDataModule):
-    """Labelled clouds, cut into training and validation, with everything random keyed by the seed.
+    """Splits labeled clouds into training and validation; all randomness is keyed by the seed.
 
-    The validation set is carved out of the training set, class by class, unless one is given. Each
-    process of a distributed run trains on its share and evaluates on all of the validation set, so
-    the number that selects the best epoch does not depend on how many processes there are.
+    The validation set is taken from the training set, class by class, unless one is given. Each
+    process of a distributed run trains on its share and evaluates on the whole validation set. So
+    the metric that selects the best epoch does not depend on the number of processes.
 
-    Every training cloud is used in every epoch: where they do not divide into full batches, all
-    batches are made a little smaller (of 92 clouds at 32: 31, 31 and 30). The shares of several
-    processes are equally long; see :class:`~pyg_peft.training.data.sampler.KeyedSampler`.
+    Every training cloud is used in every epoch. If the clouds do not divide into full batches, all
+    batches are a little smaller (92 clouds with a batch size of 32: 31, 31 and 30). The shares of
+    several processes have the same length, see
+    :class:`~pyg_peft.training.data.sampler.KeyedSampler`.
 
     Args:
-        train: any PyG data set with one label per item. Items without ``sample_id`` get one.
-        val: validation set, or ``None`` to carve one out of ``train``.
-        test: test set; nothing but :meth:`test_dataloader` reads it.
-        predict: clouds to predict, labels are not needed.
-        class_names: names in label order; by default those of ``train``.
-        preprocessing: the same for all splits.
-        augmentation: random transform of training samples, or ``None``.
-        batch_size: largest number of clouds per batch and process.
-        val_fraction: share of ``train`` that validates; 0 trains on everything, and no epoch is
-            chosen then.
-        groups: a number per training sample; samples of one group stay on one side.
-        num_views: let each training sample have only this many versions, so that features of the
+        train: Any PyG data set with one label per item. Items without ``sample_id`` get one.
+        val: Validation set, or ``None`` to take one from ``train``.
+        test: Test set. Only :meth:`test_dataloader` reads it.
+        predict: Clouds to predict. Labels are not needed.
+        class_names: Names in label order; by default those of ``train``.
+        preprocessing: Preprocessing of all splits.
+        augmentation: Random transform of training samples, or ``None``.
+        batch_size: Largest number of clouds per batch and process.
+        val_fraction: Share of ``train`` that is used for validation. 0 trains on everything, and
+            then no best epoch is chosen.
+        groups: One number per training sample. Samples of one group stay in one split.
+        num_views: Number of different versions of each training sample, so that features of the
             frozen backbone can be cached.
-        num_workers: worker processes of the training loader.
-        seed: key of split, order and views.
+        num_workers: Number of worker processes of the training loader.
+        seed: Key of split, order and views.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: a number out of its range; from the split, the sampler or the preprocessing.
+        TypeError: If an argument has another type.
+        ValueError: If a number is out of its range, or the split, the sampler or the preprocessing
+            raises it.
 
     Example:
         >>> from pyg_peft.datasets import ProceduralShapes
@@ -107,11 +109,12 @@ class ShapeDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.val_fraction = val_fraction
-        #: Leave out a last batch that is not full, as versions before did: a run that was begun so
-        #: is resumed so.
+        #: Whether to leave out a last batch that is not full, as earlier versions did. Runs that
+        #: were started that way are resumed that way.
         self.drop_last = False
         self._are_checked = False
-        #: How the files of ``train`` were read, if it is a ``ShapeFolder``; saved with an adapter.
+        #: Arguments that read the files of ``train``, if it is a ``ShapeFolder``; saved with an
+        #: adapter.
         self.read_args = read_args_of(train)
         train = with_sample_ids(train)
         if val is None and val_fraction == 0:
@@ -128,7 +131,7 @@ class ShapeDataModule(LightningDataModule):
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
-        """Open ``spec`` by :func:`~pyg_peft.training.data.sources.open_source`, wrap its splits."""
+        """Open ``spec`` with :func:`~pyg_peft.training.data.sources.open_source` and wrap it."""
         splits = spec if isinstance(spec, Splits) else open_source(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, class_names=splits.class_names, **options)
@@ -139,14 +142,14 @@ class ShapeDataModule(LightningDataModule):
 
     @property
     def validates(self) -> bool:
-        """Whether there are clouds to choose the best epoch on."""
+        """Whether there are validation clouds to choose the best epoch with."""
         return len(self.val_set) > 0
 
     def smallest_batch(self, world_size: int = 1) -> int:
-        """Clouds of the smallest training batch of an epoch, over all of ``world_size`` processes.
+        """Return the size of an epoch's smallest training batch over all processes.
 
         Args:
-            world_size: number of processes.
+            world_size: Number of processes.
         """
         share = -(-len(self.train_set) // world_size)
         return min(batch_sizes(share, self.batch_size, drop_last=self.drop_last))
@@ -156,10 +159,10 @@ class ShapeDataModule(LightningDataModule):
             self.check_labels()
 
     def check_labels(self) -> None:
-        """Raise unless all labels are of classes that have a name.
+        """Raise unless every label belongs to a class with a name.
 
         Raises:
-            ValueError: one is not; the message names the split.
+            ValueError: If one does not. The message names the split.
         """
         if self._are_checked:
             return
@@ -175,8 +178,8 @@ class ShapeDataModule(LightningDataModule):
         """Raise unless a model can be trained on the data, and its best epoch chosen.
 
         Raises:
-            ValueError: a single class, a label without a class, nothing to train on, or nothing to
-                validate on although ``val_fraction`` is not 0.
+            ValueError: If there is a single class, a label without a class, nothing to train on, or
+                nothing to validate on although ``val_fraction`` is not 0.
         """
         if self.num_classes < 2:
             raise ValueError(
@@ -209,7 +212,7 @@ class ShapeDataModule(LightningDataModule):
         )
 
     def bank_dataloader(self) -> DataLoader:
-        """Training samples only, as evaluation sees them: what a memory bank may be built of."""
+        """Return a loader for a memory bank: training samples, preprocessed as for evaluation."""
         return self._loader(self._fixed(self.plain_train_set))
 
     def val_dataloader(self) -> DataLoader:
@@ -243,15 +246,15 @@ class ShapeDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: Data, device: torch.device, dataloader_idx: int
     ) -> Data:
-        # Positions stay in float32 whatever the precision of the run: neighbours need it.
+        # Positions stay in float32 whatever the precision of the run; neighbor search needs it.
         return batch.to(device)
 
 
 class LateLoader(DataLoader):
-    """A loader that starts to fetch only when its first batch is asked for.
+    """A loader that starts to fetch only when its first batch is needed.
 
-    Lightning makes a loader's iterator before it restores a run's epoch and hands it to the
-    sampler; workers would by then have fetched batches of epoch 0.
+    Lightning creates a loader's iterator before it restores a run's epoch and sets it in the
+    sampler. By then, workers would have fetched batches of epoch 0.
     """
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -259,7 +262,7 @@ class LateLoader(DataLoader):
 
 
 def with_sample_ids(dataset: Any) -> Any:
-    """``dataset`` itself if its items carry ``sample_id``, else wrapped so that they do."""
+    """Return ``dataset`` if its items have ``sample_id``, and otherwise a wrapper that adds it."""
     if len(dataset) > 0 and dataset[0].get("sample_id") is not None:
         return dataset
     return SampleIds(dataset)

@@ -1,4 +1,4 @@
-"""Labels as losses and counts need them: whole numbers in their range, one a cloud or a point."""
+"""Check and convert labels: whole numbers in their range, one per cloud or per point."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from pyg_peft.datasets.part_labels import IGNORE_INDEX
 
 
 def whole_labels(labels: Any, shape: str, count: int, name: str = "y") -> Tensor:
-    """``labels`` as ``long [count]``, if they are ``count`` whole numbers of whatever type.
+    """Return ``labels`` as ``long [count]``, if they are ``count`` whole numbers of any type.
 
     Args:
-        labels: what a batch holds; ``[count, 1]`` is taken too.
-        shape: what there is one label of, for the message: "cloud" or "point".
-        count: of these.
-        name: of the labels in the message.
+        labels: Labels of a batch, ``[count]`` or ``[count, 1]``.
+        shape: What each label belongs to, for the message: "cloud" or "point".
+        count: Expected number of labels.
+        name: Name of the labels in the message.
 
     Raises:
-        TypeError: they are no tensor, boolean or complex.
-        ValueError: another number of them, or some are no whole numbers.
+        TypeError: If the labels are not a tensor, or boolean or complex.
+        ValueError: If their number differs, or some are not whole numbers.
     """
     if not isinstance(labels, Tensor) or labels.dtype == torch.bool or labels.is_complex():
         kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -37,10 +37,10 @@ def whole_labels(labels: Any, shape: str, count: int, name: str = "y") -> Tensor
 
 
 def check_range(labels: Tensor, count: int, name: str, ignore_index: int | None = None) -> None:
-    """Raise unless all labels lie in ``[0, count - 1]`` or are ``ignore_index``.
+    """Raise unless all labels are in ``[0, count - 1]`` or equal ``ignore_index``.
 
     Raises:
-        ValueError: one does not.
+        ValueError: If one is not.
     """
     wrong = (labels < 0) | (labels >= count)
     if ignore_index is not None:

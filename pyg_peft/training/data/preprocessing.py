@@ -1,4 +1,4 @@
-"""What happens to a cloud before a model sees it; a saved adapter carries it along."""
+"""Prepare clouds for a model; the settings are saved with an adapter."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -20,17 +20,18 @@ _UP_AXES = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Turn z up, draw points, centre and scale.
+    """Turn z up, sample points, center and scale.
 
     Args:
-        num_points: points drawn from larger clouds, and from the faces of meshes; smaller clouds
-            keep all of theirs, nothing is repeated. ``None`` keeps every point.
-        normalize: move the mean to the origin and scale into the unit sphere.
-        up_axis: the axis that points up in the data; the model sees z up.
+        num_points: Number of points to sample from larger clouds, and from the faces of meshes.
+            Smaller clouds keep all of their points, and none is repeated. ``None`` keeps every
+            point.
+        normalize: Whether to move the mean to the origin and scale into the unit sphere.
+        up_axis: The axis that points up in the data; the model gets z up.
 
     Raises:
-        TypeError: a setting is of another type.
-        ValueError: ``num_points`` is not positive or ``up_axis`` is not an axis.
+        TypeError: If a setting has another type.
+        ValueError: If ``num_points`` is not positive or ``up_axis`` is not an axis.
     """
 
     num_points: int | None = 1024
@@ -45,21 +46,21 @@ class Preprocessing:
             raise ValueError(f"Expected 'up_axis' to be one of {_UP_AXES} (got {self.up_axis!r})")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able values for the adapter's folder."""
+        """Return JSON-able values for the adapter's folder."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The settings in ``values``; entries that belong to others are left alone."""
+        """Create the preprocessing from the settings in ``values``; other entries are ignored."""
         names = {entry.name for entry in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in names})
 
     def training(self, augmentation: Callable[[Any], Any] | None = None) -> Compose:
-        """With another draw of the points each time, and then ``augmentation``."""
+        """Return the transform for training: new random points each time, then ``augmentation``."""
         return Compose([*self._steps(), *([augmentation] if augmentation is not None else [])])
 
     def evaluation(self) -> "FixedDraw":
-        """With the same draw each time, whatever the cloud's place in a data set."""
+        """Return the transform for evaluation: the same random points for a cloud each time."""
         return FixedDraw(Compose(self._steps()))
 
     def _steps(self) -> list[Callable[..., Any]]:
@@ -69,13 +70,13 @@ class Preprocessing:
 
 
 class FixedDraw(BaseTransform):
-    """Apply a transform with draws that are the same for every cloud and every call.
+    """Apply a transform with the same random numbers for every cloud and every call.
 
-    Evaluation then depends on the cloud alone: the same file gives the same logits in a test set
-    and by itself.
+    Evaluation then depends on the cloud alone, not on its place in a data set: the same file gives
+    the same logits in a test set and by itself.
 
     Args:
-        transform: any transform.
+        transform: Any transform.
     """
 
     def __init__(self, transform: Callable[..., Any]) -> None:
@@ -86,7 +87,7 @@ class FixedDraw(BaseTransform):
 
 
 class _TurnUp(BaseTransform):
-    """Turn the axis ``up`` into z, with the cyclic order of the axes kept (a rotation)."""
+    """Turn the axis ``up`` into z by a rotation that keeps the cyclic order of the axes."""
 
     def __init__(self, up: str) -> None:
         self.shift = 2 - _UP_AXES.index(up)
@@ -99,7 +100,7 @@ class _TurnUp(BaseTransform):
 
 
 class _DrawPoints(BaseTransform):
-    """At most ``num_points`` random points, from the faces where the item is a mesh."""
+    """Sample at most ``num_points`` random points, from the faces if the item is a mesh."""
 
     def __init__(self, num_points: int | None) -> None:
         self.num_points = num_points

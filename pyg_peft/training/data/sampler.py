@@ -1,4 +1,4 @@
-"""The order of a training epoch: a function of the seed and the epoch, shared out between ranks."""
+"""Shuffle a training epoch, as a function of seed and epoch, and divide it among ranks."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,20 +10,22 @@ from pyg_peft.datasets.keyed import keyed_generator
 
 
 class KeyedSampler(Sampler[int]):
-    """Shuffle keyed by seed and epoch, so that a resumed run meets the order of an undisturbed one.
+    """Shuffle by seed and epoch, so that a resumed run has the order of an uninterrupted one.
 
-    Lightning calls :meth:`set_epoch` before each epoch; in a loop of your own do it yourself. The
-    epoch is handed on to the data set if that has a ``set_epoch`` (``Augmented`` has).
+    Lightning calls :meth:`set_epoch` before each epoch; call it yourself in your own loop. The
+    epoch is passed on to the data set if that has a ``set_epoch``, as ``Augmented`` does.
 
     Args:
-        dataset: what to shuffle.
-        seed: the run's seed.
-        rank, world_size: this process and the number of them. Every sample is in an epoch, and
-            every rank gets the same number, so that all make the same number of steps: where they
-            do not divide, up to ``world_size - 1`` samples come twice, others each epoch.
+        dataset: The data set to shuffle.
+        seed: Seed of the run.
+        rank, world_size: Rank of this process and number of processes. Every sample is used in
+            every epoch. Every rank gets the same number of samples, so that all take the same
+            number of steps. If the samples do not divide evenly, up to ``world_size - 1`` of them
+            occur twice, different ones in each epoch.
 
     Raises:
-        ValueError: ``rank`` does not lie in the world, or the data set is smaller than it.
+        ValueError: If ``rank`` is not in ``[0, world_size - 1]``, or the data set has fewer than
+            ``world_size`` samples.
 
     Example:
         >>> order = list(KeyedSampler(range(5), seed=1))
@@ -46,7 +48,7 @@ class KeyedSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the order, and of the data set's views."""
+        """Set the epoch of the order, and of the data set's views."""
         self.epoch = epoch
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""From a word on the command line to data sets: the shorthands of ``--data``."""
+"""Open the data sets that ``--data`` names by a shorthand."""
 
 import importlib
 import logging
@@ -33,17 +33,17 @@ _BUILT_IN = """\
   modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
   shapenet:ROOT          PyG's ShapeNet-part, classified by category
   scanobjectnn:ROOT      the authors' .h5 files
-  procedural:COUNT       labelled shapes made by this package
+  procedural:COUNT       labeled shapes made by this package
   package.module.Class   a data set class of your own, with data_args {"train": {...}, ...}\
 """
 
 
-# Arguments of data sets that write, fetch or run something: never taken from a file.
+# Arguments of data sets that write, fetch or run something. They are never read from a file.
 _BY_HAND = {
     *("root", "path", "cache", "force_reload", "log"),
     *("transform", "pre_transform", "pre_filter"),
 }
-_MOST_RECORDED = 10_000_000  # shapes that a file may ask for
+_MOST_RECORDED = 10_000_000  # largest COUNT that is accepted from a file
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Splits:
     """Data sets of one source, each with ``sample_id`` and labels.
 
     Args:
-        train: training split; ``None`` if the source has only others.
-        val: validation split of the source, if it comes with one.
-        test: test split, if there is one.
-        class_names: names in label order, the same for all splits.
-        whole: the source has no splits, so that all of it is in ``train``.
+        train: Training split; ``None`` if the source has only others.
+        val: Validation split of the source, if it has one.
+        test: Test split, if there is one.
+        class_names: Names in label order, the same for all splits.
+        whole: Whether the source has no splits, so that all of it is in ``train``.
     """
 
     train: Any
@@ -65,10 +65,10 @@ class Splits:
     whole: bool = False
 
     def check_train(self) -> None:
-        """Raise unless there is something to train on.
+        """Raise unless there is a training split.
 
         Raises:
-            ValueError: the source has other splits, but none for training.
+            ValueError: If the source has other splits, but none for training.
         """
         if self.train is None:
             found = [name for name in ("val", "test") if getattr(self, name) is not None]
@@ -78,9 +78,9 @@ class Splits:
             )
 
     def for_evaluation(self) -> "Splits":
-        """The splits with something in ``train`` and ``test``: all of a source without splits.
+        """Return splits with data in ``train`` and ``test``; a source without splits is in both.
 
-        Not for the data that a model was trained on.
+        Do not use it for the data that a model was trained on.
         """
         test = self.train if self.whole else self.test
         if self.train is not None:
@@ -93,13 +93,13 @@ def open_source(spec: str, **options: Any) -> Splits:
     """Open the data sets that ``spec`` names.
 
     Args:
-        spec: one of the shorthands in :func:`shorthands`.
-        options: passed to the data set's constructor, for example ``fold=2`` of an ``.npz`` file;
-            for a class path one dictionary per split.
+        spec: One of the shorthands in :func:`shorthands`.
+        options: Arguments of the data set's constructor, for example ``fold=2`` for an ``.npz``
+            file; for a class path, one dictionary per split.
 
     Raises:
-        ValueError: nothing is known by that name (the message lists the shorthands), or ``options``
-            do not fit the data set.
+        ValueError: If the name is unknown (the message lists the shorthands), or ``options`` do not
+            fit the data set.
     """
     kind, _, rest = spec.partition(":")
     path = Path(spec)
@@ -123,7 +123,7 @@ def open_source(spec: str, **options: Any) -> Splits:
 def names_class(spec: str) -> bool:
     """Whether ``spec`` is the path of a class, which is imported and called when it is opened.
 
-    Only a person may give such a path, on the command line or in a configuration file of theirs.
+    Only users may give such a path, on the command line or in their own configuration file.
     """
     kind, _, rest = spec.partition(":")
     if (rest and kind in _OPENERS) or Path(spec).suffix == ".npz":
@@ -137,18 +137,18 @@ def is_own(spec: str) -> bool:
 
 
 def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
-    """Raise unless the data that a file names can be opened without harm.
+    """Raise unless the data that a file names can be opened safely.
 
-    A file is data: it names no code, no address on a network, and nothing that is written.
+    A file must not name code, a network address, or anything that is written to.
 
     Args:
-        spec: what the file names.
-        options: arguments of the data set in the file.
-        source: the file, for messages.
+        spec: The data that the file names.
+        options: Arguments of the data set in the file.
+        source: The file, for messages.
 
     Raises:
-        ValueError: the file names a class, another machine, a place that is not here, or an
-            argument that writes, fetches or runs something: all of these are to be given by hand.
+        ValueError: If the file names a class, another machine, a path that does not exist, or an
+            argument that writes, fetches or runs something. Users have to give these themselves.
     """
     if not isinstance(spec, str) or not isinstance(options, dict):
         raise ValueError(
@@ -184,12 +184,12 @@ def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
 
 
 def open_parts(spec: str, **options: Any) -> Splits:
-    """Open data sets with labels of points; as :func:`open_source`, but ShapeNet's are its parts'.
+    """Open data sets with labels per point, as :func:`open_source` does for labels per cloud.
 
-    ``class_names`` are those of the parts.
+    ShapeNet's labels are those of its parts. ``class_names`` are the names of the parts.
 
     Raises:
-        ValueError: nothing is known by that name, or items have no labels of points.
+        ValueError: If the name is unknown, or items have no labels per point.
     """
     kind, _, root = spec.partition(":")
     if kind == "shapenet" and root:
@@ -239,7 +239,7 @@ def _splits(sets: Mapping[str, Any]) -> Splits:
 
 
 def _named_classes(splits: Splits, spec: str) -> Splits:
-    """The same, once classes that cannot be learned or validated are named in a warning."""
+    """Log a warning for classes that cannot be learned or validated, and return the splits."""
     if splits.train is None:
         return splits
     counts = torch.bincount(splits.train.labels, minlength=len(splits.class_names)).tolist()
@@ -275,22 +275,22 @@ def _shapenet(root: str, options: Mapping[str, Any]) -> list[Any]:
     from torch_geometric.datasets import ShapeNet
 
     _check_processed(root)
-    # PyG's default puts normals into x, which a backbone takes only if it was made for them.
+    # PyG's default puts normals into x, which only some backbones accept.
     settings: dict[str, Any] = {"include_normals": False, **options}
     return [ShapeNet(root, split=split, **settings) for split in ("train", "val", "test")]
 
 
 def _check_processed(root: str) -> None:
-    """Raise unless PyG can read its files in ``root`` without running code of theirs.
+    """Raise unless PyG can read its files in ``root`` without running code in them.
 
-    PyG reads a file again as a plain pickle, which runs code, where torch refuses it.
+    If ``torch.load`` refuses a file, PyG loads it again as a plain pickle, which can run code.
     """
     if "://" in root:
         raise ValueError(f"Expected 'ROOT' to be a folder of this machine (got {root!r})")
     for path in sorted(Path(root).glob("processed/*.pt")):
         try:
             torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        # Damaged bytes make torch fail in any way; all of them mean this.
+        # PyTorch may raise any exception for damaged bytes.
         except Exception as error:
             raise ValueError(
                 f"Expected '{path}' to be a whole file of PyG's with nothing in it that runs "
@@ -299,7 +299,7 @@ def _check_processed(root: str) -> None:
 
 
 def _open_scanobjectnn(root: str, options: Mapping[str, Any]) -> Splits:
-    # Normalised, if at all, as every other source is: by the preprocessing that is saved.
+    # As for every other source, only the saved preprocessing normalizes.
     settings: dict[str, Any] = {"normalize": False, **options}
     train = ScanObjectNN(root, split="train", **settings)
     test = ScanObjectNN(root, split="test", **settings)
@@ -326,7 +326,7 @@ def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
             f"Expected 'data' to name an importable class or one of\n{shorthands()}\n"
             f"(got {path!r}: {error})"
         ) from error
-    # Before it is called: a function of that name may do anything.
+    # Checked before it is called, since a function of that name might do anything.
     if not isinstance(kind, type) or not issubclass(kind, Dataset):
         raise ValueError(
             "Expected 'data' to name a subclass of torch.utils.data.Dataset "
@@ -352,7 +352,7 @@ def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
 
 
 class _CategoryAsLabel(BaseTransform):
-    """ShapeNet's label for classification is its category; its ``y`` labels points."""
+    """Use ShapeNet's category as the label for classification; its ``y`` has labels per point."""
 
     def forward(self, data: Data) -> Data:
         data.y = data.category
@@ -371,16 +371,16 @@ _OPENERS: dict[str, Callable[[str, Mapping[str, Any]], Splits]] = {
 def register_source(
     name: str, opener: Callable[[str, Mapping[str, Any]], Splits], about: str
 ) -> None:
-    """Add a source of data of your own: ``--data name:REST`` calls ``opener("REST", data_args)``.
+    """Register your own data source: ``--data name:REST`` calls ``opener("REST", data_args)``.
 
     Args:
         name: The word before the colon.
-        opener: Returns the data sets; each item has ``y`` and ``sample_id``, see
-            :class:`~pyg_peft.datasets.SampleIds`.
+        opener: A function that returns the data sets. Each item must have ``y`` and ``sample_id``,
+            see :class:`~pyg_peft.datasets.SampleIds`.
         about: One line for the help of commands.
 
     Raises:
-        ValueError: If the name is taken by another opener, or no plain word.
+        ValueError: If the name is taken by another opener, or is not a plain word.
 
     Example:
         >>> from pyg_peft.training import open_source, register_source
@@ -399,7 +399,7 @@ def register_source(
 
 
 def shorthands() -> str:
-    """Return what ``--data`` takes, one line each."""
+    """Return a description of the values of ``--data``, one line each."""
     more = [f"  {f'{name}:...':22s} {about}" for name, about in _ABOUT.items()]
     return "\n".join([_BUILT_IN, *more])
 

@@ -1,1 +1,1 @@
-"""Scores of a trained model: classification, segmentation, scenes, probes."""
+"""Evaluate a trained model: classification, segmentation, scenes, probes."""

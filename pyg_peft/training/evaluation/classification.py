@@ -1,4 +1,4 @@
-"""One way to evaluate, so that the number a run printed is the number that comes back later."""
+"""Evaluate classification, in the same way during a training run and after it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pyg_peft.training.data.checks import check_kind, check_text
 from pyg_peft.training.data.labels import check_range, whole_labels
 from pyg_peft.training.evaluation.forward import forward_batch
 
-# Precisions that leave coordinates alone; "true" half precision would round them.
+# Precisions that keep coordinates in float32; "true" half precision would round them.
 PRECISIONS = {
     "32": None,
     "32-true": None,
@@ -26,10 +26,10 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Counts of what was taken for what, and what follows from them.
+    """Confusion matrix of an evaluation, and the metrics computed from it.
 
     Args:
-        confusion: ``[K, K]``, row: true class, column: predicted class.
+        confusion: Counts ``[K, K]``, row: true class, column: predicted class.
     """
 
     confusion: Tensor
@@ -40,12 +40,12 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of all samples that is right."""
+        """Share of correct samples."""
         return int(self.confusion.diagonal().sum()) / max(1, self.count)
 
     @property
     def macro_accuracy(self) -> float:
-        """Mean over the classes that occur of the share that is right."""
+        """Mean accuracy over the classes that occur."""
         support = self.confusion.sum(dim=1)
         present = support > 0
         share = self.confusion.diagonal()[present].double() / support[present]
@@ -59,10 +59,10 @@ class Evaluation:
 
 
 def check_precision(precision: str) -> torch.dtype | None:
-    """The type of autocast that ``precision`` means, ``None`` for none.
+    """Return the autocast type of a precision, or ``None`` for no autocast.
 
     Raises:
-        ValueError: a precision that would not keep positions in float32.
+        ValueError: If the precision would not keep positions in float32.
     """
     check_text(precision, "precision")
     if precision not in PRECISIONS:
@@ -74,7 +74,7 @@ def check_precision(precision: str) -> torch.dtype | None:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are; the CPU for one that has none."""
+    """Return the device of the model's parameters; the CPU if it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
@@ -87,14 +87,15 @@ def predict_probabilities(
     progress: str = "",
     cache: FeatureCache | None = None,
 ) -> Iterable[tuple[Any, Tensor]]:
-    """Each batch with the class probabilities ``[B, K]`` of its clouds, in eval mode.
+    """Yield each batch with the class probabilities ``[B, K]`` of its clouds.
 
     Args:
-        model: with an adapter active; put into eval mode.
-        loader: yields PyG batches.
-        precision: see :func:`check_precision`.
-        progress: name of a progress bar, none if empty.
-        cache: keeps the frozen features of the loader's clouds, which have a ``sample_id``.
+        model: A model with an active adapter. It is put into eval mode.
+        loader: Iterable of PyG batches.
+        precision: See :func:`check_precision`.
+        progress: Name of a progress bar; empty for no bar.
+        cache: Cache of the frozen features of the loader's clouds, which must have a
+            ``sample_id``.
     """
     check_kind(model, "model", nn.Module)
     dtype = check_precision(precision)
@@ -116,19 +117,19 @@ def evaluate(
     progress: str = "",
     cache: FeatureCache | None = None,
 ) -> Evaluation:
-    """Classify every cloud of a labelled loader.
+    """Classify every cloud of a loader with labels, and count the results.
 
     Args:
-        model: with an adapter active; put into eval mode.
-        loader: yields PyG batches with ``y``.
-        num_classes: number of classes.
-        precision: see :func:`check_precision`.
-        progress: name of a progress bar, none if empty.
-        cache: see :func:`predict_probabilities`.
+        model: A model with an active adapter. It is put into eval mode.
+        loader: Iterable of PyG batches with ``y``.
+        num_classes: Number of classes.
+        precision: See :func:`check_precision`.
+        progress: Name of a progress bar; empty for no bar.
+        cache: See :func:`predict_probabilities`.
 
     Raises:
-        TypeError, ValueError: an argument is of another type; labels are no whole numbers, or out
-            of their range; the loader has no batches.
+        TypeError, ValueError: If an argument has another type, labels are not whole numbers or are
+            out of their range, or the loader has no batches.
     """
     check_count(num_classes, "num_classes")
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.long)

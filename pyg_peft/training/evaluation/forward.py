@@ -1,4 +1,4 @@
-"""One way to run a model on a batch: as training, evaluation and scenes do."""
+"""Run a model on a batch, in the same way for training, evaluation and scenes."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from pyg_peft.nn.batch_call import batch_arguments
 
 
 def forward_batch(model: nn.Module, data: Any, **more: Any) -> Any:
-    """Run a model on a PyG batch by the names of its parameters, or of its base's.
+    """Run a model on a PyG batch, with arguments chosen by the parameter names of its forward.
 
-    A forward with a parameter ``pos`` or ``x`` gets, by name, whatever the batch has of its
-    parameters, ``batch_size`` included; any other, such as ``forward(data)``, gets the batch.
+    A forward with a parameter ``pos`` or ``x`` gets, by name, the attributes of the batch that are
+    its parameters, including ``batch_size``. Any other, such as ``forward(data)``, gets the batch.
 
     Args:
-        model: a ``PeftModel``, whose base says what it takes, or any model.
-        data: a batch of a PyG loader.
-        more: further arguments of the model; they go before those of the batch.
+        model: Any model, or a ``PeftModel``, for which the forward of its base is used.
+        data: A batch of a PyG loader.
+        more: Further arguments of the model, which override those of the batch.
 
     Raises:
-        ValueError: the batch lacks what a parameter without default needs, or several are needed
-            and none is ``pos`` or ``x``.
+        ValueError: If the batch lacks a value for a required parameter, or several are required and
+            none is ``pos`` or ``x``.
 
     Example:
         >>> import torch
@@ -36,8 +36,8 @@ def forward_batch(model: nn.Module, data: Any, **more: Any) -> Any:
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The model whose forward tells the arguments: the base of a ``PeftModel``, or ``model``."""
-    # What torch.compile returns takes any arguments, and calls this.
+    """Return the model whose forward has the arguments: a ``PeftModel``'s base, or ``model``."""
+    # The module that torch.compile returns takes any arguments; this is the original module.
     inner: Any = getattr(model, "_orig_mod", model)
     return inner.base if isinstance(inner, PeftModel) else inner
 

@@ -1,4 +1,4 @@
-"""Overall and macro accuracy, as the tables of this field report them."""
+"""Overall and macro accuracy, as reported in the literature."""
 
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -6,13 +6,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 
 class MacroAccuracy(MulticlassConfusionMatrix):
-    """Mean over the classes of the share of their samples that is right ("mAcc").
+    """Mean accuracy over classes ("mAcc").
 
     Classes without samples are left out. (``MulticlassAccuracy(average="macro")`` counts such a
     class as 0 as soon as one sample is predicted as it.)
 
     Args:
-        num_classes: number of classes.
+        num_classes: Number of classes.
 
     Example:
         >>> import torch
@@ -36,11 +36,11 @@ class MacroAccuracy(MulticlassConfusionMatrix):
 
 
 def classification_metrics(num_classes: int, prefix: str = "") -> MetricCollection:
-    """``accuracy`` (share of all samples that is right) and ``macro_accuracy``.
+    """Return the metrics ``accuracy`` (share of correct samples) and ``macro_accuracy``.
 
     Args:
-        num_classes: number of classes.
-        prefix: put before both names, for example ``"val_"``.
+        num_classes: Number of classes.
+        prefix: Prefix of both names, for example ``"val_"``.
     """
     return MetricCollection(
         {

@@ -1,4 +1,4 @@
-"""Intersection over union of parts, counted as the ShapeNet-part benchmark counts it."""
+"""Intersection over union of parts, as defined by the ShapeNet-part benchmark."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from pyg_peft.datasets.part_labels import IGNORE_INDEX
 
 
 def part_mask(parts: Sequence[Sequence[int]], num_parts: int) -> Tensor:
-    """Which parts a category can have, ``[num_categories, num_parts]``.
+    """Return a mask ``[num_categories, num_parts]`` of the parts that each category can have.
 
     Args:
-        parts: the labels of each category.
-        num_parts: number of labels in all.
+        parts: The labels of each category.
+        num_parts: Total number of labels.
 
     Raises:
-        ValueError: if a category has no part, or one that is not below ``num_parts``.
+        ValueError: If a category has no part, or one that is not below ``num_parts``.
     """
     mask = torch.zeros(len(parts), num_parts, dtype=torch.bool)
     for category, some in enumerate(parts):
@@ -30,13 +30,13 @@ def part_mask(parts: Sequence[Sequence[int]], num_parts: int) -> Tensor:
 
 
 def choose_parts(scores: Tensor, batch: Tensor, category: Tensor, mask: Tensor) -> Tensor:
-    """The best part of each point ``[N]`` among those that its cloud's category can have.
+    """Return each point's part ``[N]`` with the highest score, among those of its category.
 
     Args:
-        scores: ``[N, num_parts]``.
-        batch: cloud of each point ``[N]``.
-        category: of each cloud ``[B]``.
-        mask: see :func:`part_mask`.
+        scores: Scores ``[N, num_parts]``.
+        batch: Cloud id of each point ``[N]``.
+        category: Category of each cloud ``[B]``.
+        mask: See :func:`part_mask`.
 
     Example:
         >>> mask = part_mask([[0, 1], [2]], num_parts=3)
@@ -56,19 +56,19 @@ def shape_ious(
     mask: Tensor,
     ignore_index: int = IGNORE_INDEX,
 ) -> Tensor:
-    r"""Mean intersection over union of each cloud ``[B]``, over the parts of its category.
+    r"""Return each cloud's mean intersection over union ``[B]``, over the parts of its category.
 
-    A part that is neither in truth nor in prediction of a cloud counts as 1.
+    A part that is neither in the target nor in the prediction of a cloud counts as 1.
 
     Args:
-        prediction, target: part of each point ``[N]``.
-        batch: cloud of each point ``[N]``.
-        category: of each cloud ``[B]``.
-        mask: see :func:`part_mask`.
-        ignore_index: points with this truth are left out.
+        prediction, target: Part of each point ``[N]``.
+        batch: Cloud id of each point ``[N]``.
+        category: Category of each cloud ``[B]``.
+        mask: See :func:`part_mask`.
+        ignore_index: Points with this target are left out.
 
     Raises:
-        ValueError: if the truth of a point is no part of its cloud's category.
+        ValueError: If the target of a point is not a part of its cloud's category.
 
     Example:
         >>> mask = part_mask([[0, 1, 2]], num_parts=3)
@@ -97,12 +97,12 @@ def shape_ious(
 
 
 def known_points(target: Tensor, ignore_index: int, *values: Tensor) -> tuple[Tensor, ...]:
-    """Rows of ``values`` whose point has a label, as they are if all points have one.
+    """Return the rows of ``values`` whose point has a label; ``values`` itself if all have one.
 
     Args:
-        target: part of each point ``[N]``.
-        ignore_index: the label that says that a point has none.
-        values: one row a point each.
+        target: Part of each point ``[N]``.
+        ignore_index: The label of points without a part.
+        values: Tensors with one row per point.
     """
     known = target != ignore_index
     return values if bool(known.all()) else tuple(value[known] for value in values)

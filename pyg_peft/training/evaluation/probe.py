@@ -1,4 +1,4 @@
-"""What a linear layer reads out of a frozen backbone: the yardstick of pre-training."""
+"""Fit a linear layer to the features of a frozen backbone, to evaluate pre-training."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,18 +17,18 @@ PENALTIES = (1e-3, 1e-2)
 
 @torch.no_grad()
 def frozen_features(model: PointMAE, loader: Iterable[Any]) -> tuple[Tensor, Tensor]:
-    """The input of the classification head, for every cloud of ``loader``.
+    """Compute the input of the classification head for every cloud of ``loader``.
 
     Args:
-        model: put into evaluation mode and left there.
-        loader: batches with ``pos``, ``batch``, ``num_graphs`` and labels ``y``.
+        model: The backbone. It is put into eval mode and stays in it.
+        loader: Iterable of batches with ``pos``, ``batch``, ``num_graphs`` and labels ``y``.
 
     Returns:
-        Features ``[N, 2 * embed_dim]``, the summary token beside the maximum over the patch
-        tokens, and labels ``[N]``, both on the CPU.
+        Features ``[N, 2 * embed_dim]``, the summary token concatenated with the maximum over the
+        patch tokens, and labels ``[N]``, both on the CPU.
 
     Raises:
-        ValueError: ``loader`` has no batches.
+        ValueError: If ``loader`` has no batches.
     """
     model.eval()
     device = model.norm.weight.device
@@ -45,13 +45,13 @@ def frozen_features(model: PointMAE, loader: Iterable[Any]) -> tuple[Tensor, Ten
 
 
 def fit_linear(x: Tensor, y: Tensor, num_classes: int, penalty: float) -> tuple[Tensor, Tensor]:
-    """The logistic regression with a squared penalty on its weights, by L-BFGS to convergence.
+    """Fit a logistic regression with a squared penalty on its weights, with L-BFGS.
 
     Args:
-        x: features ``[N, C]``, best standardised.
-        y: labels ``[N]``.
-        num_classes: number of scores.
-        penalty: factor of the sum of squared weights.
+        x: Features ``[N, C]``, preferably standardized.
+        y: Labels ``[N]``.
+        num_classes: Number of scores.
+        penalty: Factor of the sum of squared weights.
 
     Returns:
         Weight ``[C, num_classes]`` and bias ``[num_classes]``.
@@ -76,10 +76,11 @@ class LinearProbe:
     """A linear layer that was fitted to frozen features.
 
     Args:
-        weight, bias: of the layer, on standardised features.
-        mean, std: of the training features.
-        penalty: the one that was best on validation.
-        val_accuracy, val_loss: there; of equal accuracies the lower cross-entropy decides.
+        weight, bias: Weight and bias of the layer, for standardized features.
+        mean, std: Mean and standard deviation of the training features.
+        penalty: The penalty that was best on the validation features.
+        val_accuracy, val_loss: Accuracy and cross-entropy there. If accuracies are equal, the lower
+            cross-entropy is better.
     """
 
     weight: Tensor
@@ -91,15 +92,15 @@ class LinearProbe:
     val_loss: float = math.nan
 
     def scores(self, x: Tensor) -> Tensor:
-        """What the layer gives rows of ``x [N, C]``."""
+        """Return the layer's scores for the rows of ``x [N, C]``."""
         return ((x - self.mean) / self.std) @ self.weight + self.bias
 
     def accuracy(self, x: Tensor, y: Tensor) -> float:
-        """Share of rows of ``x [N, C]`` whose highest score is at ``y [N]``."""
+        """Return the share of rows of ``x [N, C]`` whose highest score is at ``y [N]``."""
         return float((self.scores(x).argmax(dim=1) == y).double().mean())
 
     def loss(self, x: Tensor, y: Tensor) -> float:
-        """Mean cross-entropy of rows of ``x [N, C]`` with labels ``y [N]``."""
+        """Return the mean cross-entropy of the rows of ``x [N, C]`` with labels ``y [N]``."""
         return float(F.cross_entropy(self.scores(x), y))
 
 
@@ -109,17 +110,17 @@ def fit_probe(
     num_classes: int,
     penalties: Sequence[float] = PENALTIES,
 ) -> LinearProbe:
-    """Fit one layer a penalty to ``train``; keep the one that is best on ``val``.
+    """Fit one layer per penalty to ``train``, and return the one that is best on ``val``.
 
-    Of equal accuracies there the lower loss decides.
+    If accuracies on ``val`` are equal, the lower loss is better.
 
     Args:
-        train, val: features and labels, as from :func:`frozen_features`.
-        num_classes: number of scores.
-        penalties: those to try.
+        train, val: Features and labels, as from :func:`frozen_features`.
+        num_classes: Number of scores.
+        penalties: Penalties to try.
 
     Raises:
-        ValueError: no penalties are given.
+        ValueError: If no penalties are given.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Scores of a whole scene from a model of single clouds: columns, batches of them, votes."""
+"""Score a whole scene with a model for single clouds, block by block, and average the votes."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -28,26 +28,27 @@ def score_scene(
     transform: Callable[[Data], Data] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Mean probabilities of every point ``[N, K]`` over the blocks that it is in.
+    """Return the class probabilities ``[N, K]`` of a scene's points, averaged over their blocks.
 
-    A block's coordinates are relative to the middle of its points in x and y and the lowest point
-    of the scene in z, in float32; the difference is taken in float64. The model sees at
-    most ``batch_size * max_points`` points at once; beside them, scene and result, memory holds a
-    count of votes per point and what ``scene_columns`` does.
+    A block's coordinates are in float32. They are relative to the middle of its points in x and y,
+    and to the lowest point of the scene in z; the difference is computed in float64. The model gets
+    at most ``batch_size * max_points`` points at once. Besides these, the scene and the result,
+    memory holds a count of votes per point and the data of ``scene_columns``.
 
     Args:
-        model: gives scores ``[n, K]`` of the points of a batch; put into eval mode. A ``PeftModel``
-            or any model, called with what it takes of ``x``, ``pos``, ``batch``, ``batch_size``, or
-            as ``forward(data)``.
-        pos: points of one scene, z up; on any device, the result is on the CPU.
-        x: features of the points.
-        size, stride, max_points, generator: see :func:`~pyg_peft.geometry.scene_columns`.
-        batch_size: blocks at once.
-        transform: applied to each block, for example ``Normalize()``; keeps points and their order.
+        model: A model that returns scores ``[n, K]`` of the points of a batch. It is put into eval
+            mode. A ``PeftModel`` or any model, called with those of ``x``, ``pos``, ``batch`` and
+            ``batch_size`` that it takes, or as ``forward(data)``.
+        pos: Positions ``[N, 3]`` of one scene, z up, on any device. The result is on the CPU.
+        x: Features of the points.
+        size, stride, max_points, generator: See :func:`~pyg_peft.geometry.scene_columns`.
+        batch_size: Number of blocks per batch.
+        transform: Transform of each block, for example ``Normalize()``. It must keep the points and
+            their order.
 
     Raises:
-        TypeError, ValueError: as ``scene_columns``; ``x`` or a transformed block has another number
-            of points; the scene is empty.
+        TypeError, ValueError: As for ``scene_columns``; if ``x`` or a transformed block has another
+            number of points; or if the scene is empty.
     """
     check_kind(model, "model", nn.Module)
     check_kind(pos, "pos", Tensor)
@@ -86,7 +87,7 @@ def score_scene(
             total = torch.zeros(pos.size(0), probabilities.size(1))
         total.index_add_(0, rows, probabilities)
         votes.index_add_(0, rows, torch.ones(rows.numel(), 1))
-    # A scene with points has blocks, each of its points at least one vote.
+    # A scene with points has blocks, and each of its points has at least one vote.
     return votes if total is None else total.div_(votes)
 
 

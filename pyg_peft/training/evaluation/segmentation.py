@@ -1,4 +1,4 @@
-"""One way to evaluate labels of points, batch after batch."""
+"""Evaluate part segmentation, batch by batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from pyg_peft.training.evaluation.part_iou import choose_parts, known_points, pa
 
 @dataclass(frozen=True)
 class PartEvaluation(Evaluation):
-    """Counts of points, ``confusion [P, P]``, and what was found of each cloud.
+    """Confusion matrix of points ``[P, P]``, and the mean IoU of each cloud.
 
     Args:
-        confusion: row: true part, column: predicted part.
-        shape_iou: mean IoU of each cloud with labeled points ``[M]``, in the order of the loader.
-        category: of these clouds ``[M]``.
+        confusion: Counts of points, row: true part, column: predicted part.
+        shape_iou: Mean IoU of each cloud with labeled points ``[M]``, in the order of the loader.
+        category: Categories of these clouds ``[M]``.
     """
 
     shape_iou: Tensor
@@ -33,12 +33,12 @@ class PartEvaluation(Evaluation):
 
     @property
     def instance_iou(self) -> float:
-        """ShapeNet-part's instance mIoU."""
+        """Instance mIoU of ShapeNet-part."""
         return float(self.shape_iou.mean())
 
     @property
     def class_iou(self) -> float:
-        """ShapeNet-part's class mIoU: the mean over the categories that occur."""
+        """Class mIoU of ShapeNet-part: the mean over the categories that occur."""
         kinds = self.category.unique()
         return float(torch.stack([self.shape_iou[self.category == k].mean() for k in kinds]).mean())
 
@@ -51,11 +51,11 @@ class PartEvaluation(Evaluation):
 
     @property
     def mean_iou(self) -> float:
-        """Mean of :attr:`part_iou` over the parts that occur, as scenes are measured."""
+        """Mean of :attr:`part_iou` over the parts that occur, the usual metric of scenes."""
         return float(self.part_iou.nanmean())
 
     def ious(self) -> dict[str, float]:
-        """The three means by name."""
+        """Return the three mean IoUs by name."""
         names = ("instance_iou", "class_iou", "mean_iou")
         return {name: getattr(self, name) for name in names}
 
@@ -68,12 +68,12 @@ class PartEvaluation(Evaluation):
 
 
 def score_points(model: nn.Module, data: Any, **more: Any) -> Tensor:
-    """Scores of a batch's points; a base that was made for no categories is told none.
+    """Return the scores of a batch's points; a base made for no categories gets no ``category``.
 
     Args:
-        model: a ``PeftModel``, or a base alone.
-        data: a PyG batch.
-        more: further arguments of the model, by name.
+        model: A ``PeftModel``, or a base alone.
+        data: A PyG batch.
+        more: Further arguments of the model, by name.
     """
     base = base_of(model)
     takes_category = "category" in signature(base.forward).parameters
@@ -94,23 +94,24 @@ def evaluate_parts(
     cache: FeatureCache | None = None,
     ignore_index: int = IGNORE_INDEX,
 ) -> PartEvaluation:
-    """Label every point of a labelled loader.
+    """Predict the part of every point of a loader with labels, and count the results.
 
     Args:
-        model: gives scores of points; put into eval mode.
-        loader: yields PyG batches with ``y`` per point and ``category`` per cloud, for example of
-            :class:`~pyg_peft.datasets.PartLabels`.
-        parts: the labels that each category can have; others do not compete.
-        num_parts: number of labels.
-        precision: see ``check_precision``.
-        progress: name of a progress bar, none if empty.
-        cache: keeps the frozen features of the loader's clouds, which have a ``sample_id``.
-        ignore_index: points with this label are not counted, and clouds that have no others
-            neither.
+        model: A model that returns scores of points. It is put into eval mode.
+        loader: Iterable of PyG batches with ``y`` per point and ``category`` per cloud, for example
+            of :class:`~pyg_peft.datasets.PartLabels`.
+        parts: The labels that each category can have. Only these are predicted for its clouds.
+        num_parts: Number of labels.
+        precision: See ``check_precision``.
+        progress: Name of a progress bar; empty for no bar.
+        cache: Cache of the frozen features of the loader's clouds, which must have a
+            ``sample_id``.
+        ignore_index: Points with this label are not counted, nor are clouds that have no other
+            labels.
 
     Raises:
-        TypeError, ValueError: an argument is of another type; labels are no whole numbers, or no
-            parts of their cloud's category; the loader has no batches.
+        TypeError, ValueError: If an argument has another type, labels are not whole numbers or not
+            parts of their cloud's category, or the loader has no batches.
     """
     check_kind(model, "model", nn.Module)
     check_count(num_parts, "num_parts")

@@ -1,4 +1,4 @@
-"""Mean intersection over union of parts and accuracy of points, as torchmetrics."""
+"""Mean intersection over union of parts and accuracy of points, as torchmetrics metrics."""
 
 from collections.abc import Sequence
 
@@ -11,21 +11,21 @@ from pyg_peft.training.evaluation.part_iou import choose_parts, known_points, pa
 
 
 class InstanceMeanIoU(Metric):
-    """ShapeNet-part's instance mIoU: the mean over all clouds of their mean IoU over parts.
+    """Instance mIoU of ShapeNet-part: the mean over all clouds of their mean IoU over parts.
 
-    Only the parts of a cloud's category compete and count; one that is neither in truth nor in
-    prediction of a cloud counts as 1. Clouds without points that have a label are left out.
+    Only the parts of a cloud's category are predicted and counted. A part that is neither in the
+    target nor in the prediction of a cloud counts as 1. Clouds without labeled points are left out.
 
     Args:
-        parts: the labels of each category.
-        num_parts: number of labels; by default one more than the largest.
-        ignore_index: points with this label are not counted.
+        parts: The labels of each category.
+        num_parts: Number of labels; by default one more than the largest.
+        ignore_index: Points with this label are not counted.
 
     Shapes:
         update: scores (N, num_parts), target (N), batch (N), category (B).
 
     Raises:
-        ValueError: if a category has no parts, or a target is no part of its cloud's category.
+        ValueError: If a category has no parts, or a target is not a part of its cloud's category.
 
     Example:
         >>> import torch
@@ -72,7 +72,7 @@ class InstanceMeanIoU(Metric):
 
 
 class ClassMeanIoU(InstanceMeanIoU):
-    """ShapeNet-part's class mIoU: the mean over categories of the mean over their clouds.
+    """Class mIoU of ShapeNet-part: the mean over categories of the mean over their clouds.
 
     Categories without clouds are left out. Otherwise as :class:`InstanceMeanIoU`.
     """
@@ -83,10 +83,10 @@ class ClassMeanIoU(InstanceMeanIoU):
 
 
 class PointAccuracy(Metric):
-    """Share of all points that is right, where only the parts of a cloud's category compete.
+    """Share of correct points, if only the parts of a cloud's category are predicted.
 
     Args:
-        parts, num_parts, ignore_index: as of :class:`InstanceMeanIoU`; so are the arguments of
+        parts, num_parts, ignore_index: See :class:`InstanceMeanIoU`, also for the arguments of
             ``update``.
     """
 
@@ -128,11 +128,11 @@ def segmentation_metrics(
     *,
     ignore_index: int = IGNORE_INDEX,
 ) -> MetricCollection:
-    """``accuracy`` of points, ``instance_iou`` and ``class_iou``.
+    """Return the metrics ``accuracy`` (of points), ``instance_iou`` and ``class_iou``.
 
     Args:
-        parts, num_parts, ignore_index: as of :class:`InstanceMeanIoU`.
-        prefix: put before the names, for example ``"val_"``.
+        parts, num_parts, ignore_index: See :class:`InstanceMeanIoU`.
+        prefix: Prefix of the names, for example ``"val_"``.
     """
     kinds = {"accuracy": PointAccuracy, "instance_iou": InstanceMeanIoU, "class_iou": ClassMeanIoU}
     return MetricCollection(

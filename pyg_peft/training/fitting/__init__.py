@@ -1,4 +1,4 @@
-"""Fitting an adapter: the loop, its options, and the Lightning modules of each task."""
+"""Train an adapter: the training run, its options, and the Lightning modules of each task."""
 
 from pyg_peft.training.fitting.options import FitOptions
 from pyg_peft.training.fitting.run import FitReport, fit

@@ -1,4 +1,4 @@
-"""Whether a batch norm would train on single values: the reason why a batch of one is refused."""
+"""Check that no batch norm would be trained on a single value per channel."""
 
 from typing import Any
 
@@ -13,18 +13,19 @@ from pyg_peft.training.evaluation.forward import forward_batch
 
 
 def check_batch_norms(model: PeftModel, data: ShapeDataModule, world_size: int = 1) -> None:
-    """Raise if training would show a batch norm one value per channel: that of a single cloud.
+    """Raise if training would give a batch norm one value per channel, from a single cloud.
 
-    The model sees one training cloud in evaluation mode, if the smallest batch holds one; nothing
-    of it changes. Norms over points see many values of a cloud, and frozen ones take no statistics.
+    If the smallest batch holds one cloud, the model is run on one training cloud in eval mode,
+    without changing it. Norms over points get many values of a cloud, and frozen norms compute no
+    statistics.
 
     Args:
-        model: with the adapter to train active.
-        data: the splits.
-        world_size: number of processes.
+        model: The model, with the adapter to train active.
+        data: The splits.
+        world_size: Number of processes.
 
     Raises:
-        ValueError: it would; the message names the norm.
+        ValueError: If training would do so. The message names the norm.
     """
     if data.smallest_batch(world_size) > 1:
         return

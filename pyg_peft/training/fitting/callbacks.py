@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training run: curves, checkpoints, the bar, the loggers."""
+"""Callbacks of a training run: curves, checkpoints, progress bar, loggers."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ LOSS = "val_loss"
 
 
 class Curves(Callback):
-    """Every metric once an epoch; part of the checkpoint, so a resumed run has all of them."""
+    """Record every metric once per epoch; saved in checkpoints, so a resumed run has all values."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[float]] = {}
@@ -42,24 +42,25 @@ class Curves(Callback):
 class KeptEpoch(Checkpoint):
     """Write ``last.ckpt`` after each epoch, and ``best.ckpt`` after the best on validation so far.
 
-    The metric decides and, of equal values, the lower validation loss; of equal losses the earlier
-    epoch. Small validation sets tie all the time. Where nothing validates, the last epoch is kept.
+    The best epoch has the largest metric. If metrics are equal, the lower validation loss is
+    better; if losses are equal too, the earlier epoch. Equal metrics are common on small validation
+    sets. Without validation, the last epoch is kept.
 
     Args:
-        folder: of the run.
-        monitor: name of the metric, the larger the better; ``None`` where nothing validates.
+        folder: Folder of the run.
+        monitor: Name of the metric, the larger the better; ``None`` without validation.
     """
 
     def __init__(self, folder: Path, monitor: str | None) -> None:
         self.folder = folder
         self.monitor = monitor
-        self.best: tuple[float, float] | None = None  # metric and loss of what is kept
+        self.best: tuple[float, float] | None = None  # metric and loss of the kept epoch
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         found = tuple(float(trainer.callback_metrics[name]) for name in (self.monitor, LOSS))
-        # One process decides: all of them must save together.
+        # One process decides, since all processes must save together.
         metric, loss = trainer.strategy.broadcast(found)
         if self.best is None or _rank(metric, loss) > _rank(*self.best):
             self.best = (metric, loss)
@@ -78,18 +79,18 @@ class KeptEpoch(Checkpoint):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        """Take over the best epoch of a run that was begun with Lightning's own checkpoints."""
+        """Restore the best epoch of a run that was started with Lightning's own checkpoints."""
         if self.monitor is None or self.state_key in checkpoint.get("callbacks", {}):
             return
         kept = int(read_checkpoint(self.folder / BEST)["epoch"])
         curves = checkpoint["callbacks"]["_Curves"]["values"]
-        # A kill between both files may have left a best epoch that the last one does not know.
+        # A kill between both writes may have left a best epoch that is newer than the last file.
         if kept < len(curves[self.monitor]):
             self.best = (curves[self.monitor][kept], curves[LOSS][kept])
 
 
 def _rank(metric: float, loss: float) -> tuple[float, float]:
-    """For comparing epochs; NaN is worse than anything."""
+    """Return a key for comparing epochs; NaN is worse than anything."""
     return (
         -math.inf if math.isnan(metric) else metric,
         -math.inf if math.isnan(loss) else -loss,
@@ -97,7 +98,7 @@ def _rank(metric: float, loss: float) -> tuple[float, float]:
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints reach the disk whole or not at all; beside the last one is kept before it."""
+    """Write each checkpoint completely or not at all, and keep the one before the last."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -116,11 +117,11 @@ class EpochBar(TQDMProgressBar):
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         counted: Any = SimpleNamespace(current_epoch=trainer.current_epoch + 1)
-        super().on_train_epoch_start(counted, *args)  # asks the trainer for nothing else
+        super().on_train_epoch_start(counted, *args)  # reads only current_epoch of the trainer
 
 
 class _FromOne:
-    """Log epochs from 1: Lightning counts from 0."""
+    """Log epochs counted from 1; Lightning counts from 0."""
 
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         if "epoch" in metrics:

@@ -1,4 +1,4 @@
-"""The settings of a run that trains an adapter."""
+"""Settings of a run that trains an adapter."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,20 @@ LOGGERS = ("tensorboard", "csv", "none")
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How an adapter is trained.
+    """Settings of ``fit``, which trains an adapter.
 
     Args:
-        lr: largest learning rate of AdamW.
-        weight_decay: of matrices; biases, norms and tokens have none.
-        warmup_epochs: linear warm-up before the cosine.
-        label_smoothing: share of the target that is spread over all classes.
-        cache: keep the frozen features of each sample and view; wants views in the data.
+        lr: Largest learning rate of AdamW.
+        weight_decay: Weight decay of matrices; biases, norms and tokens have none.
+        warmup_epochs: Number of epochs of linear warm-up before the cosine.
+        label_smoothing: Share of the target that is spread over all classes.
+        cache: Whether to cache the frozen features of each sample and view. The data must have a
+            fixed number of views.
         logger: ``"tensorboard"``, ``"csv"`` or ``"none"``.
 
     Raises:
-        TypeError: a setting is of another type.
-        ValueError: a setting is out of its range.
+        TypeError: If a setting has another type.
+        ValueError: If a setting is out of its range.
     """
 
     lr: float = 1e-3

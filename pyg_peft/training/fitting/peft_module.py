@@ -1,4 +1,4 @@
-"""A model with an adapter as a Lightning module."""
+"""Train a model with an adapter as a Lightning module."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,28 +27,30 @@ _FINGERPRINT = "base_fingerprint"
 
 
 class PeftModule(LightningModule):
-    """Trains what the active adapter of ``model`` owns, and nothing else.
+    """Trains the parameters of the active adapter of ``model``, and nothing else.
 
-    AdamW with a warm-up and a cosine, label smoothing, overall and macro accuracy. Checkpoints hold
-    the adapter's tensors and the fingerprint of the base: megabytes, not the base again. Draws of a
-    training step (dropout) are keyed by seed, epoch, step and process, so a run that was killed and
-    resumed at an epoch's end equals one that was not.
+    It uses AdamW with a warm-up and a cosine, and label smoothing, and reports overall and macro
+    accuracy. Checkpoints hold the adapter's tensors and the fingerprint of the base: megabytes, not
+    another copy of the base. Random numbers of a training step (dropout) are keyed by seed, epoch,
+    step and process. So a run that was killed and resumed at the end of an epoch equals one that
+    was not.
 
     Args:
-        model: with the adapter to train active; called with what its base takes of a batch, by
-            name, or as ``forward(data)``.
-        num_classes: number of classes.
-        lr: largest learning rate.
-        weight_decay: of matrices; biases, norms and tokens have none.
-        warmup_epochs: linear warm-up; the cosine ends with the last epoch of the trainer.
-        label_smoothing: share of the target that is spread over all classes.
-        seed: keys the draws.
-        caches: a :class:`FeatureCache` per stage (``"train"``, ``"val"``, ``"test"``) that is
-            wanted; sets of different stages number their samples on their own.
+        model: The model, with the adapter to train active. It is called with the parameters of its
+            base that a batch has, by name, or as ``forward(data)``.
+        num_classes: Number of classes.
+        lr: Largest learning rate.
+        weight_decay: Weight decay of matrices; biases, norms and tokens have none.
+        warmup_epochs: Number of epochs of linear warm-up. The cosine ends with the last epoch of
+            the trainer.
+        label_smoothing: Share of the target that is spread over all classes.
+        seed: Seed of the random numbers.
+        caches: A :class:`FeatureCache` for each stage (``"train"``, ``"val"``, ``"test"``) to
+            cache. Stages have separate caches, since each numbers its samples separately.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: nothing to train, or ``label_smoothing`` does not lie in [0, 1).
+        TypeError: If an argument has another type.
+        ValueError: If there is nothing to train, or ``label_smoothing`` is not in [0, 1).
     """
 
     def __init__(
@@ -90,15 +92,15 @@ class PeftModule(LightningModule):
         )
 
     def forward(self, data: Data, stage: str = "predict") -> Tensor:
-        """Logits ``[B, num_classes]``; only training samples are kept from themselves in a bank."""
+        """Return logits ``[B, num_classes]``; only in training the bank omits the sample itself."""
         sample_id = data.sample_id if stage == "train" else None
         if stage in self.caches:
             return self.model(sample_id=sample_id, **self.caches[stage](data))
         return forward_batch(self.model, data, sample_id=sample_id)
 
     def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
-        # Lightning restores modes module by module after validation, and on its own way through
-        # the tree; which modules train is the model's to say, for each step the same.
+        # Lightning restores modes module by module after validation, in its own order. The model
+        # sets the modes itself, so that they are the same for each step.
         self.model.train()
 
     def training_step(self, batch: Data, batch_idx: int) -> Tensor:
@@ -130,7 +132,7 @@ class PeftModule(LightningModule):
         return self(batch).float().softmax(dim=-1)
 
     def _learned(self, scores: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
-        """Loss and accuracy of a training step."""
+        """Return loss and accuracy of a training step."""
         labels = whole_labels(batch.y, "cloud", batch.num_graphs)
         loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
         return loss, (scores.argmax(dim=-1) == labels).float().mean()
@@ -172,7 +174,7 @@ class PeftModule(LightningModule):
                 f"Expected a checkpoint on the base {self._fingerprint()[:16]} "
                 f"(got one on {str(checkpoint.get(_FINGERPRINT))[:16]})"
             )
-        # The base is already here; with it the state is complete and is loaded strictly.
+        # With the base's tensors, which are already loaded, the state can be loaded strictly.
         rest = {name: tensor for name, tensor in own.items() if not _is_adapter(name)}
         checkpoint["state_dict"] = {**rest, **found}
 
@@ -184,7 +186,7 @@ class PeftModule(LightningModule):
 
 
 def _is_adapter(name: str) -> bool:
-    """Whether a key of the state belongs to an adapter: it goes through a slot."""
+    """Whether a key of the state belongs to an adapter, since its path contains a slot."""
     return "peft" in name.split(".")
 
 

@@ -1,4 +1,4 @@
-"""Train an adapter from start to saved folder: best epoch by validation, resumable."""
+"""Train an adapter and save it: best epoch by validation, resumable."""
 
 import logging
 import os
@@ -51,15 +51,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a run found.
+    """Results of a training run.
 
     Args:
-        val: the kept epoch on the validation set, which chose it; ``None`` where nothing validated.
-        test: that epoch on the test set; ``None`` without one.
-        epoch: the kept epoch, from 1: the best on validation, the last where nothing validated.
-        curves: per epoch, by name of the metric.
-        is_main: whether this is the process that saves and prints.
-        chosen_by: the metric that chose the epoch; ``None`` where nothing validated.
+        val: Evaluation of the kept epoch on the validation set, which chose it; ``None`` without
+            validation.
+        test: Evaluation of that epoch on the test set; ``None`` without one.
+        epoch: The kept epoch, from 1: the best on validation, or the last without validation.
+        curves: Values per epoch, by name of the metric.
+        is_main: Whether this is the process that saves and prints.
+        chosen_by: The metric that chose the epoch; ``None`` without validation.
     """
 
     val: Evaluation | None
@@ -83,31 +84,31 @@ def fit(
 ) -> FitReport:
     """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
 
-    The best epoch has the largest metric on validation and, of equal ones, the lowest loss there.
-    Data without validation (``val_fraction=0``) keep the last epoch.
+    The best epoch has the largest metric on validation. If metrics are equal, the lowest validation
+    loss decides. Data without validation (``val_fraction=0``) keep the last epoch.
 
     Args:
-        model: receives the weights of the kept epoch.
-        data: the splits; with a :class:`SegmentationDataModule` points are labelled.
-        folder: receives the adapter, and below it ``checkpoints`` and ``logs``. One run at a time
-            writes to it.
-        options: see :class:`FitOptions`.
-        caches: frozen features by stage, ``"train"``, ``"val"`` and ``"test"``, which other runs on
-            the same data may have filled; instead of those that ``options.cache`` makes.
-        trainer: arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
-        resume: go on from the last finished epoch of a run in ``folder`` that was interrupted. If
-            its checkpoint is damaged, from the one before, which the log says.
-        metadata: JSON-able values that are saved beside the preprocessing.
+        model: The model to train. It gets the weights of the kept epoch.
+        data: The splits. With a :class:`SegmentationDataModule`, points are classified.
+        folder: Folder for the adapter, with subfolders ``checkpoints`` and ``logs``. One run at a
+            time can write to it.
+        options: See :class:`FitOptions`.
+        caches: Caches of frozen features by stage, ``"train"``, ``"val"`` and ``"test"``, possibly
+            filled by other runs on the same data. They replace those of ``options.cache``.
+        trainer: Arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
+        resume: Whether to continue an interrupted run in ``folder`` from its last finished epoch.
+            If that checkpoint is damaged, the one before is used, with a warning in the log.
+        metadata: JSON-able values that are saved with the preprocessing.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: ``folder`` holds a run and ``resume`` is off, or another process writes to it; a
-            precision that would round positions; a cache without a fixed number of views; a single
-            class; nothing to validate on; batches of one cloud where a batch norm trains on values
-            of clouds.
-        CheckpointError: the run to resume is another one, which the message tells apart, or its
+        TypeError: If an argument has another type.
+        ValueError: If ``folder`` holds a run and ``resume`` is off, or another process writes to
+            it; if a precision would round positions; if a cache has no fixed number of views; if
+            there is a single class, or nothing to validate on; or if batches have one cloud and a
+            batch norm is trained on one value per cloud.
+        CheckpointError: If the run to resume differs from this one (the message lists how), or its
             checkpoints are damaged.
-        KeyboardInterrupt: the run was interrupted; ``resume`` goes on.
+        KeyboardInterrupt: If the run was interrupted. Use ``resume`` to continue.
     """
     check_kind(model, "model", PeftModel)
     check_kind(data, "data", ShapeDataModule)
@@ -187,7 +188,7 @@ def fit(
 def check_run(
     folder: str | Path, options: FitOptions, trainer: Mapping[str, Any], *, resume: bool
 ) -> dict[str, Any]:
-    """Settings of the trainer with the defaults, unless :func:`fit` would refuse to start.
+    """Return the trainer's settings with defaults, and raise if :func:`fit` could not start.
 
     Raises:
         TypeError, ValueError: see :func:`fit`.
@@ -217,7 +218,7 @@ def check_run(
 
 
 def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:
-    """All of them, unless the run was begun by a version that left some out of each epoch."""
+    """Use all clouds, unless the run was started by a version that left some out of each epoch."""
     data.drop_last = resumed is not None and not resumed.every_cloud
     if data.drop_last and len(data.train_set) % data.batch_size:
         logger.warning(
@@ -227,10 +228,10 @@ def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:
 
 
 def _claim(stack: ExitStack, folder: Path, *, resume: bool) -> None:
-    """Hold ``folder`` for this run, and tidy up after one that was killed.
+    """Lock ``folder`` for this run, and remove leftovers of a run that was killed.
 
     Raises:
-        ValueError: another process writes to it, or has meanwhile.
+        ValueError: If another process writes to it, or has written to it since it was checked.
     """
     checkpoints = (folder / LAST).parent
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -241,7 +242,7 @@ def _claim(stack: ExitStack, folder: Path, *, resume: bool) -> None:
 
 
 def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path | None) -> None:
-    """Train; an interrupt is a ``KeyboardInterrupt``, whatever Lightning makes of it."""
+    """Train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         _expect_of_lightning()
@@ -252,12 +253,12 @@ def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path |
                 raise
     if runner.interrupted:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)  # Lightning has switched it off
+            signal.signal(signal.SIGINT, handler)  # Lightning has disabled it
         raise KeyboardInterrupt
 
 
 def _kept(folder: Path, monitor: str | None) -> dict[str, Any]:
-    """The checkpoint of the epoch that is kept."""
+    """Return the checkpoint of the kept epoch."""
     if monitor is None:
         return read_checkpoint(folder / LAST)
     if not (folder / BEST).exists():
@@ -278,12 +279,12 @@ def _make_trainer(**settings: Any) -> Trainer:
 
 
 def _expect_of_lightning() -> None:
-    """Silence what Lightning says about things that are meant here, and about its own code."""
+    """Silence Lightning's warnings about things that are intended here, and about its own code."""
     for message in (
-        r".*module\(s\) in eval mode at the start of training",  # the frozen base is
+        r".*module\(s\) in eval mode at the start of training",  # the frozen base
         r".*does not have many workers",  # clouds are small and in memory
         r".*isinstance\(treespec, LeafSpec\)",
-        r".*Checkpoint directory .* exists and is not empty",  # that of the run that is resumed
+        r".*Checkpoint directory .* exists and is not empty",  # that of the resumed run
         r".*Experiment logs directory .* exists",
         r".*callbacks used to create the checkpoint need to be provided",  # of earlier versions
     ):

@@ -1,4 +1,4 @@
-"""Training with labels of points: the data module and the Lightning module of clouds, extended."""
+"""Train with labels per point: the data module and the Lightning module for segmentation."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -20,21 +20,22 @@ from pyg_peft.training.fitting.peft_module import PeftModule
 
 
 class SegmentationDataModule(ShapeDataModule):
-    """Clouds with a label per point; otherwise :class:`ShapeDataModule`.
+    """Splits clouds with a label per point; otherwise like :class:`ShapeDataModule`.
 
-    Each split is shown as :class:`~pyg_peft.datasets.PartLabels`, unless it is one. The validation
-    set that is carved out keeps the shares of the categories; ``class_names`` are those of parts.
+    Each split is wrapped in :class:`~pyg_peft.datasets.PartLabels`, unless it is one. A validation
+    set that is taken from ``train`` keeps the shares of the categories. ``class_names`` are the
+    names of the parts.
 
     Args:
-        train, val, test, predict: data sets that ``PartLabels`` takes, such as ``NpzShapes`` of a
+        train, val, test, predict: Data sets that ``PartLabels`` takes, such as ``NpzShapes`` of a
             file with ``seg``, or PyG's ``ShapeNet``.
-        part_names, parts: as of ``PartLabels``.
-        ignore_index: label of points that are neither learned from nor counted, beside -1; items
-            have -1 in its place. A ``PartLabels`` keeps its own.
-        options: further arguments of :class:`ShapeDataModule`.
+        part_names, parts: See ``PartLabels``.
+        ignore_index: Label, in addition to -1, of points that are neither trained on nor counted.
+            Items have -1 instead of it. A ``PartLabels`` keeps its own.
+        options: Further arguments of :class:`ShapeDataModule`.
 
     Raises:
-        ValueError: items have no labels of points, or splits differ in parts.
+        ValueError: If items have no labels per point, or splits have different parts.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class SegmentationDataModule(ShapeDataModule):
     ) -> None:
         check_count(ignore_index, "ignore_index", least=None)
         first = _shown(train, part_names, parts, ignore_index)
-        # What one split says holds for all: a part may be missing from a small one.
+        # All splits get the parts of 'train', since a part may be missing in a small split.
         told = (first.part_names, first.parts)
         rest = [
             None if some is None else _shown(some, *told, ignore_index)
@@ -69,18 +70,18 @@ class SegmentationDataModule(ShapeDataModule):
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
-        """Open ``spec`` by :func:`~pyg_peft.training.data.sources.open_parts`, wrap its splits."""
+        """Open ``spec`` with :func:`~pyg_peft.training.data.sources.open_parts` and wrap it."""
         splits = spec if isinstance(spec, Splits) else open_parts(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, **options)
 
     def check_labels(self) -> None:
-        """Raise unless every point has the label of a part of its cloud's category, or the ignored.
+        """Raise unless every point's label is a part of its cloud's category, or ignored.
 
         All items are read once.
 
         Raises:
-            TypeError, ValueError: one has not; the message names split and item.
+            TypeError, ValueError: If a label is not. The message names split and item.
         """
         if self._are_checked:
             return
@@ -106,17 +107,17 @@ class SegmentationDataModule(ShapeDataModule):
 
 
 class SegmentationModule(PeftModule):
-    """Trains an adapter on labels of points; otherwise :class:`PeftModule`.
+    """Trains an adapter on labels per point; otherwise like :class:`PeftModule`.
 
-    The loss is the cross-entropy over all parts, a mean over the points of a batch; in evaluation
-    only the parts of a cloud's category compete.
+    The loss is the cross-entropy over all parts, averaged over the points of a batch. In evaluation
+    only the parts of a cloud's category are predicted.
 
     Args:
-        model: with the adapter to train active; its base gives scores of points.
-        parts: the labels of each category.
-        num_parts: number of labels.
-        ignore_index: label of points that are neither learned from nor counted.
-        options: further arguments of :class:`PeftModule`.
+        model: The model, with the adapter to train active. Its base returns scores of points.
+        parts: The labels of each category.
+        num_parts: Number of labels.
+        ignore_index: Label of points that are neither trained on nor counted.
+        options: Further arguments of :class:`PeftModule`.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class SegmentationModule(PeftModule):
         )
 
     def forward(self, data: Data, stage: str = "predict") -> Tensor:
-        """Scores ``[N, num_parts]``; only training samples are kept from themselves in a bank."""
+        """Return scores ``[N, num_parts]``; only in training the bank omits the sample itself."""
         sample_id = data.sample_id if stage == "train" else None
         cached = self.caches[stage](data) if stage in self.caches else {}
         return score_points(self.model, data, sample_id=sample_id, **cached)
@@ -154,7 +155,7 @@ class SegmentationModule(PeftModule):
         return loss, right.mean() if right.numel() else right.sum()
 
     def _loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Mean over the points that are not ignored; zero, with a gradient of zero, without any."""
+        """Return the mean loss of the points not ignored; zero, with zero gradient, if none are."""
         if bool((labels == self.ignore_index).all()):
             return scores.sum() * 0.0
         return F.cross_entropy(

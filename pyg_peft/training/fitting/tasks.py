@@ -1,4 +1,4 @@
-"""What differs between training on labels of clouds and of points: module, metric, evaluation."""
+"""Choose module, metric and evaluation for labels per cloud or per point."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from pyg_peft.training.fitting.segmentation import SegmentationDataModule, Segme
 
 @dataclass(frozen=True)
 class Task:
-    """How a kind of data is trained on.
+    """Module, metric and evaluation of one kind of data.
 
     Args:
-        monitor: name of the metric that chooses the best epoch on the validation split.
-        make_module: Lightning module of a model, given its options.
-        evaluate: numbers of a model on a loader, given options.
+        monitor: Name of the metric that chooses the best epoch on the validation split.
+        make_module: Function that returns the Lightning module of a model, given its options.
+        evaluate: Function that evaluates a model on a loader, given options.
     """
 
     monitor: str
@@ -28,7 +28,7 @@ class Task:
 
 
 def task_of(data: ShapeDataModule) -> Task:
-    """Segmentation for a :class:`SegmentationDataModule`, classification for any other."""
+    """Return segmentation for a :class:`SegmentationDataModule`, otherwise classification."""
     if isinstance(data, SegmentationDataModule):
         parts, count = data.parts, data.num_classes
 

@@ -1,4 +1,4 @@
-"""What masked pre-training reads: unlabelled clouds, each in a random view keyed by sample."""
+"""Provide unlabeled clouds for masked pre-training, each in a random view keyed by sample."""
 
 import hashlib
 import math
@@ -16,21 +16,22 @@ from pyg_peft.errors import check_count, check_number, check_pos
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """How a cloud is varied each time that it is read.
+    """Settings of the random view of a cloud, drawn each time that it is read.
 
     Args:
-        num_points: points drawn without repetition; smaller clouds keep all of theirs.
-        turn_degrees: the turn about the vertical is uniform in plus or minus this angle; 180
-            forgets where the front is, 0 trusts a corpus whose shapes face the same way.
-        tip_probability: how often a random quarter-turn puts another axis up. Corpora whose shapes
-            stand on different axes need it; 0 trusts the corpus.
-        tilt_degrees: standard deviation of a small tilt out of the horizontal.
-        scale_low, scale_high: range of the scale drawn per axis.
-        shift: largest shift per axis.
+        num_points: Number of points to sample without repetition. Smaller clouds keep all of their
+            points.
+        turn_degrees: The turn about the vertical is uniform in plus or minus this angle. Use 180 to
+            ignore the direction of the front, and 0 if all shapes face the same way.
+        tip_probability: Probability of a random quarter-turn that puts another axis up. Use 0 if
+            all shapes have the same axis up.
+        tilt_degrees: Standard deviation of a small tilt out of the horizontal.
+        scale_low, scale_high: Range of the random scale per axis.
+        shift: Largest shift per axis.
 
     Raises:
-        TypeError: a setting is of another type.
-        ValueError: a setting is out of its range.
+        TypeError: If a setting has another type.
+        ValueError: If a setting is out of its range.
     """
 
     num_points: int = 1024
@@ -66,18 +67,18 @@ class ViewOptions:
 
 
 class Corpus:
-    """Clouds without labels: some kept in memory, others made anew in each epoch.
+    """Holds clouds without labels: some are kept in memory, others are generated in each epoch.
 
     Args:
-        clouds: tensors ``[n, 3]`` of any sizes; empty clouds are refused, because there is nothing
-            to mask.
-        streams: each with the number of its shapes in an epoch. They are made when they are read,
-            from the stream's ``start`` on, and none of a stream comes twice.
+        clouds: Tensors ``[n, 3]`` of any sizes. Empty clouds raise, because there is nothing to
+            mask.
+        streams: Streams, each with its number of shapes per epoch. Shapes are generated when they
+            are read, from the stream's ``start`` on, and none of a stream occurs twice.
 
     Raises:
-        TypeError: a cloud is not of floating-point numbers.
-        ValueError: neither clouds nor streams, a cloud that is empty or not finite, or a stream of
-            no shapes.
+        TypeError: If a cloud does not hold floating-point numbers.
+        ValueError: If there are neither clouds nor streams, a cloud is empty or not finite, or a
+            stream has no shapes.
     """
 
     def __init__(
@@ -100,11 +101,11 @@ class Corpus:
         self.clouds = [cloud.float() for cloud in self.clouds]
 
     def __len__(self) -> int:
-        """Clouds of an epoch."""
+        """Return the number of clouds of an epoch."""
         return len(self.clouds) + sum(count for _, count in self.streams)
 
     def cloud(self, row: int, epoch: int) -> Tensor:
-        """``[n, 3]``, the cloud of one row: the clouds in memory first, then each stream's."""
+        """Return the cloud ``[n, 3]`` of one row: first those in memory, then each stream's."""
         start = len(self.clouds)
         if 0 <= row < start:
             return self.clouds[row]
@@ -115,12 +116,12 @@ class Corpus:
         raise IndexError(f"Expected 'row' to lie in [0, {len(self) - 1}] (got {row})")
 
     def identity(self) -> dict[str, Any]:
-        """What tells this corpus from another: the sizes of its clouds, and where their points are.
+        """Return values that identify this corpus: sizes of its clouds, and means of positions.
 
-        Later rows weigh more, so that the order counts. Means are rounded, because shapes that are
-        computed differ in their last bits between machines; a change of one cloud among thousands
-        that keeps its size may hide there. A stream is known by its settings, and by its first
-        shapes in case they are made differently one day.
+        Later rows have larger weights, so that the order matters. Means are rounded, because
+        generated shapes differ in their last bits between machines. So a change of one cloud among
+        thousands that keeps its size may go unnoticed. A stream is identified by its settings, and
+        by its first shapes in case a later version generates them differently.
         """
         streams = {
             str(number): {
@@ -146,13 +147,13 @@ class Corpus:
         return {"clouds": len(sizes), "sizes": digest, **rounded}
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """The shuffled rows of one epoch, a function of ``seed`` and ``epoch`` alone."""
+        """Return the shuffled rows of one epoch, a function of ``seed`` and ``epoch`` alone."""
         return torch.randperm(len(self), generator=keyed_generator(seed, "shuffle", epoch))
 
     def batch(
         self, rows: Sequence[int], views: ViewOptions, seed: int, epoch: int
     ) -> tuple[Tensor, Tensor]:
-        """``pos [N, 3]`` and ``batch [N]`` of the clouds ``rows``, in their views of this epoch."""
+        """Return ``pos [N, 3]`` and ``batch [N]`` of the clouds ``rows``, in this epoch's views."""
         drawn = [
             random_view(self.cloud(row, epoch), views, keyed_generator(seed, "view", epoch, row))
             for row in rows
@@ -168,7 +169,7 @@ def _shape(stream: ProceduralStream, number: int) -> Tensor:
 
 
 def random_view(pos: Tensor, views: ViewOptions, generator: torch.Generator) -> Tensor:
-    """A random subset of ``pos``, tipped, turned about the vertical, tilted, scaled and shifted."""
+    """Return random points of ``pos``, tipped, turned about z, tilted, scaled and shifted."""
     keep = torch.randperm(pos.size(0), generator=generator)[: views.num_points]
     turn = _turn_about(2, math.radians(views.turn_degrees) * (2 * _uniform(generator) - 1))
     if _uniform(generator) < views.tip_probability:
@@ -187,7 +188,7 @@ def _uniform(generator: torch.Generator) -> float:
 
 
 def _turn_about(axis: int, angle: float) -> Tensor:
-    """Rotation matrix about one coordinate axis."""
+    """Return the matrix of a rotation about one coordinate axis."""
     cos, sin = math.cos(angle), math.sin(angle)
     first, second = [other for other in range(3) if other != axis]
     matrix = torch.eye(3)

@@ -1,4 +1,4 @@
-"""From words on the command line to the unlabelled clouds of pre-training."""
+"""Open the unlabeled clouds for pre-training that a command line names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +22,9 @@ from pyg_peft.training.pretraining.corpus import Corpus
 
 WhichSplits = Literal["train", "all"]
 
-# What open_source knows besides files, and the axis that points up there.
+# Sources of open_source other than files, and the axis that points up there.
 _UP = {"modelnet10": "z", "modelnet40": "z", "shapenet": "y", "scanobjectnn": "y"}
-# How "procedural" and "scans" are made; another value here would be another corpus.
+# Settings of "procedural" and "scans". Changing one changes the corpus.
 _STREAMS: dict[str, dict[str, Any]] = {
     "procedural": {},
     "scans": {"difference_probability": 0.5, "scan": ScanEffects()},
@@ -40,25 +40,28 @@ def open_corpus(
     num_points: int = 1024,
     progress: bool = False,
 ) -> Corpus:
-    """Join the clouds that ``specs`` name, z up, centred and scaled into the unit ball.
+    """Join the clouds that ``specs`` name, z up, centered and scaled into the unit ball.
 
     Args:
-        specs: each ``FILE.npz`` or a folder of shape files in any layout, whose labels are neither
-            needed nor read; ``modelnet10:ROOT``, ``modelnet40:ROOT`` or ``shapenet:ROOT``, PyG's
-            data sets; ``scanobjectnn:ROOT``, the authors' files; ``procedural:COUNT``, the first
-            shapes of :class:`~pyg_peft.datasets.ProceduralStream`; or ``scans:COUNT``, the same,
-            half of them with something cut out, all as a scanner sees them. With ``COUNT/epoch``
-            each epoch has as many new ones, which are made as they are read. Each further spec of
-            shapes that are made has the next seed, and so other solids.
-        splits: ``"train"`` reads the training split of whatever has one, so that nothing is learned
-            from shapes that are to test it; ``"all"`` reads everything.
-        num_points: of a view. Shapes that are made have as many, and no fewer than 1,024; of the
-            meshes and clouds of PyG's data sets and ScanObjectNN at most twice as many are drawn.
-        progress: show a bar for shapes that take long to make or read, where somebody watches.
+        specs: Names of sources. Each is one of ``FILE.npz`` or a folder of shape files in any
+            layout, whose labels are neither needed nor read; ``modelnet10:ROOT``,
+            ``modelnet40:ROOT`` or ``shapenet:ROOT``, PyG's data sets; ``scanobjectnn:ROOT``, the
+            authors' files; ``procedural:COUNT``, the first shapes of
+            :class:`~pyg_peft.datasets.ProceduralStream`; or ``scans:COUNT``, the same shapes as
+            seen by a scanner, half of them with something cut out. With ``COUNT/epoch`` each epoch
+            has this many new shapes, generated as they are read. Each further spec of generated
+            shapes has the next seed, and so other solids.
+        splits: ``"train"`` reads only the training split of sources with splits, so that test
+            shapes are not used for training. ``"all"`` reads everything.
+        num_points: Number of points of a view. Generated shapes have this many points, but at least
+            1,024. From meshes and clouds of PyG's data sets and ScanObjectNN at most twice as many
+            points are sampled.
+        progress: Whether to show a progress bar for shapes that take long to generate or read, if
+            the output is a terminal.
 
     Raises:
-        ValueError: a name is none of these, or there is none; a source holds no shapes, or ones
-            that cannot be read.
+        ValueError: If a name is none of these, or there is none; or if a source has no shapes, or
+            shapes that cannot be read.
     """
     if splits not in ("train", "all"):
         raise ValueError(f"Expected 'splits' to be 'train' or 'all' (got {splits!r})")
@@ -98,7 +101,7 @@ def open_corpus(
 
 
 def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
-    """Normalised clouds of a file, labelled or not."""
+    """Return the normalized clouds of a file, with or without labels."""
     file = read_npz(path)
     codes = read_split(file, None)
     present = [name for name, code in SPLITS.items() if code in codes]
@@ -108,14 +111,14 @@ def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
 
 
 def _datasets(spec: str, splits: WhichSplits) -> list[Any]:
-    """Those of PyG's data sets, or of ScanObjectNN."""
+    """Return the data sets of a spec for PyG's data sets or ScanObjectNN."""
     source = open_source(spec)
     sets = [source.train] if splits == "train" else [source.train, source.val, source.test]
     return [one for one in sets if one is not None]
 
 
 def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
-    """Normalised shapes of a folder; read once, then from the folder's cache."""
+    """Return the normalized shapes of a folder; later calls read the folder's cache."""
     found = [path for path in files_below(root) if path.suffix.lower() in FILE_TYPES]
     loose = [path for path in found if path.parent == root]
     tops = {path: path.relative_to(root).parts[0] for path in found}
@@ -125,7 +128,7 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
         if any(path.parent.parent == root for path in found):  # splits without folders of classes
             taken = [p for p in found if wanted in (None, split_of_folder(tops[p]))]
             return _unlabelled(root, taken)
-    # A README.txt beside the folders of classes is no cloud, and none is expected there.
+    # A README.txt next to the class folders is not a cloud.
     if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
         wanted = _wanted(root, index_folder(root).splits, splits)
         shapes: Any = ShapeFolder(root, wanted, num_points=None)
@@ -134,10 +137,10 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
 
 
 def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
-    """Shapes outside of folders of classes, so in no data set of labelled shapes."""
+    """Return shapes outside of class folders, which belong to no data set of labeled shapes."""
     names = tuple(path.relative_to(root).as_posix() for path in found)
     index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
-    # Part of the cache's key: a data set of labelled shapes must not find these.
+    # Part of the cache's key, so that a data set of labeled shapes does not find these.
     options: dict[str, Any] = {"num_points": None, "channels": (), "fill": None, "columns": None}
     options |= {"decimal": ".", "mesh_vertices": False}
     options |= {"drop_invalid": False, "seed": 0, "labels": False}
@@ -146,7 +149,7 @@ def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
 
 
 def _wanted(path: Path, present: Sequence[str], splits: WhichSplits) -> str | None:
-    """The split to read, ``None`` for all; test shapes are learned from only if it is asked for."""
+    """Return the split to read, ``None`` for all; test shapes are read only with ``"all"``."""
     if splits == "all" or not present:
         return None
     if "train" not in present:

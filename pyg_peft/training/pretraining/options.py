@@ -1,4 +1,4 @@
-"""The settings of a pre-training run."""
+"""Settings of a pre-training run."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -11,24 +11,28 @@ from pyg_peft.training.pretraining.corpus import ViewOptions
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """Everything that decides the result besides the model and the corpus.
+    """Settings of ``pretrain``, other than the model and the corpus.
 
     Args:
-        epochs, batch_size: length of the run; every cloud is used in every epoch, in batches of at
-            most ``batch_size`` that differ by one cloud at most.
-        lr, weight_decay: AdamW; biases, norms and tokens are not decayed.
-        warmup_epochs: linear warm-up, then a cosine down to ``lr_floor`` times ``lr``.
-        clip_norm: largest gradient norm.
-        seed: keys every draw of the run.
-        max_minutes: stop, with a checkpoint, after this much training time over all resumptions.
-        checkpoint_minutes: time between checkpoints.
-        log_every: steps between lines of the log.
-        bf16: let matrix products run in bfloat16; weights, positions and loss stay in float32.
-        views: how clouds are varied.
+        epochs, batch_size: Number of epochs, and largest number of clouds in a batch. Every cloud
+            is used in every epoch, in batches that differ by at most one cloud.
+        lr, weight_decay: Learning rate and weight decay of AdamW; biases, norms and tokens are not
+            decayed.
+        warmup_epochs: Number of epochs of linear warm-up, before a cosine down to ``lr_floor``
+            times ``lr``.
+        clip_norm: Largest gradient norm.
+        seed: Seed of all random numbers of the run.
+        max_minutes: Training time, over all resumptions, after which the run saves a checkpoint and
+            stops.
+        checkpoint_minutes: Time between checkpoints.
+        log_every: Number of steps between lines of the log.
+        bf16: Whether to run matrix products in bfloat16. Weights, positions and loss stay in
+            float32.
+        views: Settings of the random views of clouds.
 
     Raises:
-        TypeError: a setting is of another type.
-        ValueError: a setting is out of its range.
+        TypeError: If a setting has another type.
+        ValueError: If a setting is out of its range.
     """
 
     epochs: int = 30
@@ -56,7 +60,7 @@ class PretrainOptions:
             check_number(self.max_minutes, "max_minutes")
         check_flag(self.bf16, "bf16")
         check_kind(self.views, "views", ViewOptions)
-        # Written so that NaN, of which every comparison is false, is refused too.
+        # Written so that NaN, for which every comparison is false, also raises.
         for name in ("lr", "clip_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(
@@ -70,7 +74,7 @@ class PretrainOptions:
             raise ValueError(f"Expected 'lr_floor' to lie in [0, 1] (got {self.lr_floor})")
 
     def identity(self) -> dict[str, Any]:
-        """What changes weights: time limits and logging may differ between resumptions."""
+        """Return the settings that affect weights; time limits and logging may change on resume."""
         values = asdict(self)
         for name in ("max_minutes", "checkpoint_minutes", "log_every"):
             values.pop(name)

@@ -1,4 +1,4 @@
-"""Masked-autoencoder pre-training as one plain loop that can be killed at any moment."""
+"""Pre-train a masked autoencoder, in one plain loop that can be killed and resumed at any time."""
 
 import json
 import logging
@@ -33,14 +33,14 @@ from pyg_peft.training.runs.schedule import warmup_cosine
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG = "checkpoint.pth", "log.jsonl"
-# In the state of runs that use every cloud, and that number epochs in their log from 1.
+# Keys in the state of runs that use every cloud, and that log epochs from 1.
 _EVERY_CLOUD, _FIRST_EPOCH = "every_cloud", "first_epoch"
 _STATE = {"model", "optimizer", "identity", "step", "seconds", "lines"}  # of a checkpoint
 
 
 @dataclass(frozen=True)
 class PretrainReport:
-    """Where the run stands: steps done of all steps, the last logged loss, minutes spent."""
+    """Progress of a run: steps done, total steps, last logged loss, minutes spent."""
 
     step: int
     total_steps: int
@@ -52,7 +52,7 @@ class PretrainReport:
         return self.step == self.total_steps
 
 
-# Looks at the model, in evaluation mode, after a number of epochs; what it returns is logged.
+# Gets the model in eval mode and the number of epochs done; the returned values are logged.
 Watch: TypeAlias = Callable[[PointMAEPretraining, int], Mapping[str, float]]
 
 
@@ -63,29 +63,30 @@ def pretrain(
     options: PretrainOptions,
     watch: Watch | None = None,
 ) -> PretrainReport:
-    """Train ``model`` in place; resume from ``folder`` if a checkpoint of the same run is there.
+    """Train ``model`` in place; resume from ``folder`` if it has a checkpoint of the same run.
 
-    It runs on the device that ``model`` is on. On a CPU, a run that was killed and started again
-    ends with the same bits as one that was not, on the same machine with the same number of
-    threads: each step draws its order, views, masks and drop-paths from the seed, the epoch and the
-    step, and the optimizer is part of the checkpoint.
+    The run uses the model's device. On a CPU, a run that was killed and started again gives the
+    same bits as one that was not. This holds on the same machine with the same number of threads.
+    The order, views, masks and drop-paths of each step depend on seed, epoch and step alone, and
+    the optimizer is part of the checkpoint.
 
     Args:
-        model: fresh; the caller seeds its initial weights.
-        corpus: the clouds.
-        folder: receives ``checkpoint.pth`` (replaced atomically), the one before it as
+        model: A new model. The caller seeds its initial weights.
+        corpus: The clouds.
+        folder: Folder for ``checkpoint.pth`` (replaced atomically), the one before it as
             ``checkpoint_previous.pth``, and ``log.jsonl``, whose epochs count from 1. One run at a
-            time writes to it.
-        options: see :class:`PretrainOptions`.
-        watch: called after every epoch with the model in evaluation mode and the number of epochs
-            done; it may draw random numbers, the run does not notice.
+            time can write to it.
+        options: See :class:`PretrainOptions`.
+        watch: Function that is called after every epoch with the model in eval mode and the number
+            of epochs done. Random numbers that it draws do not affect the run.
 
     Raises:
-        TypeError: an argument is of another type.
-        ValueError: the corpus is smaller than a batch, or another process writes to ``folder``.
-        CheckpointError: the checkpoint in ``folder`` belongs to other options, another model or
-            another corpus, or is none of this function; or it and the one before are damaged.
-        FloatingPointError: the loss is no longer finite.
+        TypeError: If an argument has another type.
+        ValueError: If the corpus is smaller than a batch, or another process writes to ``folder``.
+        CheckpointError: If the checkpoint in ``folder`` belongs to other options, another model or
+            another corpus, or was not written by this function; or if it and the one before are
+            damaged.
+        FloatingPointError: If the loss is no longer finite.
     """
     check_kind(model, "model", PointMAEPretraining)
     check_kind(corpus, "corpus", Corpus)
@@ -105,13 +106,13 @@ def pretrain(
 
 
 def steps_of_epoch(count: int, batch_size: int, *, every_cloud: bool = True) -> int:
-    """Steps of an epoch of :func:`pretrain`.
+    """Return the number of steps of an epoch of :func:`pretrain`.
 
     Args:
-        count: clouds of an epoch.
-        batch_size: largest number of clouds of a step.
-        every_cloud: whether the run uses all clouds; those that were begun by earlier versions left
-            out a last batch that was not full.
+        count: Number of clouds of an epoch.
+        batch_size: Largest number of clouds of a step.
+        every_cloud: Whether the run uses all clouds. Runs that were started by earlier versions
+            leave out a last batch that is not full.
     """
     return len(batch_sizes(count, batch_size, drop_last=not every_cloud))
 
@@ -162,10 +163,12 @@ def _train(
 
 
 def read_sizes(path: str | Path) -> dict[str, Any]:
-    """Constructor arguments of the model in a checkpoint of :func:`pretrain`; none in other files.
+    """Read the model's constructor arguments in a checkpoint of :func:`pretrain`.
+
+    The result is empty for other files.
 
     Args:
-        path: any file of weights.
+        path: Any file of weights.
     """
     if Path(path).suffix.lower() not in (".pth", ".pt"):
         return {}
@@ -193,16 +196,16 @@ def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str,
 
 
 def _own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """Give the global generators of the CPU and of ``device`` back as they were."""
+    """Return a context that restores the global generators of the CPU and of ``device``."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 @contextmanager
 def _precision(device: str, bf16: bool) -> Generator[None]:
-    """Matrix products in bfloat16 where asked for, with the attention that is fast there.
+    """Run matrix products in bfloat16 if requested, with the faster attention for it.
 
-    The fused attention of CPUs takes five times as long in bfloat16 as in float32 for the few
-    tokens of a cloud; written out as products and a softmax it is the faster one.
+    For the few tokens of a cloud, the fused attention on CPUs takes five times as long in bfloat16
+    as in float32. Attention as separate products and a softmax is faster there.
     """
     with ExitStack() as stack:
         if bf16:
@@ -213,7 +216,7 @@ def _precision(device: str, bf16: bool) -> Generator[None]:
 
 
 class _Run:
-    """The state that a checkpoint holds: model, optimizer, steps done, seconds spent, log lines."""
+    """State of a run for checkpoints: model, optimizer, steps done, seconds spent, log lines."""
 
     def __init__(
         self,
@@ -244,7 +247,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         generator = keyed_generator(self.options.seed, "mask", self.step)
-        # Drop-path draws from the global generator: seed it for this step and give it back after.
+        # Drop-path uses the global generator, which is seeded for this step and then restored.
         with _own_randomness(pos.device):
             torch.manual_seed(keyed_seed(self.options.seed, "step", self.step))
             with _precision(pos.device.type, self.options.bf16):
@@ -264,7 +267,7 @@ class _Run:
             file.write(self.lines[-1] + "\n")
 
     def last_loss(self) -> float:
-        """The loss that was logged last, NaN before there is one."""
+        """Return the last logged loss, or NaN if there is none."""
         losses = [line["loss"] for line in map(json.loads, self.lines) if "loss" in line]
         return losses[-1] if losses else math.nan
 
@@ -282,10 +285,11 @@ class _Run:
         save_checkpoint(state, self.folder / CHECKPOINT, keep_previous=True)
 
     def resume(self, *, alone: bool) -> None:
-        """Go on from the checkpoint in the folder, if there is one.
+        """Continue from the checkpoint in the folder, if there is one.
 
         Args:
-            alone: nobody else writes to the folder, so what killed runs left can be removed.
+            alone: Whether no other process writes to the folder, so that leftovers of killed runs
+                can be removed.
         """
         path = self.folder / CHECKPOINT
         for name in (CHECKPOINT, LOG) if alone else ():
@@ -308,7 +312,7 @@ class _Run:
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        # What torch raises for another model's tensors, or for values that are none.
+        # PyTorch raises these for another model's tensors, or for values that are not tensors.
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise CheckpointError(
                 f"Expected '{path}' to hold the tensors of this run (got: {error})"
@@ -325,14 +329,14 @@ class _Run:
                 left,
                 self.num_clouds,
             )
-        # Lines of steps that the kill undid go away with them.
+        # Removes the log lines of steps after the checkpoint.
         text = "".join(line + "\n" for line in self.lines)
         write_atomic(self.folder / LOG, lambda file: file.write_text(text))
         logger.info("resumed %s at step %d", path, self.step)
 
 
 def _from_one(line: str) -> str:
-    """A line of the log of an earlier version, with epochs counted from 1."""
+    """Convert a log line of an earlier version to epochs counted from 1."""
     values = json.loads(line)
     return json.dumps({**values, "epoch": values["epoch"] + 1})
 

@@ -1,1 +1,1 @@
-"""What training and pre-training share: checkpoint files, resuming, schedules."""
+"""Shared code of training and pre-training: checkpoint files, resuming, schedules."""

@@ -1,4 +1,4 @@
-"""Files that training goes on from: whole or not at all, with the one before kept beside them."""
+"""Write and read checkpoints, each completely or not at all, and keep the one before the last."""
 
 import io
 import logging
@@ -16,18 +16,18 @@ logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(state: Any, path: Path, *, keep_previous: bool = False) -> None:
-    """Write what ``torch.save`` makes of ``state`` to ``path``, whole or not at all.
+    """Save ``state`` to ``path`` with ``torch.save``, completely or not at all.
 
     Args:
-        state: tensors and plain values.
-        path: the file.
-        keep_previous: keep what was there as :func:`previous_of` names it. Whoever is killed when,
-            one of the two is whole.
+        state: Tensors and plain values.
+        path: The file.
+        keep_previous: Whether to keep the existing file under the name of :func:`previous_of`. At
+            any time, even after a kill, one of the two is complete.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written to.
+        OSError: If the disk is full, or the folder cannot be written to.
     """
-    buffer = io.BytesIO()  # a file that torch writes itself fails with errors that say nothing
+    buffer = io.BytesIO()  # torch.save to a path would raise errors without a useful message
     torch.save(state, buffer)
 
     def write(temporary: Path) -> None:
@@ -44,12 +44,12 @@ def save_checkpoint(state: Any, path: Path, *, keep_previous: bool = False) -> N
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one in ``path`` is kept."""
+    """Return the path of the checkpoint before the one in ``path``."""
     return path.with_name(f"{path.stem}_previous{path.suffix}")
 
 
 def has_checkpoint(path: Path) -> bool:
-    """Whether there is a checkpoint to go on from, damaged or not."""
+    """Whether there is a checkpoint to resume from, damaged or not."""
     return path.exists() or previous_of(path).exists()
 
 
@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Load a file of ``torch.save`` that holds tensors and plain values; every byte is checked.
 
     Raises:
-        CheckpointError: it is damaged or holds something else.
+        CheckpointError: If the file is damaged or holds something else.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -66,7 +66,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             if damaged is not None:
                 raise ValueError(f"the bytes of '{damaged}' have changed")
         return torch.load(path, map_location="cpu", weights_only=True)
-    # Damaged bytes make torch fail in any way; all of them mean this.
+    # PyTorch may raise any exception for damaged bytes.
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(
@@ -75,12 +75,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def read_latest(path: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint in ``path``, or the one before it where that is damaged or missing.
+    """Read the checkpoint in ``path``, or the one before it if that is damaged or missing.
 
-    A line of the log says so. Returns the path that was read too.
+    In the second case a warning is logged. The path that was read is also returned.
 
     Raises:
-        CheckpointError: none of them is whole; the message is about ``path``.
+        CheckpointError: If neither is complete. The message is about ``path``.
     """
     before = previous_of(path)
     try:

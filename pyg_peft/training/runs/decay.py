@@ -1,4 +1,4 @@
-"""Which parameters weight decay pulls on."""
+"""Choose the parameters with weight decay."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,13 +7,14 @@ from torch import nn
 
 
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer: matrices decay; biases, norms and tokens (one row) do not.
+    """Return parameter groups: matrices are decayed; biases, norms and tokens (one row) are not.
 
     Args:
-        parameters: those that are trained.
-        weight_decay: of the matrices.
+        parameters: Parameters to train.
+        weight_decay: Weight decay of the matrices.
 
-    Returns: at most two groups, none of them empty.
+    Returns:
+        At most two groups, none of them empty.
     """
     decayed, plain = [], []
     for parameter in parameters:

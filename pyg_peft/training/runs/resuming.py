@@ -1,4 +1,4 @@
-"""What a run must share with the one that it goes on from."""
+"""Check that a run continues the same run that was interrupted."""
 
 import json
 import logging
@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
-_EVERY_CLOUD = "every_cloud"  # of a run that uses all training clouds in each epoch
+_EVERY_CLOUD = "every_cloud"  # set for a run that uses all training clouds in each epoch
 _SHOWN = 6
-# Of the trainer's settings those that change weights and do not depend on the machine.
+# Settings of the trainer that affect weights and do not depend on the machine.
 _TRAINER = ("max_epochs", "precision", "gradient_clip_val", "accumulate_grad_batches")
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a run goes on from.
+    """The checkpoint and the mode to resume a run with.
 
     Args:
-        checkpoint: the last that is whole.
-        every_cloud: whether the run uses every training cloud in each epoch. One that was begun by
-            a version that left out a last batch which was not full goes on as it was begun.
+        checkpoint: The last complete checkpoint.
+        every_cloud: Whether the run uses every training cloud in each epoch. A run that was started
+            by a version that left out a last batch that was not full continues that way.
     """
 
     checkpoint: Path
@@ -39,10 +39,10 @@ class Resumed:
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
-    """Raise unless a run may write to ``folder``, or go on in it.
+    """Raise unless a run may write to ``folder``, or continue in it.
 
     Raises:
-        ValueError: it is a file, or holds a run or an adapter that would be lost.
+        ValueError: If it is a file, or holds a run or an adapter that would be lost.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"Expected 'folder' to be a folder (got the file '{folder}')")
@@ -62,13 +62,13 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 def describe_run(
     model: PeftModel, data: Any, options: Mapping[str, Any], trainer: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What decides the weights that a run ends with, as JSON values.
+    """Return everything that determines the final weights of a run, as JSON values.
 
     Args:
-        model: with an adapter active.
-        data: the data module.
-        options: of the fit; how it logs and whether it caches change nothing.
-        trainer: settings of the trainer.
+        model: The model, with an adapter active.
+        data: The data module.
+        options: Options of the fit. Logger and cache are left out, as they do not affect weights.
+        trainer: Settings of the trainer.
     """
     config = model.peft_config[model.active_adapter or ""]
     bank = model.memory_bank
@@ -93,25 +93,25 @@ def describe_run(
 
 
 def write_run(checkpoint: Path, described: Mapping[str, Any]) -> None:
-    """Write ``run.json`` beside the checkpoints of a run that begins."""
+    """Write ``run.json`` next to the checkpoints of a new run."""
     text = json.dumps(described, indent=2, sort_keys=True) + "\n"
     write_atomic(checkpoint.with_name(RUN), lambda path: path.write_text(text))
 
 
 def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
-    """Find what to go on from, and raise unless it is whole and of the run that ``described`` is.
+    """Find the checkpoint to resume from, and check that it is complete and of the same run.
 
     Args:
-        folder: of the run.
-        described: see :func:`describe_run`.
+        folder: Folder of the run.
+        described: Description of this run, see :func:`describe_run`.
 
     Raises:
-        CheckpointError: it is damaged or of another run.
+        CheckpointError: If a checkpoint is damaged or of another run.
     """
     checkpoint, state = read_latest(folder / LAST)
     best = folder / BEST
     if best.exists():
-        read_checkpoint(best)  # all that is left of the best epoch
+        read_checkpoint(best)  # checked now, since it is the only copy of the best epoch
     elif _has_best(state):
         raise CheckpointError(
             f"Expected '{best}' to hold the best epoch (got no file): begin again in another folder"
@@ -136,15 +136,15 @@ def _has_best(state: Any) -> bool:
 
 
 def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], source: str | Path) -> None:
-    """Raise unless two runs are the same; the message names what differs.
+    """Raise unless two runs are the same; the message lists the differences.
 
     Args:
-        found: JSON values of the run that was interrupted.
-        expected: those of the run that is to go on from it.
-        source: where ``found`` stands.
+        found: JSON values of the interrupted run.
+        expected: JSON values of the run that continues it.
+        source: File of ``found``, for the message.
 
     Raises:
-        CheckpointError: they differ.
+        CheckpointError: If they differ.
     """
     lines = list(_differences(_plain(found), _plain(expected), ""))
     if lines:
@@ -156,7 +156,7 @@ def check_same(found: Mapping[str, Any], expected: Mapping[str, Any], source: st
 
 
 def _plain(values: Any) -> Any:
-    """As JSON gives it back: tuples are lists."""
+    """Return values as JSON loads them, for example lists instead of tuples."""
     return json.loads(json.dumps(values, default=str))
 
 

@@ -1,23 +1,24 @@
-"""The learning rate of a step: linear warm-up, then half a cosine."""
+"""Learning-rate schedule: linear warm-up, then half a cosine."""
 
 import math
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, floor: float = 0.0) -> float:
-    r"""Factor on the base learning rate in step ``step`` (counted from 0).
+    r"""Return the factor of the base learning rate in step ``step`` (counted from 0).
 
     .. math::
         f(t) = \begin{cases} (t + 1) / w & t < w \\
         f_0 + (1 - f_0) \tfrac{1}{2} (1 + \cos \pi \tfrac{t - w}{T - w}) & \text{else} \end{cases}
 
     Args:
-        step: the step, from 0. Steps past the end keep the floor.
-        total_steps: :math:`T`, steps of the whole run.
-        warmup_steps: :math:`w`, steps of the linear warm-up.
-        floor: :math:`f_0`, the last factor.
+        step: The step, from 0. Steps past the end keep the floor.
+        total_steps: Number :math:`T` of steps of the whole run.
+        warmup_steps: Number :math:`w` of steps of the linear warm-up.
+        floor: Last factor :math:`f_0`.
 
     Raises:
-        ValueError: ``total_steps`` is not positive, or ``warmup_steps`` does not lie in it.
+        ValueError: If ``total_steps`` is not positive, or ``warmup_steps`` is not in
+            ``[0, total_steps]``.
 
     Example:
         >>> [round(warmup_cosine(t, 6, 2), 2) for t in range(7)]

@@ -1,1 +1,1 @@
-"""How methods are fastened to a model, switched, saved and loaded: none is known by name."""
+"""Attach methods to a model, switch, save and load them; nothing here depends on one method."""

@@ -1,4 +1,4 @@
-"""The adapters of one base: which exist, which runs, and what they own."""
+"""Manage the adapters of one base: which exist, which one is active, and what they own."""
 
 import re
 from collections.abc import Generator
@@ -17,18 +17,18 @@ from pyg_peft.tuners.engine.turns import Turns
 
 
 class AdapterSet:
-    """Adds, switches, pauses and removes adapters on a base, which stays frozen meanwhile.
+    """Adds, switches, pauses and removes adapters on a frozen base.
 
     Args:
-        base: Frozen from here on, until :meth:`clear`.
+        base: The model. It stays frozen until :meth:`clear`.
 
     Attributes:
-        configs: Configuration by adapter name, in the order of adding.
-        turns: What the threads that call the model share.
+        configs: Configurations by adapter name, in the order in which they were added.
+        turns: State that the threads calling the model share.
 
     Raises:
-        PlacementError: If ``base`` carries adapters already, or waits for its first input.
-        TypeError: If it is no module.
+        PlacementError: If ``base`` already has adapters, or has uninitialized lazy layers.
+        TypeError: If ``base`` is not a module.
     """
 
     def __init__(self, base: nn.Module) -> None:
@@ -40,7 +40,7 @@ class AdapterSet:
             )
         if waiting := [n for n, p in base.named_parameters() if is_lazy(p)]:
             raise PlacementError(
-                f"Expected a model whose layers are initialised (got {', '.join(waiting)}, which "
+                f"Expected a model whose layers are initialized (got {', '.join(waiting)}, which "
                 "wait for a first input): run it once, or hand get_peft_model an 'example' of its "
                 "input"
             )
@@ -59,7 +59,7 @@ class AdapterSet:
 
     @property
     def active(self) -> str | None:
-        """Name of the adapter that runs, or ``None``, as also where adapters rest."""
+        """Name of the active adapter; ``None`` if there is none or adapters are disabled."""
         return None if self.turns.rests else self._chosen
 
     def check_name(self, name: str) -> None:
@@ -74,7 +74,7 @@ class AdapterSet:
             raise ValueError(f"Expected 'adapter_name' to be new (got {name!r}, which exists)")
 
     def check_new(self, name: str, config: object) -> None:
-        """Raise unless ``name`` is free and ``config`` is one of a method."""
+        """Raise unless ``name`` is free and ``config`` is a method's configuration."""
         self.check_name(name)
         if not isinstance(config, MethodConfig):
             raise TypeError(
@@ -83,10 +83,10 @@ class AdapterSet:
             )
 
     def sites(self, name: str) -> list[Site]:
-        """Where an adapter sits.
+        """Return the sites of an adapter.
 
         Raises:
-            ValueError: If there is none of this name; those that exist are listed.
+            ValueError: If there is no adapter of this name. The message lists those that exist.
         """
         _check_text(name)
         if name not in self._sites:
@@ -95,11 +95,11 @@ class AdapterSet:
         return self._sites[name]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Every tensor of an adapter by its key in a file."""
+        """Return every tensor of an adapter by its key in a file."""
         return site_tensors(self.sites(name))
 
     def add(self, name: str, config: MethodConfig, sites: list[Site]) -> None:
-        """Place an adapter; it is not active yet."""
+        """Attach an adapter without making it active."""
         self._refuse_while_paused()
         match_base(self.base, sites)
         owners = config.trained_modules(self.base)
@@ -111,7 +111,7 @@ class AdapterSet:
         self._slots = list(slots(self.base).values())
 
     def activate(self, name: str) -> None:
-        """Let one adapter run and train, and no other."""
+        """Make one adapter run and train, and no other."""
         self._refuse_while_paused()
         self.sites(name)
         self._chosen = name
@@ -124,9 +124,7 @@ class AdapterSet:
 
     @contextmanager
     def paused(self) -> Generator[None]:
-        """Within the context the base runs alone in this thread, in eval mode. Contexts may be
-        nested.
-        """
+        """Run the base alone in eval mode, in this thread; contexts may be nested."""
         if self.active is None:
             yield
             return
@@ -145,17 +143,15 @@ class AdapterSet:
             self._set_owners()
 
     def _set_owners(self) -> None:
-        """Set the mode of what the adapter owns: eval mode while it rests in any thread."""
-        # In training mode the statistics of the base would move.
+        """Set the mode of the adapter's modules: eval mode while any thread disables adapters."""
+        # In training mode the base's statistics would change.
         if self._mode and self._chosen is not None:
             for module in self._owners[self._chosen]:
                 module.training = not self.turns.rests_somewhere
 
     @contextmanager
     def calling(self) -> Generator[None]:
-        """Within the context no other thread changes the adapters; an exception leaves the base
-        with its own tensors.
-        """
+        """Keep other threads from changing the adapters; restore the base on an exception."""
         with self.turns.calling() as outermost:
             if outermost:
                 self.forget_interrupted()
@@ -166,11 +162,11 @@ class AdapterSet:
                 raise
 
     def changing(self) -> AbstractContextManager[None]:
-        """Within the context no other thread calls the model or changes its adapters."""
+        """Return a context in which no other thread calls the model or changes its adapters."""
         return self.turns.changing()
 
     def remove(self, name: str) -> None:
-        """Take an adapter off, and its slots where no other adapter uses them."""
+        """Remove an adapter, and those of its slots that no other adapter uses."""
         self._refuse_while_paused()
         self.sites(name)
         remove(self.base, name)
@@ -181,7 +177,7 @@ class AdapterSet:
             self._chosen = None
 
     def clear(self) -> nn.Module:
-        """Take all adapters off and give the base back as it came, its modes included."""
+        """Remove all adapters and return the base as it was before, including its modes."""
         for name in list(self._sites):
             self.remove(name)
         for name, parameter in self.base.named_parameters():
@@ -194,19 +190,19 @@ class AdapterSet:
         """Fold an adapter into the base's weights.
 
         Raises:
-            NotImplementedError: If a component is no change of a weight, or its weight is shared or
-                computed. Nothing has changed then.
+            NotImplementedError: If a component is not a change of a weight, or its weight is shared
+                or recomputed in each forward. Nothing has changed in that case.
         """
         check_merge(self.base, self.configs[name].method, self.sites(name))
         num_classes = self.configs[name].num_classes
         if num_classes is not None:
-            # The base learns its new size; the tensors of the new head are overwritten below.
+            # Gives the base its new number of classes; the new head is overwritten below.
             self.base.reset_head(num_classes)  # type: ignore[operator]
         for site in self.sites(name):
             site.component.merge(self.base.get_submodule(site.path))
 
     def train(self, mode: bool) -> None:
-        """Set the mode of what the active adapter owns; everything frozen goes to eval mode."""
+        """Set the mode of the active adapter's modules; everything frozen is set to eval mode."""
         self._mode = mode
         self.base.train(False)
         name = self._chosen
@@ -216,8 +212,9 @@ class AdapterSet:
             self._set_owners()
 
     def release(self) -> None:
-        """Drop what this thread's calls have left, such as after an interrupt, on which hooks do
-        not run: notes, and tensors in the places of the base's.
+        """Clean up after this thread's calls: drop stored values and restore the base's tensors.
+
+        This is needed after an interrupt, for example, since hooks do not run then.
         """
         is_mine = self.turns.is_mine
         for sites in self._sites.values():
@@ -227,12 +224,12 @@ class AdapterSet:
         self.turns.drop()
 
     def forget_interrupted(self) -> None:
-        """Drop what an interrupted call of the base itself has left: this thread calls anew."""
+        """Clean up after an interrupted call of the base itself, before a new call."""
         if self.turns.is_mine:
             self.release()
 
     def adapts(self, path: str) -> bool:
-        """Whether the active adapter sits at a module or below it."""
+        """Whether the active adapter has a component at a module or below it."""
         sites = self._sites.get(self.active, []) if self.active is not None else []
         return any(f"{site.path}.".startswith(f"{path}.") for site in sites)
 
@@ -244,12 +241,11 @@ class AdapterSet:
             )
 
     def verify(self) -> None:
-        """Raise if a module of the active adapter was not called in a forward; asked once per
-        adapter.
+        """Raise if a forward did not call a module of the active adapter; checked once per adapter.
 
         Raises:
-            PlacementError: Naming the modules that are not used, or whose parents use their weights
-                without calling them.
+            PlacementError: If modules are not used, or their parents use their weights without
+                calling them. The message names them.
         """
         if self.active is None or self.active in self._verified:
             return
@@ -273,7 +269,7 @@ def _check_text(name: object) -> None:
 
 
 def _remedy(config: MethodConfig) -> str:
-    """How a module is left out, by the settings that this method has."""
+    """Return how to leave out a module, by the settings that this method has."""
     if hasattr(config, "exclude_modules"):
         return "name it in 'exclude_modules'"
     settings = ("target_modules", "head", "modules_to_save")

@@ -1,4 +1,4 @@
-"""Reading a module's call by the names of its parameters."""
+"""Read the arguments of a module's call by parameter name."""
 
 import functools
 import inspect
@@ -19,22 +19,22 @@ def _parameters(forward: Callable[..., Any], kinds: tuple[Any, ...]) -> tuple[st
 
 
 def parameter_names(module: nn.Module) -> tuple[str, ...]:
-    """Names of what a module is called with, those that take positional arguments first.
+    """Return the parameter names of a module's forward, positional ones first.
 
-    A ``torch_geometric.nn.Sequential`` names its arguments in a string of its own.
+    For a ``torch_geometric.nn.Sequential`` they are read from its signature string.
     """
     described = _described(module)
     return _parameters(type(module).forward, _NAMED) if described is None else described
 
 
 def _described(module: nn.Module) -> tuple[str, ...] | None:
-    """The parameters of a ``torch_geometric.nn.Sequential``."""
+    """Return the parameter names of a ``torch_geometric.nn.Sequential``, or ``None``."""
     described = getattr(getattr(module, "signature", None), "param_dict", None)
     return tuple(map(str, described)) if isinstance(described, dict) else None  # pyright: ignore[reportUnknownArgumentType]
 
 
 def required_names(module: nn.Module) -> tuple[str, ...]:
-    """Names of what a module cannot be called without."""
+    """Return the names of the required parameters of a module's forward."""
     if _described(module) is not None:
         return parameter_names(module)
     signature = inspect.signature(type(module).forward).parameters
@@ -43,13 +43,12 @@ def required_names(module: nn.Module) -> tuple[str, ...]:
 
 
 def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first argument of a call, positional or not; needs no name, so a compiler can follow."""
+    """Return the first argument of a call, positional or not, in a way that can be compiled."""
     return args[0] if args else next(iter(kwargs.values()))
 
 
 def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call to ``module``, positional ones under the names that its forward gives
-    them.
+    """Return the arguments of a call by name; positional ones get the names in the forward.
 
     Raises:
         TypeError: If there are more positional arguments than named parameters.

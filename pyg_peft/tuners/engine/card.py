@@ -1,4 +1,4 @@
-"""The README.md of an adapter folder."""
+"""Write the README.md of an adapter folder."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def model_card(config: Mapping[str, Any]) -> str:
-    """Text of an adapter's README.md, from its configuration."""
+    """Return the text of an adapter's README.md, from its configuration."""
     method = config["method"]
     counts = config.get("parameters", {})
     lines = [
@@ -48,7 +48,7 @@ def model_card(config: Mapping[str, Any]) -> str:
 
 
 def _text(value: str) -> str:
-    """A name as plain text in Markdown: no row of the table, link, picture or HTML out of it."""
+    """Escape a name for Markdown, so that it adds no table row, link, picture or HTML."""
     one_line = "".join(c if c.isprintable() else " " for c in value)
     return re.sub(r"([\\`|<>&\[\]])", r"\\\1", one_line)
 

@@ -1,4 +1,4 @@
-"""Whether the settings of a method are of the types that they are declared with."""
+"""Check that the settings of a method have their declared types."""
 
 import dataclasses
 import math
@@ -13,17 +13,17 @@ _LARGEST = 2**48
 
 
 def check_types(config: Any) -> None:
-    """Raise unless every plain setting of a dataclass is of its type: ``int``, ``float``, ``bool``,
-    ``str``, or one of several of these, ``None`` among them.
+    """Raise unless every plain setting of a dataclass has its declared type.
 
-    A whole number is a ``float`` too, and a ``bool`` is no number. Fields of other types, and
-    annotations that are text, are not looked at. A number that is not finite is refused.
+    Plain types are ``int``, ``float``, ``bool``, ``str``, and unions of these and ``None``. A whole
+    number is also a ``float``, and a ``bool`` is not a number. Fields of other types, and
+    annotations that are text, are not checked. A number that is not finite raises.
 
     Args:
-        config: An instance.
+        config: An instance of a dataclass.
 
     Raises:
-        TypeError: Naming the setting, what was expected and what came.
+        TypeError: If a setting has another type. The message names the setting and both types.
         ValueError: If a number is not finite, or an integer is larger than any size can be.
     """
     for field in dataclasses.fields(config):
@@ -74,9 +74,9 @@ def check_names(config: Any, *names: str, dotted: bool = False) -> None:
     """Raise ``ValueError`` unless each of these settings is the name of a parameter.
 
     Args:
-        config: An instance.
-        names: Of the settings.
-        dotted: Whether an attribute of a parameter is one too, as in ``"graph.pos"``.
+        config: An instance of a dataclass.
+        names: Names of the settings.
+        dotted: Whether an attribute of a parameter is also allowed, as in ``"graph.pos"``.
     """
     for name in names:
         parts = getattr(config, name).split(".")

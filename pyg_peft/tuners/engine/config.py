@@ -1,8 +1,8 @@
-"""What a method tells the engine: where its components sit, and what it keeps.
+"""Base class of method configurations: where components are placed, and what is saved.
 
-A method is a frozen dataclass derived from :class:`MethodConfig`. It answers one question,
-:meth:`~MethodConfig.sites`; everything else (attaching, switching, saving) is the engine's and the
-same for all. Third parties write their own the same way and hand the class to
+A method is a frozen dataclass derived from :class:`MethodConfig`. It implements
+:meth:`~MethodConfig.sites`; attaching, switching and saving are the same for all methods. Third
+parties write their own methods the same way and pass the class to
 ``PeftModel.from_pretrained(..., configs=[MyConfig])``.
 """
 
@@ -31,7 +31,7 @@ class Site:
     Attributes:
         path: Path of the module in the base; ``""`` is the base itself.
         name: Name of the component in the slot.
-        component: What sits there.
+        component: The component.
     """
 
     path: str
@@ -40,9 +40,7 @@ class Site:
 
     @property
     def trains_buffers(self) -> bool:
-        """Whether the adapter has its own running statistics here; the module then follows
-        ``train()``.
-        """
+        """Whether the adapter has its own running statistics here, so that ``train()`` applies."""
         return self.component.replaces is not None and bool(self.component._buffers)
 
 
@@ -50,17 +48,17 @@ class Site:
 class MethodConfig:
     """Settings that every method has.
 
-    Besides what a method places, the adapter has its own copy of what a module of the backbone
-    names in ``always_trained``, such as the ``feature_stem`` (128 · ``in_channels`` parameters)
-    where patches are embedded with features: pre-trained weights leave that layer at zero, so
-    nothing else would see ``x``.
+    An adapter also has its own copy of the children that backbone modules name in
+    ``always_trained``. An example is the ``feature_stem`` (128 · ``in_channels`` parameters) of
+    backbones that embed patches with features. Pre-trained weights leave that layer at zero, so
+    without training it ``x`` would have no effect.
 
     Args:
         modules_to_save: Whole paths (or globs, ``re:`` expressions, classes) of modules that the
-            adapter trains and keeps as its own, all tensors and buffers of theirs included, such as
+            adapter trains and saves as its own. All their tensors and buffers are included, such as
             batch norms with their statistics. By default the head.
-        num_classes: Classes of the adapter's own head; ``None`` keeps the base's number. Needs a
-            base with ``reset_head``.
+        num_classes: Number of classes of the adapter's own head; ``None`` keeps the base's number.
+            Needs a base with ``reset_head``.
     """
 
     method: ClassVar[str]
@@ -87,17 +85,17 @@ class MethodConfig:
             raise ValueError(f"Expected 'num_classes' to be positive (got {self.num_classes})")
 
     def _may_be_none(self, name: str) -> bool:
-        """Whether a setting has a default of ``None``, or is not one of this method."""
+        """Whether a setting's default is ``None``, or the method has no such setting."""
         default = {f.name: f.default for f in dataclasses.fields(self)}.get(name)
         return default is None
 
     def sites(self, base: nn.Module, *, has_bank: bool = False) -> list[Site]:
-        """Make the components and say where each sits; changes nothing of ``base``.
+        """Create the components and return the site of each; ``base`` is not changed.
 
         Args:
             base: The model.
-            has_bank: Whether the adapter gets a memory bank; without one, nothing waits for its
-                answer.
+            has_bank: Whether the adapter gets a memory bank. Without one, no component may
+                depend on its answer.
 
         Raises:
             PlacementError: If the method does not fit this model.
@@ -105,8 +103,9 @@ class MethodConfig:
         raise NotImplementedError
 
     def trained_modules(self, base: nn.Module) -> dict[str, nn.Module]:
-        """Modules that the adapter owns as a whole, by path: they follow ``train()``, the rest
-        stays in eval.
+        """Return the modules that the adapter owns as a whole, by path.
+
+        ``train()`` sets the mode of these modules; all others stay in eval mode.
         """
         return {
             _join(path, inner): module
@@ -116,7 +115,7 @@ class MethodConfig:
         }
 
     def saved_sites(self, base: nn.Module) -> list[Site]:
-        """Own copies of what ``modules_to_save`` matches, and of what is always trained."""
+        """Return sites with own copies of ``modules_to_save`` and of modules always trained."""
         owner = base if self.num_classes is None else _with_head(base, self.num_classes)
         saved = self.trained_modules(owner)
         if owner is not base:
@@ -126,7 +125,7 @@ class MethodConfig:
             parameters = [name for name, p in module._parameters.items() if p is not None]
             buffers = [name for name, b in module._buffers.items() if b is not None]
             if parameters or buffers:
-                # Where the parent is not the adapter's too, a module that is never called raises.
+                # If the adapter does not own the parent, a module that is never called raises.
                 inside = path.rpartition(".")[0] in saved
                 sites.append(trained_site(owner, path, parameters, buffers, at_parent=inside))
         return sites
@@ -134,7 +133,7 @@ class MethodConfig:
     def _check_own_head(
         self, base: nn.Module, owner: nn.Module, saved: Mapping[str, nn.Module]
     ) -> None:
-        """Raise unless all of a new head is the adapter's own: else the base's would answer."""
+        """Raise unless the adapter owns all of a new head; otherwise the base's head would run."""
         for name, head in owner._modules.items():
             if head is None or head is base._modules.get(name):
                 continue
@@ -146,14 +145,15 @@ class MethodConfig:
                 )
 
     def replaced_paths(self, base: nn.Module) -> list[str]:
-        """Paths whose tensors in the base do not matter to the adapter, since it has its own.
+        """Return the paths whose tensors the adapter replaces with its own.
 
-        What is always trained is not among them: the base's own makes the memory bank's query.
+        Modules that are always trained are not included: the base's own tensors compute the memory
+        bank's query.
         """
         return list(self._saved(base))
 
     def head_paths(self, base: nn.Module) -> list[str]:
-        """Paths that count as head when parameters are counted."""
+        """Return the paths whose parameters are counted as the head's."""
         return self.replaced_paths(base)
 
     def check_bank(self, base: nn.Module, bank: MemoryBank | None) -> None:
@@ -169,7 +169,7 @@ class MethodConfig:
         Args:
             model: The base with its adapters.
             base: The model that ``example`` is for.
-            sites: Of the adapter.
+            sites: Sites of the adapter.
             example: An input, or ``None``.
         """
 
@@ -180,13 +180,13 @@ class MethodConfig:
         bank: MemoryBank | None,
         stale: Collection[str],
     ) -> dict[str, Any]:
-        """Return what of a call is frozen, while adapters rest; see ``PeftModel.precompute``.
+        """Compute the frozen part of a call with adapters disabled, see ``PeftModel.precompute``.
 
         Args:
             base: The model.
-            call: Its arguments by name.
+            call: Arguments of the model by name.
             bank: The adapter's memory bank.
-            stale: Names of arguments that the adapter changes, which are left out.
+            stale: Names of arguments to leave out, since the adapter changes them.
         """
         return frozen_part(base, call, leave_out=stale, make_query=bank is not None)
 
@@ -197,20 +197,19 @@ class MethodConfig:
 
         Args:
             base: The model.
-            call: Its arguments by name.
-            question: The bank, and what it is asked with.
+            call: Arguments of the model by name.
+            question: The bank and the values to query it with.
         """
         raise NotImplementedError(f"{type(self).__name__} takes no memory bank")
 
     def resolve(
         self, base: nn.Module, widths: Widths | None = None, *, bank: MemoryBank | None = None
     ) -> Self:
-        """The same configuration with all that its file needs: classes written as paths, and the
-        widths that a dry run has measured.
+        """Return a copy that can be saved: classes become paths, and measured widths are added.
 
         Args:
             base: The model.
-            widths: Of every module that was called in a dry run.
+            widths: Widths of every module that was called in a dry run.
             bank: The adapter's memory bank.
         """
         changes: dict[str, Any] = {}
@@ -230,7 +229,7 @@ class MethodConfig:
         return match_modules(base, self.modules_to_save, argument="modules_to_save")
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as JSON-able values."""
+        """Return the settings as JSON-able values."""
         return {f.name: _plain(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
@@ -238,7 +237,7 @@ class MethodConfig:
         """Rebuild a configuration.
 
         Raises:
-            CheckpointError: If a setting is unknown to this version; it is named.
+            CheckpointError: If a setting is unknown to this version. The message names it.
         """
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := sorted(set(settings) - known):
@@ -254,14 +253,14 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class Question:
-    """What a memory bank is asked in one forward.
+    """The memory bank of one forward, and the values to query it with.
 
     Attributes:
         bank: The bank.
-        query: Features that were handed in, or ``None``.
+        query: Features that the caller passed, or ``None``.
         sample_id: Ids of the samples, or ``None``.
-        training: Whether the model trains: a sample then does not retrieve itself.
-        precompute: Computes what of a call is frozen, with adapters off; see
+        training: Whether the model trains, so that a sample must not retrieve itself.
+        precompute: Computes the frozen part of a call with adapters disabled, see
             ``PeftModel.precompute``.
     """
 
@@ -293,10 +292,10 @@ def trained_site(
     *,
     at_parent: bool = True,
 ) -> Site:
-    """The adapter's own version of some tensors of the module at ``path``.
+    """Return a site with the adapter's own copies of some tensors of the module at ``path``.
 
-    ``out_proj`` of ``nn.MultiheadAttention`` is never called: its tensors are replaced in the call
-    of its parent, unless ``at_parent`` is false.
+    ``out_proj`` of ``nn.MultiheadAttention`` is never called. So its tensors are replaced in the
+    call of its parent, unless ``at_parent`` is false.
     """
     module = base.get_submodule(path)
     parent, _, child = path.rpartition(".")
@@ -309,7 +308,7 @@ def trained_site(
 
 
 def _with_head(base: nn.Module, num_classes: int) -> nn.Module:
-    """The same modules with another head beside; ``base`` is not changed."""
+    """Return a shallow copy of ``base`` with a new head; ``base`` is not changed."""
     if not hasattr(base, "reset_head"):
         raise PlacementError(
             f"Expected a base with 'reset_head' to give an adapter {num_classes} classes of its "

@@ -1,7 +1,7 @@
-"""Copies of layers that carry a slot, where a layer's own way to copy itself would lose it.
+"""Make ``copy.deepcopy`` keep the slot of layers whose own ``__deepcopy__`` would lose it.
 
-``torch_geometric.nn.Linear`` of PyG 2.6 makes a fresh layer and copies weight and bias, but neither
-children nor hooks. With an attribute of the same name the instance goes before its class.
+``torch_geometric.nn.Linear`` of PyG 2.6 creates a new layer and copies weight and bias, but neither
+children nor hooks. An attribute of the same name on the instance overrides that of the class.
 """
 
 import copy
@@ -14,7 +14,7 @@ _NAME = "__deepcopy__"
 
 
 def copy_whole(module: nn.Module) -> None:
-    """Have ``copy.deepcopy`` copy everything that ``module`` holds, whatever its class does."""
+    """Make ``copy.deepcopy`` copy everything in ``module``, whatever its class does."""
     if hasattr(type(module), _NAME):
         module.__dict__[_NAME] = partial(_copied, module)
 

@@ -1,6 +1,4 @@
-"""A forward on an example: initialises lazy layers, and measures what every module takes and
-returns.
-"""
+"""Run a model on an example, to initialize lazy layers and to measure input and output widths."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -16,11 +14,12 @@ from pyg_peft.tuners.engine.slot import features_of
 
 
 class Widths(NamedTuple):
-    """What a dry run has measured of the modules that were called.
+    """Widths that a dry run measured on the modules that were called.
 
     Attributes:
-        inputs: Width of the first argument by path, zero for none; of a tuple its first element's.
-        outputs: Width of the output by path; of a tuple its first element's.
+        inputs: Width of the first argument by path, zero if there is none. For a tuple, that of
+            its first element.
+        outputs: Width of the output by path. For a tuple, that of its first element.
     """
 
     inputs: dict[str, int]
@@ -31,15 +30,13 @@ def call_on_example(model: nn.Module, example: Any) -> Any:
     """Call ``model`` on a tuple of arguments, a mapping of named ones, or one argument."""
     if isinstance(example, Mapping):
         return model(**example)
-    # A batch of graphs may be a tuple of its own kind; only a plain one holds arguments.
+    # A batch of graphs may be a subclass of tuple; only a plain tuple holds arguments.
     return model(*example) if type(example) is tuple else model(example)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Generator[None]:
-    """Within the context the model is in eval mode without gradients; afterwards modes and random
-    state are what they were.
-    """
+    """Put the model in eval mode without gradients, and restore modes and random state on exit."""
     modes = [(module, module.training) for module in model.modules()]
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
     model.eval()
@@ -52,7 +49,7 @@ def undisturbed(model: nn.Module) -> Generator[None]:
 
 
 def initialize(base: nn.Module, example: Any) -> None:
-    """Run ``base`` once if layers of it wait for their first input, and there is an example."""
+    """Run ``base`` once if it has uninitialized lazy layers and there is an example."""
     check_module(base, "base")
     if example is not None and any(is_lazy(p) for p in base.parameters()):
         with undisturbed(base):
@@ -60,7 +57,7 @@ def initialize(base: nn.Module, example: Any) -> None:
 
 
 def measure_widths(base: nn.Module, example: Any) -> Widths | None:
-    """Run ``base`` once and measure each called module. Without an example nothing is run."""
+    """Run ``base`` once and measure each called module; without an example return ``None``."""
     if example is None:
         return None
     widths = Widths({}, {})
@@ -91,7 +88,7 @@ def measure_widths(base: nn.Module, example: Any) -> Widths | None:
 
 
 def try_out(model: nn.Module, example: Any) -> None:
-    """Run a model with a new adapter once, in eval mode, if there is an example."""
+    """Run a model with a new adapter once in eval mode, if there is an example."""
     if example is None:
         return
     training = model.training

@@ -1,4 +1,4 @@
-"""What a method needs to know of the layers of a model: which are linear, how wide they are."""
+"""Find the linear layers of a model and the widths of its layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ MEASURE = "hand get_peft_model an 'example' of the model's input, and widths are
 
 
 def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer, of PyTorch and of PyG, by path."""
-    # Imported on use: building a configuration must not wait for all of PyG's layers.
+    """Return every linear layer of PyTorch and PyG by path."""
+    # Imported here, so that building a configuration does not import all of PyG's layers.
     from torch_geometric.nn import Linear as PyGLinear
 
     return {
@@ -25,7 +25,7 @@ def linear_layers(base: nn.Module) -> dict[str, nn.Module]:
 
 
 def adaptable_layers(base: nn.Module) -> dict[str, nn.Module]:
-    """Every layer that a low-rank change fits: linear ones, and PyG's with a weight per type."""
+    """Return every layer that LoRA supports by path: linear ones, and PyG's ``HeteroLinear``."""
     from torch_geometric.nn import HeteroLinear
 
     linear = linear_layers(base)
@@ -37,22 +37,22 @@ def adaptable_layers(base: nn.Module) -> dict[str, nn.Module]:
 
 
 def below(base: nn.Module, targets: Sequence[Target]) -> set[str]:
-    """Paths of the modules that ``exclude_modules`` matches, and of all in them."""
+    """Return the paths of the modules that ``exclude_modules`` matches, and of all inside them."""
     excluded = match_modules(base, targets, argument="exclude_modules")
     roots = tuple(f"{path}." if path else "" for path in excluded)
     return {path for path, _ in base.named_modules() if f"{path}.".startswith(roots)}
 
 
 def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | None = None) -> int:
-    """Width of what a module returns: measured, or told by its attributes or last linear layer.
+    """Return a module's output width: measured, or from its attributes or last linear layer.
 
     Args:
         module: The module.
-        path: Its path.
+        path: Path of the module.
         measured: Widths by path, from a dry run.
 
     Raises:
-        PlacementError: If nothing tells it.
+        PlacementError: If the width cannot be determined.
     """
     if measured is not None and path in measured:
         return measured[path]
@@ -69,10 +69,10 @@ def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | 
 
 
 def check_bottleneck(width: int, channels: int, path: str) -> None:
-    """Raise unless a bottleneck is at most as wide as what the layer returns.
+    """Raise unless a bottleneck is at most as wide as the layer's output.
 
     Raises:
-        PlacementError: It is wider.
+        PlacementError: If the bottleneck is wider.
     """
     if width > channels:
         raise PlacementError(
@@ -82,12 +82,14 @@ def check_bottleneck(width: int, channels: int, path: str) -> None:
 
 
 def input_channels(module: nn.Module, measured: int | None = None) -> int:
-    """Width of the features that a layer with edges is called with, of the sources' if there are
-    two: measured, or told by its attributes or first linear layer; zero for none, or unknown.
+    """Return the input width of a layer with edges, or zero if it has none or it is unknown.
+
+    The width is measured, or read from the layer's attributes or first linear layer. If sources
+    and targets have different widths, it is that of the sources.
 
     Args:
         module: The layer.
-        measured: Its width, from a dry run.
+        measured: Measured width, from a dry run.
     """
     if measured is not None:
         return measured
@@ -103,8 +105,8 @@ def input_channels(module: nn.Module, measured: int | None = None) -> int:
     first: Any = inner[0]
     width = int(getattr(first, "in_features", 0) or first.in_channels)
     if isinstance(module, EdgeConv):
-        return width // 2  # a point beside its difference to another
-    return width - 3 if isinstance(module, PointNetConv) else width  # beside a relative position
+        return width // 2  # features and differences are concatenated
+    return width - 3 if isinstance(module, PointNetConv) else width  # with a relative position
 
 
 __all__ = [

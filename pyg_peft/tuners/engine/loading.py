@@ -1,4 +1,4 @@
-"""How an adapter's folder comes back as components and a bank; the model is only read."""
+"""Load an adapter's folder as components and a memory bank, without changing the model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ class LoadedAdapter(NamedTuple):
     Attributes:
         config: The method and its settings.
         sites: Components with the file's tensors in them.
-        bank: Its memory bank, if it has one.
+        bank: Memory bank of the adapter, or ``None``.
     """
 
     config: MethodConfig
@@ -41,10 +41,10 @@ def load_adapter(
     """Read an adapter for ``base``.
 
     Args:
-        folder: Where ``save_adapter`` wrote.
+        folder: The folder that ``save_adapter`` wrote.
         base: The model that the adapter was trained on.
-        methods: Method by the name that stands in a file.
-        bank: The adapter's bank, if it is at hand; read from the folder otherwise.
+        methods: Methods by their name in a file.
+        bank: The adapter's bank, if it is already loaded. By default it is read from the folder.
 
     Raises:
         CheckpointError: If anything in the folder is damaged, foreign or does not fit.
@@ -63,7 +63,7 @@ def load_adapter(
 
 
 def read_whole(folder: str | Path) -> AdapterFile:
-    """Read an adapter folder whose configuration has every field, each of its kind.
+    """Read an adapter folder, and check that every configuration field is present and typed.
 
     Raises:
         FileNotFoundError: If the folder holds no adapter.
@@ -77,7 +77,7 @@ def read_whole(folder: str | Path) -> AdapterFile:
 def find_bank(
     expected: str | None, bank: MemoryBank | None, folder: str | Path
 ) -> MemoryBank | None:
-    """The bank that an adapter was trained with: the one at hand or the one in its folder.
+    """Return the bank that an adapter was trained with: the given one or the one in its folder.
 
     Raises:
         CheckpointError: If it is missing or another one, or the adapter was trained without a bank.
@@ -106,11 +106,11 @@ def find_bank(
 def read_config(
     file: AdapterFile, methods: Mapping[str, type[MethodConfig]], source: str | Path
 ) -> MethodConfig:
-    """The method's configuration in a file.
+    """Return the method's configuration in a file.
 
     Raises:
-        CheckpointError: If the method is not among ``methods``, which are listed, or a setting is
-            unknown, mistyped or out of its range.
+        CheckpointError: If the method is not among ``methods``, or a setting is unknown, mistyped
+            or out of its range. The message lists ``methods``.
     """
     name = file.config["method"]
     if name not in methods:
@@ -130,10 +130,10 @@ def read_config(
 def _with_saved_classes(
     config: MethodConfig, base: nn.Module, file: AdapterFile, source: str | Path
 ) -> MethodConfig:
-    """The configuration for a base whose head has another number of classes than at saving.
+    """Return the configuration for a base with another number of classes than at saving.
 
-    The adapter has a head of its own then, of the size that it was saved with. An adapter that was
-    saved without one is told by the fingerprint that the frozen head is another.
+    The adapter then has its own head, of the size that it was saved with. For an adapter that was
+    saved without one, the fingerprint shows that the frozen head differs.
     """
     sizes, names = file.config["backbone"].get("config") or {}, file.config.get("class_names")
     saved = sizes.get("num_classes", None if names is None else len(names))
@@ -151,7 +151,7 @@ def _with_saved_classes(
 def restore_sites(
     file: AdapterFile, base: nn.Module, config: MethodConfig, source: str | Path
 ) -> list[Site]:
-    """Components with the file's tensors in them; ``base`` is only read.
+    """Create components and fill them with the file's tensors; ``base`` is not changed.
 
     Raises:
         CheckpointError: If the base is another one, or a key or shape does not fit.
@@ -163,7 +163,7 @@ def restore_sites(
     except PlacementError as error:
         raise CheckpointError(f"{wanted} (got {type(base).__name__}: {error})") from error
     if found != expected:
-        # Without a head of its own an adapter builds on that of the base.
+        # An adapter without its own head depends on that of the base.
         head = hasattr(base, "head") and "head" not in config.replaced_paths(base)
         raise CheckpointError(
             f"{wanted} with fingerprint {expected[:16]} (got {type(base).__name__} with "
@@ -179,10 +179,10 @@ def restore_sites(
 def _make_sites(
     config: MethodConfig, base: nn.Module, file: AdapterFile, source: str | Path
 ) -> list[Site]:
-    """Components of the sizes that the settings in a file claim, which the file must have.
+    """Create components of the sizes in a file's settings, which must match the file's tensors.
 
-    The library's own methods are made without memory first, so that a size that the file does not
-    have is refused before anything is taken for it.
+    Components of the library's own methods are first created on the meta device. So a size that
+    the file does not have raises before memory is allocated for it.
     """
     has_bank = file.config["memory_bank"] is not None
     try:
@@ -193,7 +193,7 @@ def _make_sites(
         return config.sites(base, has_bank=has_bank)
     except CheckpointError:
         raise
-    # A size may be too large to be a size, which torch reports as a RuntimeError.
+    # PyTorch reports a size that is too large as a RuntimeError.
     except (TypeError, ValueError, LookupError, OverflowError, RuntimeError) as error:
         raise CheckpointError(
             f"Expected 'settings' in '{source}' to fit {type(base).__name__} (got: {error})"
@@ -201,7 +201,7 @@ def _make_sites(
 
 
 class _StayOnMeta(TorchFunctionMode):
-    """Leaves tensors without values where they are: a new head is moved to its model's device."""
+    """Keeps meta tensors on the meta device, though a new head is moved to its model's device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.to and args[0].is_meta:
@@ -214,13 +214,13 @@ def fill(sites: Sequence[Site], tensors: Mapping[str, Tensor], source: str | Pat
 
     Raises:
         CheckpointError: If a key, a shape or a kind of numbers does not fit, or a number is not
-            finite; nothing is copied then.
+            finite. Nothing is copied in that case.
     """
     expected = site_tensors(sites)
     check_tensors(tensors, expected, source)
     for name, tensor in expected.items():
         try:
-            # In the precision that it will have: a large number may not be one there.
+            # Checked in the target precision, in which a large number may not be finite.
             check_plain(name, tensors[name])
             check_values(name, tensors[name].to(tensor.dtype))
         except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Whether an adapter can be folded into its base: asked of all sites before one is changed."""
+"""Check whether an adapter can be merged into its base, before any tensor is changed."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from pyg_peft.tuners.engine.slot import Component
 
 
 def check_merge(base: nn.Module, method: str, sites: Sequence[Site]) -> None:
-    """Raise unless every component can become a change of its module's own parameters.
+    """Raise unless every component can be merged into its module's own parameters.
 
     Raises:
-        NotImplementedError: If a component is no change of a weight; if the weight is computed in
-            each forward, where a change would be lost; or if several modules hold it.
+        NotImplementedError: If a component is not a change of a weight; if the weight is recomputed
+            in each forward, so that a change would be lost; or if several modules share it.
     """
     holders: dict[int, list[str]] = {}
     for path, module in base.named_modules():

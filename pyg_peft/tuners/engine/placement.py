@@ -1,4 +1,4 @@
-"""From a list of sites to slots on a model, and to the tensors of a file."""
+"""Place a list of sites on a model, and collect their tensors for a file."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from pyg_peft.tuners.engine.turns import Turns
 
 
 def place(base: nn.Module, adapter_name: str, sites: Sequence[Site], turns: Turns) -> None:
-    """Attach an adapter's components; all sites are checked before the first is touched.
+    """Attach an adapter's components, after all sites have been checked.
 
     Args:
         base: The model.
         adapter_name: Name of the adapter.
-        sites: Its components.
-        turns: Of the base, for its slots.
+        sites: Sites of the adapter.
+        turns: State that the slots of the base share.
 
     Raises:
         PlacementError: If a site is a container, does not exist, or is named twice.
@@ -38,7 +38,7 @@ def place(base: nn.Module, adapter_name: str, sites: Sequence[Site], turns: Turn
 
 
 def match_base(base: nn.Module, sites: Sequence[Site]) -> None:
-    """Move components to the base's device and precision; copies of its tensors have theirs."""
+    """Move components to the base's device and precision; copies keep their own precision."""
     like = next(base.parameters(), None)
     if like is None:
         return
@@ -48,21 +48,21 @@ def match_base(base: nn.Module, sites: Sequence[Site]) -> None:
 
 
 def remove(base: nn.Module, adapter_name: str) -> None:
-    """Take an adapter's components away; slots that end up empty go, hooks and all."""
+    """Remove an adapter's components, and the slots and hooks that are then unused."""
     for module in [m for m in base.modules() if slot_of(m) is not None]:
         detach(module, adapter_name)
 
 
 def slots(base: nn.Module) -> dict[str, Slot]:
-    """Every slot by the path of the module that it sits at."""
+    """Return every slot by the path of its module."""
     return {path: s for path, m in base.named_modules() if (s := slot_of(m)) is not None}
 
 
 def site_tensors(sites: Sequence[Site]) -> dict[str, Tensor]:
-    """Every tensor of an adapter by its key in a file, a shared one once.
+    """Return every tensor of an adapter by its key in a file; a shared tensor appears once.
 
-    A base tensor that the adapter has its own version of keeps its name in the base; a component's
-    tensors stand under ``path.peft.component``.
+    An adapter's own copy of a base tensor keeps its name in the base. The tensors of other
+    components have the prefix ``path.peft.component``.
     """
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
@@ -78,7 +78,7 @@ def site_tensors(sites: Sequence[Site]) -> dict[str, Tensor]:
 
 
 def base_tensors(base: nn.Module, without: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The base's own parameters and buffers, except those under the paths of ``without``."""
+    """Return the base's own parameters and buffers, except those under the paths of ``without``."""
     return {
         name: tensor
         for name, tensor in base.state_dict().items()

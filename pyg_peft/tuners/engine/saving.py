@@ -1,4 +1,4 @@
-"""What an adapter's folder says besides its tensors, and how it is written."""
+"""Describe an adapter for its folder, and write the folder."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,14 +17,15 @@ from pyg_peft.tuners.engine.placement import base_tensors, site_tensors
 
 
 def base_fingerprint(base: nn.Module, config: MethodConfig) -> str:
-    """SHA-256 of the base's tensors that an adapter builds on: all but those that it replaces, such
-    as the head.
+    """Return the SHA-256 of the base's tensors, except those that the adapter replaces.
+
+    The adapter replaces the head, for example.
     """
     return fingerprint(base_tensors(base, without=config.replaced_paths(base)))
 
 
 def count(base: nn.Module, config: MethodConfig, sites: Sequence[Site]) -> ParameterCount:
-    """Parameters that an adapter trains, those of its head among them, and those of the base."""
+    """Count the parameters of an adapter, those of its head among them, and those of the base."""
     trained = {k: t for k, t in site_tensors(sites).items() if isinstance(t, nn.Parameter)}
     heads = config.head_paths(base)
     of_head = [t for k, t in trained.items() if any(f"{k}.".startswith(f"{p}.") for p in heads)]
@@ -45,11 +46,10 @@ def describe(
     class_names: Sequence[str] | None,
     preprocessing: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The configuration that is written with an adapter; all that ``predict`` needs besides the
-    base's file.
+    """Return the configuration to save: all that ``predict`` needs besides the base's file.
 
     Raises:
-        ValueError: If there is not one class name for each score of a backbone.
+        ValueError: If the number of class names differs from the backbone's number of scores.
     """
     if class_names is not None:
         check_class_names(class_names, base, config)
@@ -84,13 +84,13 @@ def save_adapter(
     class_names: Sequence[str] | None,
     preprocessing: Mapping[str, Any] | None,
 ) -> None:
-    """Write an adapter and its bank, and then remove a bank that was only the older adapter's.
+    """Write an adapter and its bank, then remove a bank that only the previous adapter used.
 
     Raises:
-        ValueError: If there is not one class name for each score, or a tensor is not finite;
-            nothing is written then.
-        TypeError: If a setting is no JSON value, or a tensor is complex, sparse or without values;
-            nothing is written then.
+        ValueError: If there is not one class name for each score, or a tensor is not finite.
+            Nothing is written in that case.
+        TypeError: If a setting is not a JSON value, or a tensor is complex, sparse or without
+            values. Nothing is written in that case.
     """
     description = describe(
         base,
@@ -108,8 +108,8 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder) as alone:
         if bank is not None:
-            # First, and under a name of its own: an adapter in the folder, old or new, never lacks
-            # its bank.
+            # The bank is written first, under its own name. So the folder always has the bank of
+            # its adapter, whether that is the old or the new one.
             bank.save(folder / bank_name(bank.hash))
         write_adapter(folder, tensors, description, model_card(description))
         if alone:
@@ -118,7 +118,7 @@ def save_adapter(
 
 def check_class_names(class_names: Sequence[str], base: nn.Module, config: MethodConfig) -> None:
     """Raise ``ValueError`` unless there is one name for each score of a backbone's adapter."""
-    # Backbones keep 'num_classes' true to their head; in other models it may mean anything.
+    # In backbones 'num_classes' matches the head; in other models it may mean anything.
     known = getattr(base, "num_classes", None) if hasattr(base, "reset_head") else None
     expected = config.num_classes or known
     if expected is not None and len(class_names) != expected:

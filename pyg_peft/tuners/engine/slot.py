@@ -1,15 +1,15 @@
-"""How a method is fastened to a model: a child module beside, and hooks that call it.
+"""Attach components to a module, through a child module and hooks that call it.
 
 An adapted module keeps its class, its name and its state-dict keys. It gets one child, the
-:class:`Slot`, named ``peft``, and hooks which hand each call to the slot's active adapter::
+:class:`Slot`, named ``peft``, and hooks which pass each call to the slot's active adapter::
 
     args ──before──▶ module.forward ──after──▶ output
               │                         ▲
               └── slot.adapters[active] ┘      (nothing happens while no adapter is active)
 
 The hooks are functions of this file and find the slot through the module they run on. So copies,
-pickles, activation checkpointing, DDP, FSDP and ``torch.compile(fullgraph=True)`` all see an
-ordinary module.
+pickles, activation checkpointing, DDP, FSDP and ``torch.compile(fullgraph=True)`` all work as for
+an ordinary module.
 """
 
 from typing import Any, ClassVar
@@ -28,16 +28,16 @@ Kwargs = dict[str, Any]
 
 
 class Component(nn.Module):
-    """What a slot holds: it may change a call's arguments, its output, or both.
+    """Base class of components, which may change a call's arguments, its output, or both.
 
-    Several threads may call a model at once. What a component notes for the time of a call belongs
-    to one of them, see ``PerThread`` in ``pyg_peft.tuners.engine.turns``.
+    Several threads may call a model at once. Values that a component stores during a call belong
+    to one thread, see ``PerThread`` in ``pyg_peft.tuners.engine.turns``.
 
     Attributes:
         takes_turns: Whether the component changes ``module`` itself until :meth:`release`. Threads
-            then run the module one after the other, also those in which adapters rest.
-        replaces: Path, from the module, of the module whose own tensors the component's stand for
-            (``""`` is the module itself), or ``None`` if it stands for none. Such tensors keep the
+            then run the module one after the other, including those with adapters disabled.
+        replaces: Path, from the module, of the module whose tensors the component replaces
+            (``""`` is the module itself), or ``None`` if it replaces none. Such tensors keep the
             base's names, types and devices.
     """
 
@@ -45,24 +45,25 @@ class Component(nn.Module):
     replaces: str | None = None
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        """Return the arguments that ``module`` will run on."""
+        """Return the arguments to call ``module`` with."""
         return args, kwargs
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
-        """Return what ``module``'s caller will see; ``args`` are those that ``module`` ran on."""
+        """Return the output for ``module``'s caller; ``args`` are those ``module`` ran with."""
         return output
 
     def release(self, module: nn.Module) -> None:
-        """Undo what :meth:`before` did to ``module`` itself; runs even if the call raised."""
+        """Undo the changes of :meth:`before` to ``module`` itself; runs even if the call raised."""
 
     def abandon(self, module: nn.Module) -> None:
-        """Undo what all calls of this thread have begun, of which :meth:`release` did not run, as
-        after an interrupt.
+        """Undo the calls of this thread for which :meth:`release` did not run.
+
+        This happens after an interrupt, for example.
         """
         self.release(module)
 
     def merged(self, module: nn.Module) -> list[tuple[nn.Module, str]]:
-        """The parameters that :meth:`merge` changes, each as its owner and its name there."""
+        """Return the parameters that :meth:`merge` changes, each as its owner and its name."""
         return []
 
     def merge(self, module: nn.Module) -> None:
@@ -75,16 +76,16 @@ class Component(nn.Module):
 
 
 class Slot(nn.Module):
-    """The adapters that sit at one module, by name, at most one of them active.
+    """The adapters of one module by name, of which at most one is active.
 
     Attributes:
-        adapters: Adapter name to the adapter's components at this module, in the order of their
-            calls.
-        active: Name of the adapter that runs here, or ``None``.
-        turns: Whether adapters rest in this thread, and whose turn it is; shared by the slots of a
-            base.
+        adapters: Each adapter's components at this module, by adapter name, in the order in which
+            they are called.
+        active: Name of the active adapter, or ``None``.
+        turns: Whether adapters are disabled in this thread, and which thread has the turn; shared
+            by the slots of a base.
         takes_turns: Whether a component of the active adapter changes the module during a call.
-        fired: Whether the hooks have run since the slot was made.
+        fired: Whether the hooks have run since the slot was created.
     """
 
     def __init__(self, turns: Turns | None = None) -> None:
@@ -96,12 +97,12 @@ class Slot(nn.Module):
         self.fired = False
 
     def activate(self, name: str | None) -> None:
-        """Let one adapter run here, or none."""
+        """Make one adapter of this module active, or none."""
         self.active = name
         self.takes_turns = any(component.takes_turns for component in self._of(name))
 
     def components(self) -> list[Component]:
-        """The active adapter's components here; none if the slot rests."""
+        """Return the active adapter's components; none if adapters are disabled."""
         return [] if self.turns.rests else self._of(self.active)
 
     def _of(self, name: str | None) -> list[Component]:
@@ -114,11 +115,12 @@ class Slot(nn.Module):
 
 
 class OutputAdapter(Component):
-    """Passes a module's output through a component, such as a bottleneck; of a tuple its first
-    element, the features.
+    """Passes a module's output through a component, such as a bottleneck.
+
+    If the output is a tuple, its first element, the features, is passed.
 
     Args:
-        component: Maps features to features of the same shape.
+        component: A module that maps features to features of the same shape.
     """
 
     def __init__(self, component: nn.Module) -> None:
@@ -130,12 +132,12 @@ class OutputAdapter(Component):
 
 
 def features_of(output: Any) -> Any:
-    """A module's output, or the first element of a tuple such as ``(x, pos, batch)``."""
+    """Return a module's output, or the first element of a tuple such as ``(x, pos, batch)``."""
     return output[0] if isinstance(output, (tuple, list)) and output else output  # pyright: ignore[reportUnknownVariableType]
 
 
 def with_features(output: Any, features: Any) -> Any:
-    """``output`` with other features; a tuple keeps its type and the rest of its elements."""
+    """Return ``output`` with other features; a tuple keeps its type and its other elements."""
     if not isinstance(output, (tuple, list)):
         return features
     rest = (features, *output[1:])
@@ -143,7 +145,7 @@ def with_features(output: Any, features: Any) -> Any:
 
 
 def slot_of(module: nn.Module) -> Slot | None:
-    """The slot of a module, if it has one."""
+    """Return the slot of a module, or ``None`` if it has none."""
     slot = module._modules.get(SLOT)
     return slot if isinstance(slot, Slot) else None
 
@@ -155,20 +157,20 @@ def attach(
     components: dict[str, Component],
     turns: Turns | None = None,
 ) -> None:
-    """Place an adapter's components at a module, which gets a slot and hooks if it has none.
+    """Attach an adapter's components to a module, which gets a slot and hooks if it has none.
 
     Args:
         module: The module.
-        path: Its path.
+        path: Path of the module.
         adapter_name: Name of the adapter.
-        components: By name, in the order of their calls.
-        turns: Shared by the slots of a base.
+        components: Components by name, in the order in which they are called.
+        turns: State that the slots of a base share.
 
     Raises:
         PlacementError: If the module is a container, whose children are run or iterated by others.
     """
     check_site(module, path)
-    adapter = nn.ModuleDict(components)  # may refuse a name, so before anything changes
+    adapter = nn.ModuleDict(components)  # may raise for a name, so before anything changes
     slot = slot_of(module)
     if slot is None:
         slot = Slot(turns)
@@ -182,7 +184,7 @@ def attach(
 
 
 def detach(module: nn.Module, adapter_name: str) -> None:
-    """Take an adapter away; the last one takes the slot and the hooks along."""
+    """Remove an adapter; with the last one, also the slot and the hooks."""
     slot = slot_of(module)
     if slot is None or adapter_name not in slot.adapters:
         return
@@ -193,7 +195,7 @@ def detach(module: nn.Module, adapter_name: str) -> None:
         return
     del module._modules[SLOT]
     copy_as_before(module)
-    # By identity, not by handle: a handle does not survive deepcopy or pickle.
+    # Hooks are found by identity, since handles do not survive deepcopy or pickle.
     for hooks, companions in (
         (module._forward_pre_hooks, [module._forward_pre_hooks_with_kwargs]),
         (
@@ -208,7 +210,7 @@ def detach(module: nn.Module, adapter_name: str) -> None:
 
 
 def check_site(module: nn.Module, path: str) -> None:
-    """Raise unless a slot can sit at ``module``."""
+    """Raise unless ``module`` can have a slot."""
     if isinstance(module, _CONTAINERS):
         raise PlacementError(
             f"Expected {path!r} to be a layer (got the container {type(module).__name__}, "
@@ -235,7 +237,8 @@ def _release(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None
         for component in slot.components():
             component.release(module)
         return
-    # Also runs where an earlier hook raised, so that _before did not: then it is another's turn.
+    # Also runs if an earlier hook raised and _before did not run. Then another thread may have
+    # the turn.
     is_mine = slot.turns.is_mine
     try:
         for component in slot.components():

@@ -1,4 +1,4 @@
-"""What an adapter trains of the base itself: its own copies, which take the originals' places."""
+"""Let an adapter train its own copies of base tensors, which replace the originals in a call."""
 
 from typing import Any, ClassVar
 
@@ -9,18 +9,18 @@ from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
 
 
 class TrainedTensors(Component):
-    """An adapter's own version of some tensors of the module that it sits at.
+    """An adapter's own copies of some tensors of a module.
 
-    During the module's forward they take the places of the originals, which are put back right
-    after it, also when it raises. At rest the base is therefore untouched: nothing has to be
-    switched, saved apart or undone. Threads run the module one after the other.
+    The copies replace the originals during the module's forward. The originals are put back right
+    after it, also if it raises. Between calls the base is therefore unchanged, and nothing has to
+    be switched, saved apart or undone. Threads run the module one after the other.
 
     Args:
         owner: The module whose tensors are copied.
         parameters: Names of its own parameters to train.
-        buffers: Names of its own buffers that move along (running statistics).
-        inner: Path from the module that this sits at to the owner, if they are not the same: for a
-            child whose parent reads its tensors without calling it.
+        buffers: Names of its own buffers that training changes (running statistics).
+        inner: Path to the owner from the module that this component is attached to, if the two
+            differ. Needed for a child whose parent reads its tensors without calling it.
 
     Raises:
         PlacementError: If the owner has no parameter or buffer of a name.
@@ -58,7 +58,7 @@ class TrainedTensors(Component):
         self._depth = 0
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
-        # A module that calls itself has the own tensors in place already.
+        # In a module that calls itself, the copies are already in place.
         self._depth += 1
         if self._depth > 1:
             return args, kwargs

@@ -1,12 +1,12 @@
-"""One model, several threads: what each keeps to itself, and what they do one after the other.
+"""Make one model safe for several threads: state per thread, and locks for shared changes.
 
-A forward leaves notes in the components, such as the geometry of a call, and ``disable_adapter``
-lets adapters rest. Both belong to the thread that does it, see :class:`PerThread`. What adapters
-train of the base itself takes the place of the base's tensors during a call, which all threads see:
-such calls take turns, see :class:`Turns`.
+A forward stores values in the components, such as the geometry of a call, and ``disable_adapter``
+disables adapters. Both apply to the calling thread only, see :class:`PerThread`. An adapter's
+copies of base tensors replace the originals during a call, and all threads see that. Such calls
+therefore run one after the other, see :class:`Turns`.
 
-A thread is told by an object that PyTorch hands to the threads of autograd too. A block that is
-recomputed in a backward therefore runs as its caller does, on whatever thread of the machine.
+A thread is identified by an object that PyTorch also passes to the threads of autograd. A block
+that is recomputed in a backward therefore uses its caller's state, whatever thread it runs on.
 """
 
 import threading
@@ -21,10 +21,10 @@ _KEY = "pyg_peft.caller"
 
 
 class _Caller:
-    """A thread, with the threads of autograd that work for it.
+    """A thread, together with the autograd threads that work for it.
 
     Attributes:
-        kept: What each :class:`PerThread` holds for it.
+        kept: The object that each :class:`PerThread` holds for this thread.
     """
 
     def __init__(self) -> None:
@@ -32,20 +32,20 @@ class _Caller:
 
 
 def _caller() -> _Caller:
-    # A thread-local variable of Python would be empty in autograd's threads.
+    # A Python thread-local variable would be empty in autograd's threads.
     if not torch._C._is_key_in_tls(_KEY):
         torch._C._stash_obj_in_tls(_KEY, _Caller())
     return torch._C._get_obj_in_tls(_KEY)
 
 
 class PerThread:
-    """Holds one object for each thread, made when the thread first asks.
+    """Holds one object per thread, created when a thread first needs it.
 
-    A copy, also by pickle, holds nothing yet. A compiled graph has one object for all threads; it
-    is only used while the graph is being made.
+    A copy or unpickled object holds nothing yet. A compiled graph has one object for all threads;
+    it is only used while the graph is being traced.
 
     Args:
-        make: Makes the object.
+        make: Creates the object.
     """
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -53,7 +53,7 @@ class PerThread:
         self._traced = make()
 
     def here(self) -> Any:
-        """The object of this thread."""
+        """Return the object of this thread."""
         if torch.compiler.is_compiling():
             return self._traced
         kept = _caller().kept
@@ -71,7 +71,7 @@ class PerThread:
 
 
 class _Rest:
-    """How many contexts a thread is in, in which adapters rest."""
+    """The number of nested contexts in which a thread has disabled adapters."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -81,22 +81,22 @@ _AWAKE = _Rest()
 
 
 class Turns:
-    """Who may do what on one base at a time.
+    """Coordinates the threads that call or change one base.
 
-    - Calls run at once, in any number of threads.
+    - Calls run concurrently, in any number of threads.
     - A change, such as another active adapter, waits until the calls of other threads have
       returned, and later calls wait for it.
-    - What changes a module for the time of its call takes a turn, one thread after the other. There
-      is one turn for the whole base, so that no two threads can wait for each other.
-    - Adapters rest in the thread that asked for it, and in no other.
+    - Calls that change a module while it runs take a turn, one thread after the other. There is one
+      turn for the whole base, so that no two threads can wait for each other.
+    - Adapters are disabled in the thread that disabled them, and in no other.
 
-    A thread waits neither for itself nor while it holds the turn, except for the turn. Graphs of
-    ``torch.compile`` take no turns. A copy, also by pickle, is free.
+    A thread never waits for itself. While it holds the turn, it waits for nothing except the turn.
+    Graphs of ``torch.compile`` take no turns. A copy or unpickled object starts unlocked.
     """
 
     def __init__(self) -> None:
-        # Entered directly, never through a condition: an interrupt cannot come between the lock
-        # and the block that gives it back.
+        # Entered directly, never through a condition, so that an interrupt cannot come between
+        # taking the lock and the block that releases it.
         self._mutex = threading.RLock()
         self._quiet = threading.Condition(self._mutex)
         self._free = threading.Condition(self._mutex)
@@ -108,7 +108,7 @@ class Turns:
         self._depth = 0
         self._rests = PerThread(_Rest)
         self._resting = 0
-        # A compiler guards on this one, which a thread of its own has not.
+        # The compiler guards on this attribute, which other threads do not have.
         self._local = threading.local()
         self._traced = 0
 
@@ -123,7 +123,7 @@ class Turns:
 
     @contextmanager
     def calling(self) -> Generator[bool]:
-        """Within the context nobody changes the adapters. Yields whether it is the outermost."""
+        """Keep other threads from changing the adapters; yield whether it is the outermost call."""
         me, entered = _caller(), False
         try:
             with self._mutex:
@@ -148,7 +148,7 @@ class Turns:
 
     @contextmanager
     def changing(self) -> Generator[None]:
-        """Within the context no other thread calls the model or changes it."""
+        """Keep other threads from calling or changing the model."""
         me, entered = _caller(), False
         try:
             with self._mutex:
@@ -179,20 +179,20 @@ class Turns:
     # ---- the turn ---------------------------------------------------------------------------
 
     def take(self) -> None:
-        """Wait for the turn; who has it gets it once more."""
+        """Wait for the turn and take it; a thread that has it takes it once more."""
         me = _caller()
         with self._mutex:
             try:
                 while self._holder is not None and self._holder is not me:
                     self._free.wait()
             except BaseException:
-                self._free.notify()  # what woke this thread is for another one now
+                self._free.notify()  # pass the wake-up on to another thread
                 raise
             self._holder = me
             self._depth += 1
 
     def give(self) -> None:
-        """Give the turn back as often as it was taken; nothing happens if others have it."""
+        """Undo one :meth:`take`; does nothing if another thread has the turn."""
         with self._mutex:
             if self._holder is not _caller():
                 return
@@ -201,7 +201,7 @@ class Turns:
                 self.drop()
 
     def drop(self) -> None:
-        """Give the turn back at once, however often it was taken."""
+        """Release the turn at once, however often it was taken."""
         with self._mutex:
             if self._holder is _caller():
                 self._holder = None
@@ -213,22 +213,22 @@ class Turns:
         """Whether this thread has the turn."""
         return self._holder is not None and self._holder is _caller()
 
-    # ---- rest -------------------------------------------------------------------------------
+    # ---- disabled adapters ------------------------------------------------------------------
 
     @property
     def rests(self) -> bool:
-        """Whether adapters rest in this thread."""
+        """Whether adapters are disabled in this thread."""
         if torch.compiler.is_compiling():
             return self._traced > 0 or getattr(self._local, "rest", _AWAKE).depth > 0
         return self._resting > 0 and self._rests.here().depth > 0
 
     @property
     def rests_somewhere(self) -> bool:
-        """Whether adapters rest in any thread."""
+        """Whether adapters are disabled in any thread."""
         return self._resting > 0 or self._traced > 0
 
     def rest(self) -> _Rest | None:
-        """Let adapters rest in this thread, until :meth:`wake` is called on what this returns."""
+        """Disable adapters in this thread, until :meth:`wake` gets the returned object."""
         if torch.compiler.is_compiling():
             self._traced += 1
             return None
@@ -240,7 +240,7 @@ class Turns:
         return rest
 
     def wake(self, rest: _Rest | None) -> None:
-        """Undo one :meth:`rest`, on whatever thread."""
+        """Undo one :meth:`rest`, from any thread."""
         if rest is None:
             self._traced -= 1
             return

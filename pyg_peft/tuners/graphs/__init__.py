@@ -1,1 +1,1 @@
-"""What methods on any PyG model share: geometry of its layers, read from their calls."""
+"""Shared code of methods for any PyG model: read the geometry of layers from their calls."""

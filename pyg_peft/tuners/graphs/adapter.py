@@ -1,4 +1,4 @@
-"""The geometry-aware adapter at a layer of any model."""
+"""Apply the geometry-aware adapter to a layer of any model."""
 
 from typing import Any
 
@@ -21,24 +21,25 @@ from pyg_peft.tuners.graphs.geometry import CallReader, Found, Names, read_outpu
 from pyg_peft.tuners.graphs.prompts import GraphPrompts
 from pyg_peft.tuners.graphs.sources import GeometrySource, SharedStructures
 
-# Attention among the members of a point takes the square of their number: 0.4 GB for as many.
+# The memory of attention among a point's members is quadratic in their number: 0.4 GB for 4096.
 MOST_MEMBERS = 4096
 
 
 class GraphAdapter(Component):
-    """Passes a layer's output, a row per point, through a geometry-aware adapter.
+    """Passes a layer's output, one row per point, through a geometry-aware adapter.
 
-    Where the layer has edges, the adapter aggregates over them, at the targets if they are
-    bipartite; otherwise over the nearest neighbours in a structure that a level shares. A module
-    that returns ``(x, pos, batch)`` has its ``x`` adapted on the ``pos`` and ``batch`` beside it.
+    If the layer has edges, the adapter aggregates over them, at the targets if they are bipartite.
+    Otherwise it aggregates over nearest neighbors, in a structure that the layers of a level share.
+    If a module returns ``(x, pos, batch)``, its ``x`` is adapted with this ``pos`` and ``batch``.
 
     Args:
-        adapter: Of the width of the output.
-        path: Of the layer, for messages.
-        reader: Of the layer's calls.
-        source: Notes the geometry of an ancestor's call, if the layer's own does not tell all.
+        adapter: The adapter, of the width of the output.
+        path: Path of the layer, for messages.
+        reader: Reader of the layer's calls.
+        source: Source with the geometry of an enclosing call, if the layer's own call lacks some.
         shared: Structures of one forward.
-        prompts: What joins prompts to this layer; the geometry is then that of the call without.
+        prompts: Component that adds prompts to this layer. The geometry is then that of the
+            original call, without prompts.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class GraphAdapter(Component):
         super().__init__()
         self.adapter = adapter
         self.path = path
-        # In a tuple: both are modules that sit elsewhere and are no children of this one.
+        # In a tuple, so that modules attached elsewhere are not registered as children.
         self._links = (reader, source, shared, prompts)
         self._watched = PerThread(_Watched)
 
@@ -64,11 +65,11 @@ class GraphAdapter(Component):
 
     @property
     def names(self) -> Names:
-        """What the model calls the geometry."""
+        """Names of the geometry in the model's calls."""
         return self._links[0].names
 
     def watch(self, pairs: list[tuple[Tensor, Tensor]] | None) -> None:
-        """Note in ``pairs`` what features and positions are adapted in this thread, or no more."""
+        """Record adapted features and positions of this thread in ``pairs``; ``None`` stops it."""
         self._watched.here().pairs = pairs
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
@@ -103,7 +104,7 @@ class GraphAdapter(Component):
             structure = shared.get((*pos, ids), lambda: self._search(pos[1], ids))
             return self.adapter(x, structure=structure)
         edges = self._edges(found)
-        # A compiled graph cannot count members: no point may then have more than k.
+        # A compiled graph cannot count members, so no point may have more than k.
         most = self.adapter.k if torch.compiler.is_compiling() else None
         if pos[0] is pos[1]:
             structure = shared.get(
@@ -119,7 +120,7 @@ class GraphAdapter(Component):
         return self.adapter(torch.cat([x, lifted]), structure=structure)[: x.size(0)]
 
     def _edges(self, found: Found) -> Tensor:
-        """Edges ``[2, E]``, row 0 the source; the same tensor for all layers of a level."""
+        """Return edges ``[2, E]``, row 0 the source; the same tensor for all layers of a level."""
         edges, shared = found.edge_index, self._links[2]
         if is_torch_sparse_tensor(edges):
             # An adjacency has a row for each target. PyG's ``to_edge_index`` would change it.
@@ -132,7 +133,7 @@ class GraphAdapter(Component):
         return shared.get((edges,), lambda: edges.flip(0)) if found.flipped else edges
 
     def _ids(self, found: Found, num_rows: int) -> Tensor | None:
-        """The cloud of each row; ``None`` if there is one."""
+        """Return the cloud id of each row; ``None`` if there is one cloud."""
         batch = found.batch
         if found.has_ids or (batch is None and found.knows_batch):
             return batch
@@ -175,7 +176,7 @@ class GraphAdapter(Component):
 
 
 class _Watched:
-    """Where a dry run notes what is adapted."""
+    """The list in which a dry run records adapted features and positions."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Tensor, Tensor]] | None = None

@@ -1,9 +1,9 @@
-"""Whose cloud a layer's points are, and what a memory bank answers for each cloud.
+"""Find the cloud ids of a layer's points, and store the memory bank's answer for each cloud.
 
-A layer with edges is seldom told cloud ids. But its positions have come from somewhere: from a call
-with ``pos`` and ``batch``, or from an output ``(x, pos, batch)``. Both are noted during a forward,
-and a layer looks up the very tensor that it is handed. Where edges lead from points that are known
-to others, such as from points to centres, these are known as well::
+A layer with edges rarely receives cloud ids. But its positions come from a call with ``pos`` and
+``batch``, or from an output ``(x, pos, batch)``. Both are recorded during a forward. A layer looks
+up its positions by tensor identity. If edges lead from points with known ids to others, such as
+from points to centers, the ids of these follow::
 
     level(x, pos, batch) ──before──▶ told: pos belongs to batch
         └── conv(x, (pos, center), edge_index) ──▶ told: center belongs to batch, along the edges
@@ -20,7 +20,7 @@ from pyg_peft.tuners.graphs.geometry import CallReader, Found, read_output
 
 
 class CloudIds(Component):
-    """At the base: the bank's answer, and cloud ids of positions, for the time of one forward."""
+    """Stores the bank's answer and the cloud ids of positions during one forward of the base."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class CloudIds(Component):
 
     @property
     def prior(self) -> Tensor | None:
-        """The bank's answer in this thread's forward."""
+        """Answer of the memory bank in this thread's forward."""
         return self._forwards.here().prior
 
     @property
@@ -39,7 +39,7 @@ class CloudIds(Component):
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         forward = self._forwards.here()
         forward.told = []
-        # Handed on by name, but the base knows no such parameter.
+        # Passed by name, but not a parameter of the base.
         forward.prior = kwargs.get("prior")
         return args, {name: value for name, value in kwargs.items() if name != "prior"}
 
@@ -49,7 +49,7 @@ class CloudIds(Component):
         forward.prior = None
 
     def tell(self, found: Found) -> None:
-        """Note what a call or an output says."""
+        """Record the cloud ids in the geometry of a call or an output."""
         if found.pos is None:
             return
         ids = self.find(found)
@@ -57,29 +57,30 @@ class CloudIds(Component):
             self.note(found.pos[1], ids)
 
     def note(self, pos: Tensor, ids: Tensor) -> None:
-        """Note whose clouds the points at these very positions are, unless that is known."""
+        """Record the cloud ids of this tensor of positions, unless they are known."""
         if self._known(pos) is None:
             self.told.append((pos, ids))
 
     def find(self, found: Found) -> Tensor | None:
-        """Cloud of each target of a call, ``-1`` for one that no edge leads to; ``None`` if nothing
-        tells.
+        """Return the cloud id of each target of a call, or ``None`` if the ids are unknown.
+
+        The id is ``-1`` for a target that no edge leads to.
         """
         if found.pos is None:
             return None
         source, target = found.pos
-        # A call may name more cloud ids than it has points: those of another level.
+        # A call may have more cloud ids than points: those of another level.
         if found.has_ids:
             return found.batch
         ids = self._known(target)
         edges = found.edge_index
         if not isinstance(edges, Tensor) or edges.layout != torch.strided:
-            edges = None  # a sparse adjacency tells nothing here
+            edges = None  # ids are not derived from a sparse adjacency
         if ids is None and source is not target and edges is not None:
             of_source = self._known(source)
             if of_source is not None:
                 sender, receiver = edges.flip(0) if found.flipped else edges
-                # Ids start at 0, and the largest of nothing is 0: count from 1.
+                # The maximum over no edges is 0, which is also an id, so ids are shifted by 1.
                 ids = scatter(of_source[sender] + 1, receiver, 0, target.size(0), "max") - 1
         return ids
 
@@ -88,7 +89,7 @@ class CloudIds(Component):
 
 
 class _Forward:
-    """What :class:`CloudIds` keeps of one forward."""
+    """State of :class:`CloudIds` during one forward."""
 
     def __init__(self) -> None:
         self.prior: Tensor | None = None
@@ -96,16 +97,16 @@ class _Forward:
 
 
 class CloudTeller(Component):
-    """At a module whose call or output tells geometry: notes it for the layers with prompts.
+    """Records cloud ids from a module's calls and outputs, for the layers with prompts.
 
     Args:
-        reader: Of the module's calls.
-        clouds: Where it is noted.
+        reader: Reader of the module's calls.
+        clouds: Store of the cloud ids.
     """
 
     def __init__(self, reader: CallReader, clouds: CloudIds) -> None:
         super().__init__()
-        # In a tuple: a module that sits elsewhere and is no child of this one.
+        # In a tuple, so that a module attached elsewhere is not registered as a child.
         self._links = (reader, clouds)
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -119,10 +120,10 @@ class CloudTeller(Component):
 
 
 def cloud_of_each(ids: Tensor | None, num_points: int, num_clouds: int, path: str) -> Tensor | None:
-    """Cloud of each of a layer's points; ``None`` if there is one cloud.
+    """Return the cloud id of each of a layer's points; ``None`` if there is one cloud.
 
     Raises:
-        ValueError: If there are several and nothing tells, or an id is beyond them.
+        ValueError: If there are several clouds and the ids are unknown, or an id is too large.
     """
     if num_clouds == 1:
         return None

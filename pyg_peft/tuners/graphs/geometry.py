@@ -1,6 +1,6 @@
-"""Where the layers of any model lie in space, as their calls and outputs say by name.
+"""Read positions, cloud ids and edges from the calls and outputs of a model's layers, by name.
 
-A layer's own call comes first; what it lacks is taken from a call around it, see
+A layer's own call has priority. What is missing there is taken from an enclosing call, see
 :mod:`~pyg_peft.tuners.graphs.sources`.
 """
 
@@ -14,20 +14,20 @@ from pyg_peft.nn.cloud_rows import level_of
 from pyg_peft.tuners.engine.calls import parameter_names, required_names
 from pyg_peft.tuners.engine.slot import Args, Kwargs
 
-# What a model calls a PyG batch that it is called with, if it does not say otherwise.
+# Usual parameter names of a PyG batch.
 _DATA = ("data", "graph")
-# Where a tensor is as likely, so that the user has to say.
+# Names that may also be those of a tensor, so that the user has to name the parameter.
 _PERHAPS_DATA = ("inputs", "input", "graphs", "sample", "samples", "points", "cloud", "clouds")
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a model calls the geometry in its calls; the usual names are known besides.
+    """Parameter names of the geometry in a model's calls; the usual names are also recognized.
 
     Attributes:
-        pos: parameter of the positions, or ``"graph.pos"`` for an attribute of a parameter.
-        batch: parameter or attribute of the cloud ids.
-        edge_index: parameter or attribute of the edges.
+        pos: Parameter of the positions, or ``"graph.pos"`` for an attribute of a parameter.
+        batch: Parameter or attribute of the cloud ids.
+        edge_index: Parameter or attribute of the edges.
     """
 
     pos: str = "pos"
@@ -36,15 +36,15 @@ class Names:
 
 
 class Found(NamedTuple):
-    """What one call, or one output, says of the geometry.
+    """The geometry that one call or one output contains.
 
     Attributes:
-        pos: positions of the sources and of the targets; the same tensor unless bipartite.
-        batch: cloud ids of the targets. ``None`` if there is one cloud, or if a caller left out
-            what its layer can do without; ids of another number of points if only those were told.
-        knows_batch: whether the call has cloud ids, be they ``None``.
-        edge_index: edges as they came, a sparse adjacency among them.
-        flipped: whether row 1 is the source, of a layer that passes messages against the edges.
+        pos: Positions of the sources and of the targets; the same tensor unless bipartite.
+        batch: Cloud ids of the targets. ``None`` if there is one cloud, or if the caller left out
+            optional ids. If only ids of another number of points are known, these.
+        knows_batch: Whether the call has cloud ids, even if they are ``None``.
+        edge_index: Edges as passed, possibly a sparse adjacency.
+        flipped: Whether row 1 is the source, for a layer that passes messages against the edges.
     """
 
     pos: tuple[Tensor, Tensor] | None = None
@@ -62,30 +62,30 @@ class Found(NamedTuple):
 
     @property
     def tells_all(self) -> bool:
-        """Whether neighbourhoods follow from this, whatever the calls around it say."""
+        """Whether this determines the neighborhoods, without any enclosing call."""
         return self.pos is not None and (self.edge_index is not None or self.has_ids)
 
     def completed_by(self, outer: "Found") -> "Found":
-        """What is missing here is taken from there; edges only if they join as many points."""
+        """Fill in missing values from ``outer``; edges only if the numbers of points match."""
         found = self if self.pos is not None else self._replace(pos=outer.pos)
         if found.edge_index is None and not self.tells_all and _as_many(found.pos, outer.pos):
             found = found._replace(edge_index=outer.edge_index, flipped=outer.flipped)
-        # Ids of other points are taken too: where there are any, None is not one cloud.
+        # Ids of other points are also taken: if there are any, None does not mean one cloud.
         if not found.has_ids and outer.batch is not None:
             found = found._replace(batch=outer.batch)
         return found._replace(knows_batch=self.knows_batch or outer.knows_batch)
 
 
 class CallReader:
-    """Reads a module's calls; its parameters' names are looked up once, when it is made.
+    """Reads the geometry from a module's calls; its parameter names are looked up only once.
 
     Args:
-        module: Whose calls are read.
-        names: What they call the geometry; where they do not, the usual names are read.
+        module: The module whose calls are read.
+        names: Names of the geometry in its calls. The usual names are read if these are missing.
 
     Attributes:
-        names: As handed in.
-        parameters: Names of what the module is called with.
+        names: The names as passed.
+        parameters: Names of the module's parameters.
         pos: The parameter of the positions; empty without one. Likewise ``batch`` and
             ``edge_index``.
         features: The first parameter, unless it is one of these.
@@ -95,14 +95,15 @@ class CallReader:
         self.names = names
         self.parameters = parameter_names(module)
         owner, _, pos = names.pos.rpartition(".")
-        # PyG's layers have the usual names in a model that has its own.
+        # PyG's layers keep the usual names, also in a model with other names.
         self._pos = (pos, "pos")
         self._batch = (names.batch, "batch")
         self._edges = (names.edge_index, "edge_index")
         self._required = set(required_names(module))
         self.pos = self._parameter(self._pos)
         batch = self._parameter(self._batch)
-        # Called with nothing else, it is a whole batch of graphs: cloud ids alone are no input.
+        # If 'batch' is the only required parameter, it is a batch of graphs: cloud ids alone are
+        # not an input.
         is_whole = bool(batch) and self._required == {batch} and "x" not in self.parameters
         is_whole = is_whole and not self.pos
         self._owners = tuple(n for n in (owner, *_DATA, *([batch] if is_whole else [])) if n)
@@ -115,16 +116,16 @@ class CallReader:
 
     @property
     def tells_pos(self) -> bool:
-        """Whether the parameters name positions, or data that have them."""
+        """Whether a parameter holds positions, or data that have them."""
         return bool(self.pos or self._parameter(self._owners))
 
     @property
     def tells_neighbors(self) -> bool:
-        """Whether the parameters name cloud ids or edges besides, or data that have them."""
+        """Whether a parameter holds cloud ids or edges, or data that have them."""
         return any(self._parameter(n) for n in (self._batch, self._edges, self._owners))
 
     def needs(self, name: str) -> bool:
-        """Whether the module cannot be called without this parameter."""
+        """Whether the module requires this parameter."""
         return name in self._required
 
     def needs_only(self, *names: str) -> bool:
@@ -138,12 +139,12 @@ class CallReader:
             if is_data(call.get(owner)):
                 data = call.pop(owner)
                 break
-        # Left out of a call, ids have their default.
+        # Ids that a call leaves out have their default.
         known = bool(self.batch) or any(name in call for name in self._batch)
         found = self._found(call.get, known)
         if data is None:
             return found
-        # A layer's own arguments go before those of the data that it is called with.
+        # Separate arguments have priority over the attributes of a data argument.
         return found.completed_by(self._found(_getter(data), True))
 
     def _found(self, get: Callable[[str], Any], knows_batch: bool) -> Found:
@@ -152,7 +153,7 @@ class CallReader:
 
     @property
     def perhaps_data(self) -> str:
-        """The parameter that may be a batch of graphs, by its name; empty without one."""
+        """Name of the parameter that may be a batch of graphs; empty without one."""
         return self._parameter(_PERHAPS_DATA)
 
     def _parameter(self, names: tuple[str, ...]) -> str:
@@ -160,7 +161,7 @@ class CallReader:
 
 
 def read_output(output: Any) -> Found:
-    """The geometry that a module returns beside its features, as ``(x, pos, batch)``."""
+    """Return the geometry in a module's output ``(x, pos, batch)``."""
     level = level_of(output)
     return Found() if level is None else Found((level.pos, level.pos), level.batch, True)
 
@@ -170,7 +171,7 @@ def _first(get: Callable[[str], Any], names: tuple[str, str]) -> Any:
 
 
 def is_data(value: Any) -> bool:
-    """Whether an argument is a graph or a batch of graphs, of which positions are an attribute."""
+    """Whether an argument is a graph or a batch of graphs, with positions as an attribute."""
     return value is not None and not isinstance(value, (Tensor, tuple, list))
 
 
@@ -195,7 +196,7 @@ def _as_many(pos: tuple[Tensor, Tensor] | None, other: tuple[Tensor, Tensor] | N
 
 
 def _ids(batch: Any) -> Tensor | None:
-    """Cloud ids, of a pair those of the targets."""
+    """Return cloud ids; for a pair, those of the targets."""
     batch = batch[-1] if isinstance(batch, (tuple, list)) and batch else batch  # pyright: ignore[reportUnknownVariableType]
     return batch if isinstance(batch, Tensor) else None
 

@@ -1,4 +1,4 @@
-"""Which module tells where a layer lies: decided when a method is attached."""
+"""Find the module that provides a layer's geometry, when a method is attached."""
 
 from collections.abc import Mapping
 
@@ -13,16 +13,16 @@ from pyg_peft.tuners.graphs.sources import GeometrySource, OutputSource
 
 
 class Origins:
-    """Finds and makes the sources of the layers of a model; changes nothing of it.
+    """Finds and creates the geometry sources of a model's layers, without changing the model.
 
     Args:
         base: The model.
-        names: What its calls name the geometry.
-        pos_from: What the user names as source, a path or a glob.
+        names: Names of the geometry in its calls.
+        pos_from: Path or glob of the source that the user chose.
 
     Attributes:
-        around: Sources at modules around layers, by path.
-        beside: Sources at modules whose output layers work on, by path.
+        around: Sources at enclosing modules, by path.
+        beside: Sources at modules whose output the layers work on, by path.
     """
 
     def __init__(self, base: nn.Module, names: Names, pos_from: str | None = None) -> None:
@@ -33,10 +33,10 @@ class Origins:
         self.beside: dict[str, OutputSource] = {}
 
     def of(self, path: str) -> GeometrySource | None:
-        """The source of what the call of a layer lacks; ``None`` if it tells all.
+        """Return the source of geometry that a layer's call lacks; ``None`` if it lacks nothing.
 
         Raises:
-            PlacementError: If no module tells it; those that carry geometry are listed.
+            PlacementError: If no module provides it. The message lists those that have geometry.
         """
         if self.pos_from is not None:
             return self._named(path, self.pos_from)
@@ -55,14 +55,14 @@ class Origins:
         )
 
     def sites(self) -> list[Site]:
-        """Where the sources sit."""
+        """Return the sites of the sources."""
         return [
             *(Site(path, "source", source) for path, source in self.around.items()),
             *(Site(path, "returned", source) for path, source in self.beside.items()),
         ]
 
     def carriers(self) -> dict[str, CallReader]:
-        """Readers of the modules whose calls tell the geometry, by path."""
+        """Return readers of the modules whose calls contain the geometry, by path."""
         return {
             path: reader
             for path, module in self.base.named_modules()
@@ -72,23 +72,23 @@ class Origins:
         }
 
     def reader(self, path: str) -> CallReader:
-        """Reads the calls of the module at a path."""
+        """Return a reader for the calls of the module at a path."""
         return CallReader(self.base.get_submodule(path), self.names)
 
     def _dotted(self) -> str:
-        """How positions are named that are an attribute of what the model is called with."""
+        """Return a hint for positions that are an attribute of the model's argument."""
         reader = self.reader("")
-        # A PyG batch may have any name. Without a hint in the names, it is the only parameter.
+        # A PyG batch may have any name. If no name gives a hint, it is the only parameter.
         name = reader.perhaps_data or (reader.features if len(reader.parameters) == 1 else "")
         return f" ({name + '.pos'!r} if {name!r} is a PyG batch)" if name else ""
 
     def _around(self, path: str) -> GeometrySource | None:
-        """The nearest module whose call tells what one of the module at ``path`` may lack."""
+        """Return a source at the nearest enclosing module that has what ``path`` may lack."""
         own, ancestors = self.reader(path), _ancestors(path)
         if own.pos and own.needs(own.edge_index):
             return None
         if own.pos and own.needs(own.batch):
-            # It is handed ids, if there are any; only the model itself is sure to be called.
+            # The layer receives ids if there are any; only the model itself is sure to be called.
             ancestors = ancestors[-1:]
         for ancestor in ancestors:
             reader = self.reader(ancestor)
@@ -97,13 +97,13 @@ class Origins:
         return None
 
     def _at(self, path: str) -> GeometrySource:
-        """The source at a module, with those around it."""
+        """Return the source at a module, created with its enclosing sources if needed."""
         if path not in self.around:
             self.around[path] = GeometrySource(path, self.reader(path), self._around(path))
         return self.around[path]
 
     def _named(self, path: str, pos_from: str) -> GeometrySource | None:
-        """The nearest module around a layer that ``pos_from`` names, or the only one beside it."""
+        """Return the source that ``pos_from`` names: the nearest enclosing one, or the only one."""
         named = match_modules(self.base, [pos_from], argument="pos_from")
         if path in named:
             return None
@@ -123,12 +123,12 @@ class Origins:
 
 
 def listed(modules: Mapping[str, object]) -> str:
-    """Paths for a message."""
+    """Format paths for a message."""
     return ", ".join(path or "the model itself" for path in modules) or "none"
 
 
 def _ancestors(path: str) -> list[str]:
-    """Paths around ``path``, the nearest first, the model itself last."""
+    """Return the paths that enclose ``path``, the nearest first, the model itself last."""
     parts = path.split(".") if path else []
     return [".".join(parts[:end]) for end in range(len(parts) - 1, -1, -1)]
 

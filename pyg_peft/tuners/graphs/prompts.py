@@ -1,4 +1,4 @@
-"""Prompts as virtual nodes of a graph: joined to the points of a layer, and taken away after it."""
+"""Add prompts to a layer's graph as virtual nodes, and remove their rows from its output."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,8 +16,10 @@ from pyg_peft.tuners.graphs.sources import GeometrySource
 
 
 def takes_prompts(layer: nn.Module, reader: CallReader) -> bool:
-    """Whether a layer is called with features first, edges by name, and needs nothing else that
-    has a row per point, such as normals, cloud ids or attributes of edges.
+    """Whether a layer can take prompts.
+
+    It must take features first and edges by name, and require no other per-point or per-edge
+    argument except positions, such as normals, cloud ids or edge attributes.
     """
     return (
         bool(reader.features and reader.edge_index)
@@ -27,24 +29,24 @@ def takes_prompts(layer: nn.Module, reader: CallReader) -> bool:
 
 
 class GraphPrompts(Component):
-    r"""At a layer with edges: sets prompts behind its points and joins each to all of its cloud.
+    r"""Appends prompts to the points of a layer with edges, connected to all points of a cloud.
 
     ::
 
         x, pos      [points | prompts]                    output [points | prompts] ─▶ [points]
         edge_index  [edges | prompt ─▶ every point of its cloud]
 
-    Prompts send and receive nothing, so clouds stay as far apart as they were. Without a memory
-    bank all clouds have the same prompts: one copy serves the whole batch, and cloud ids are not
-    needed. With one, each cloud has its own, moved by the bank's answer; a bank of another width
-    than the layer's is taken there by a trained linear map, ``W_out W_in`` of a low rank.
+    Prompts send but receive nothing, so clouds stay separate. Without a memory bank all clouds have
+    the same prompts: one copy serves the whole batch, and cloud ids are not needed. With a bank,
+    each cloud has its own prompts, which depend on the bank's answer. If the bank's width differs
+    from the layer's, a trained linear map ``W_out W_in`` of low rank converts the answer.
 
     Args:
         prompt: Features of the prompts, of the width of the layer's input.
-        path: Of the layer, for messages.
-        reader: Of the layer's calls.
-        source: Notes the geometry of an ancestor's call, if the layer's own does not tell all.
-        clouds: Ids and the bank's answer; ``None`` without a bank.
+        path: Path of the layer, for messages.
+        reader: Reader of the layer's calls.
+        source: Source with the geometry of an enclosing call, if the layer's own call lacks some.
+        clouds: Cloud ids and the bank's answer; ``None`` without a bank.
         bank_channels: Width of the bank's rows.
     """
 
@@ -70,12 +72,12 @@ class GraphPrompts(Component):
                 nn.Linear(rank, prompt.channels, bias=False),
             )
         self._notes = PerThread(list)
-        # In a tuple: these are modules that sit elsewhere and are no children of this one.
+        # In a tuple, so that modules attached elsewhere are not registered as children.
         self._links = (reader, source, clouds)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Positions as in a token backbone: coordinates, uniform in a cube about the origin."""
+        """Reset the prompts; positions are uniform in a cube around the origin, as on tokens."""
         self.prompt.reset_parameters()
         for part in self.map.children():
             part.reset_parameters()  # pyright: ignore[reportCallIssue]
@@ -84,7 +86,7 @@ class GraphPrompts(Component):
 
     @property
     def held(self) -> list[tuple[Args, Kwargs]]:
-        """The calls of this thread as they came, of which the geometry after the layer is read."""
+        """Original calls of this thread, from which the geometry is read after the layer."""
         return self._notes.here()
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -110,7 +112,8 @@ class GraphPrompts(Component):
             if clouds is not None and cloud is not None:
                 of_prompts = torch.arange(prompts.size(0), device=cloud.device)
                 of_prompts = of_prompts.repeat_interleave(self.prompt.num_prompts)
-                # Layers inside this one see the prompts as points; as sources they stay unseen.
+                # Layers inside this one see the prompts as points, unless edges are bipartite:
+                # then the prompts are sources only.
                 ids = cloud if is_bipartite else torch.cat([cloud, of_prompts])
                 clouds.note(pos[1] if is_bipartite else pos, ids)
         self.held.append((args, kwargs))
@@ -137,7 +140,7 @@ class GraphPrompts(Component):
     def _prompts(
         self, args: Args, kwargs: Kwargs, num_targets: int
     ) -> tuple[Tensor, Tensor | None]:
-        """Prompts ``[B, P, C]``, one cloud for all without a bank; and the targets' clouds."""
+        """Return prompts ``[B, P, C]`` and the targets' clouds; without a bank ``B`` is 1."""
         reader, source, clouds = self._links
         if isinstance(self.prompt, PromptTokens) or clouds is None:
             return self.prompt(1), None
@@ -158,7 +161,7 @@ class GraphPrompts(Component):
         return self.prompt(prior.size(0), self.map(prior)), cloud
 
     def _join(self, call: Kwargs, num_sources: int, num_targets: int, cloud: Tensor | None) -> Any:
-        """The layer's edges and those from the prompts, sorted by receiver."""
+        """Return the layer's edges and those from the prompts, sorted by receiver."""
         reader = self._links[0]
         edges = call[reader.edge_index]
         receiver = torch.arange(num_targets, device=edges.device)
@@ -203,7 +206,7 @@ class GraphPrompts(Component):
 
 
 def _targets(x: Any, pos: Any) -> tuple[int, bool]:
-    """Number of points that receive, and whether they are others than those that send."""
+    """Return the number of receiving points, and whether they differ from the sending ones."""
     if isinstance(pos, (tuple, list)):
         return pos[1].size(0), True  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if not isinstance(x, (tuple, list)):
@@ -213,7 +216,7 @@ def _targets(x: Any, pos: Any) -> tuple[int, bool]:
 
 
 def _append(value: Any, rows: Tensor) -> Any:
-    """``value`` with more rows; of a pair those of the sources."""
+    """Append rows to ``value``; for a pair, to the sources."""
     if isinstance(value, Tensor):
         return torch.cat([value, rows.to(value.dtype)])
     source, *rest = value
@@ -221,8 +224,10 @@ def _append(value: Any, rows: Tensor) -> Any:
 
 
 def _check_bipartite(module: nn.Module, path: str, num_sources: int, num_targets: int) -> None:
-    """Raise if self-loops, which a layer adds up to the smaller number, would meet prompts, or if
-    the sources are not the first of a pair.
+    """Raise if prompts do not fit a bipartite layer.
+
+    They do not fit if the sources are not the first of a pair. Nor if self-loops, which a layer
+    adds up to the smaller number of points, would reach the prompts.
     """
     if getattr(module, "flow", "source_to_target") != "source_to_target":
         raise ValueError(

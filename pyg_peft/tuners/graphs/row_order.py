@@ -1,9 +1,9 @@
-"""Whether a layer's rows are in the order of the positions that a call around it tells.
+"""Check that a layer's rows are in the order of the positions taken from an enclosing call.
 
-A layer that receives no positions of its own is adapted on those of a call around it, row by row.
-If the model sorts or samples its points in between, there are as many rows, but of other points.
-One call cannot show this. Two calls can, the second with the points in another order: each pair of
-a feature and a position that belong together is in both.
+A layer that receives no positions is adapted with those of an enclosing call, row by row. If the
+model sorts or samples its points in between, the number of rows may match although the points
+differ. One call cannot show this. Two calls can, the second with the points in another order: each
+pair of a feature and its position must be in both.
 """
 
 import copy
@@ -20,25 +20,25 @@ from pyg_peft.tuners.engine.dry_run import call_on_example, undisturbed
 from pyg_peft.tuners.graphs.adapter import GraphAdapter
 from pyg_peft.tuners.graphs.geometry import CallReader, Names, is_data
 
-# As many rows are looked up among those of the second call.
+# Number of rows that are looked up among those of the second call.
 _ROWS = 256
 _Pairs = list[tuple[Tensor, Tensor]]
 
 
 def check_row_order(model: nn.Module, base: nn.Module, sites: Iterable[Site], example: Any) -> None:
-    """Raise if a layer's rows turn out to be in another order than the positions around it.
+    """Raise if a layer's rows are in another order than the positions of the enclosing call.
 
-    Nothing is decided where the second call gives other features, as after sampling from a random
-    point, or where many points have the same features.
+    The check passes if it cannot decide. This is so if the second call gives other features, as
+    after sampling from a random point, or if many points have the same features.
 
     Args:
-        model: Is called twice, in eval mode.
+        model: The model with adapters. It is called twice, in eval mode.
         base: The model that ``example`` is for.
-        sites: Of the adapter.
+        sites: Sites of the adapter.
         example: An input. Nothing is checked without one.
 
     Raises:
-        PlacementError: Naming the layer.
+        PlacementError: If the orders differ. The message names the layer.
     """
     told = [c for s in sites if isinstance(c := s.component, GraphAdapter) and c.is_told_by_others]
     if example is None or not told:
@@ -58,7 +58,7 @@ def check_row_order(model: nn.Module, base: nn.Module, sites: Iterable[Site], ex
 
 
 def _pairs(model: nn.Module, told: list[GraphAdapter], example: Any) -> list[_Pairs]:
-    """Features and positions that each adapter is called with, call by call."""
+    """Return the features and positions that each adapter is called with, call by call."""
     seen: list[_Pairs] = [[] for _ in told]
     for adapter, pairs in zip(told, seen, strict=True):
         adapter.watch(pairs)
@@ -72,7 +72,7 @@ def _pairs(model: nn.Module, told: list[GraphAdapter], example: Any) -> list[_Pa
 
 
 def _contradict(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> bool:
-    """Whether rows of equal features, and no others like them, mostly have other positions."""
+    """Whether most rows with the same distinctive features have other positions."""
     (x, pos), (other_x, other_pos) = before, after
     if x.shape != other_x.shape or len(x) < 3:
         return False
@@ -88,8 +88,9 @@ def _contradict(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]) -> 
 
 
 def _reordered(base: nn.Module, example: Any, names: Names) -> Any:
-    """The same input with the points of each cloud in another order; ``None`` if nothing tells
-    which rows are points.
+    """Return the input with the points of each cloud in another order.
+
+    The result is ``None`` if it cannot be determined which rows are points.
     """
     args, kwargs = (), {}
     if isinstance(example, Mapping):

@@ -1,15 +1,14 @@
-"""Geometry of calls around a layer, handed on explicitly for the time of one forward.
+"""Pass the geometry of enclosing calls to a layer, for the time of one forward.
 
-The pre-hook of a module around the layer notes what its call says in a :class:`GeometrySource`,
-which the layer's component holds a reference to, and its post-hook forgets it, also when the call
-raises::
+The pre-hook of an enclosing module stores the geometry of its call in a :class:`GeometrySource`.
+The layer's component holds a reference to this source. The post-hook removes the geometry, also
+if the call raises::
 
     ancestor(x, pos, batch) ──before──▶ source.held = pos, batch
         └── layer(x) ──after──▶ adapter(output, source.held)
                        ──release──▶ source.held is gone
 
-Nothing is looked up in a context: which source a layer reads is decided when the method is
-attached.
+There is no lookup at run time: the source that a layer reads is fixed when the method is attached.
 """
 
 from collections.abc import Callable
@@ -25,12 +24,12 @@ from pyg_peft.tuners.graphs.geometry import CallReader, Found, read_output
 
 
 class GeometrySource(Component):
-    """At a module that receives positions: notes its call for the layers below.
+    """Stores the geometry of a module's call for the layers inside the module.
 
     Args:
-        path: Of the module, for messages.
-        reader: Of the module's calls.
-        outer: The source around it, for what a call leaves out.
+        path: Path of the module, for messages.
+        reader: Reader of the module's calls.
+        outer: The enclosing source, for values that a call leaves out.
     """
 
     def __init__(
@@ -39,12 +38,12 @@ class GeometrySource(Component):
         super().__init__()
         self.path = path
         self._notes = PerThread(list)
-        # In a tuple: a module that sits elsewhere and is no child of this one.
+        # In a tuple, so that a module attached elsewhere is not registered as a child.
         self._links = (reader, outer)
 
     @property
     def held(self) -> list[Found]:
-        """What this thread's calls say, the innermost last."""
+        """Geometry of this thread's calls, the innermost last."""
         return self._notes.here()
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -59,16 +58,16 @@ class GeometrySource(Component):
         self.held.clear()
 
     def call(self, args: Args, kwargs: Kwargs) -> Found:
-        """What a call of this module says, and the calls around it."""
+        """Return the geometry of a call of this module, completed by enclosing calls."""
         reader, outer = self._links
         found = reader(args, kwargs)
         return found if outer is None else outer.complete(found, self.path)
 
     def complete(self, found: Found, path: str) -> Found:
-        """What a call of the module at ``path`` lacks, from the call of this module around it.
+        """Complete the geometry of the module at ``path`` from the enclosing call of this module.
 
         Raises:
-            RuntimeError: If something is lacking, and this module is not being called.
+            RuntimeError: If something is missing, and this module is not being called.
         """
         if self.held:
             return found.completed_by(self.held[-1])
@@ -83,7 +82,7 @@ class GeometrySource(Component):
 
 
 class OutputSource(GeometrySource):
-    """At a module beside a layer: notes what it returns, until the model does."""
+    """Stores the geometry of a module's output for other layers, until the model returns."""
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         return args, kwargs
@@ -96,10 +95,10 @@ class OutputSource(GeometrySource):
         return output
 
     def release(self, module: nn.Module) -> None:
-        """Nothing yet: the base forgets it."""
+        """Do nothing: the geometry is removed when the base returns."""
 
     def complete(self, found: Found, path: str) -> Found:
-        """What the call of the module at ``path`` lacks, from what this module returned before.
+        """Complete the geometry of the module at ``path`` from this module's earlier output.
 
         Raises:
             PlacementError: If this module has not been called in this forward.
@@ -116,32 +115,32 @@ class OutputSource(GeometrySource):
 
 
 class HoldsNotes(Protocol):
-    """A component that notes something for the time of a forward."""
+    """A component that stores values for the time of a forward."""
 
     @property
     def held(self) -> list[Any]: ...
 
 
 class SharedStructures(Component):
-    """At the base: structures of one forward, each built once for all layers of a level.
+    """Caches the structures of one forward of the base, so that layers of a level share them.
 
-    A level is told by the very tensors: layers that are handed the same positions, cloud ids and
-    edges share a structure. Outside of a forward of the base nothing is kept.
+    A level is identified by its tensor objects: layers that receive the same positions, cloud ids
+    and edges share a structure. Nothing is kept outside of a forward of the base.
 
     Args:
-        notes: Components that note something in ``held`` for the time of a forward; they are
-            emptied when the base returns.
+        notes: Components that store values in ``held`` for the time of a forward; they are emptied
+            when the base returns.
     """
 
     def __init__(self, notes: "tuple[HoldsNotes, ...]" = ()) -> None:
         super().__init__()
-        # In a tuple: they sit elsewhere and are no children of this one.
+        # In a tuple, so that modules attached elsewhere are not registered as children.
         self._noting = notes
         self._forwards = PerThread(_Forward)
 
     @property
     def built(self) -> list[tuple[tuple[Any, ...], Any]] | None:
-        """Tensors, and what was made of them in this thread's forward; ``None`` outside of one."""
+        """Tensors and their structures in this thread's forward; ``None`` outside of one."""
         return self._forwards.here().built
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
@@ -154,7 +153,7 @@ class SharedStructures(Component):
             component.held.clear()
 
     def get(self, tensors: tuple[Tensor | None, ...], build: Callable[[], Any]) -> Any:
-        """What ``build`` made of these very tensors in this forward, or makes now."""
+        """Return the structure of these tensor objects, built at most once in a forward."""
         stamp = tuple(_version(tensor) for tensor in tensors)
         built = self.built
         for known, (versions, structure) in built or []:
@@ -167,14 +166,14 @@ class SharedStructures(Component):
 
 
 class _Forward:
-    """What :class:`SharedStructures` keeps of one forward."""
+    """State of :class:`SharedStructures` during one forward."""
 
     def __init__(self) -> None:
         self.built: list[tuple[tuple[Any, ...], Any]] | None = None
 
 
 def _version(tensor: Tensor | None) -> int:
-    """How often a tensor was changed in place; a compiler follows such changes by itself."""
+    """Return how often a tensor was changed in place; zero when compiling, which tracks this."""
     if tensor is None or torch.compiler.is_compiling() or tensor.is_inference():
         return 0
     return tensor._version

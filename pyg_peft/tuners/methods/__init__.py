@@ -1,1 +1,1 @@
-"""One published method: one file, or one folder where it needs more."""
+"""The published methods: one file each, or one folder if a method needs more."""

@@ -1,4 +1,4 @@
-"""Plain bottleneck adapters."""
+"""Plain bottleneck adapters after chosen layers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from pyg_peft.tuners.engine.slot import Args, Kwargs, OutputAdapter, check_site,
 
 
 class LayerAdapter(OutputAdapter):
-    """An :class:`OutputAdapter` that names its layer where the output does not fit.
+    """An :class:`OutputAdapter` that names its layer if the output does not fit.
 
     Args:
         component: The bottleneck.
-        path: Of the layer.
+        path: Path of the layer.
     """
 
     def __init__(self, component: Bottleneck, path: str) -> None:
@@ -45,7 +45,7 @@ class LayerAdapter(OutputAdapter):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig(MethodConfig):
-    r"""A bottleneck after chosen layers, as in `"Parameter-Efficient Transfer Learning for NLP"
+    r"""Add a bottleneck after chosen layers, as in `"Parameter-Efficient Transfer Learning for NLP"
     <https://arxiv.org/abs/1902.00751>`_.
 
     ::
@@ -64,11 +64,11 @@ class AdapterConfig(MethodConfig):
     Args:
         bottleneck_channels: Width of the bottleneck.
         scale: Multiplier of the residual branch.
-        dropout: Inside the bottleneck, while training.
-        target_modules: Layers whose output is adapted, of a tuple its first element; by default the
-            attention and the MLP of every block.
-        channels: Width of a layer's output by path, where its last linear layer does not tell it;
-            measured if ``get_peft_model`` is handed an ``example``.
+        dropout: Dropout rate inside the bottleneck, while training.
+        target_modules: Layers whose output is adapted. If the output is a tuple, its first element
+            is. By default the attention and the MLP of every block.
+        channels: Output widths of layers by path, if they differ from those of their last linear
+            layers. Measured if ``get_peft_model`` gets an ``example``.
     """
 
     method: ClassVar[str] = "adapter"

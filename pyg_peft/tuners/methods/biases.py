@@ -1,4 +1,4 @@
-"""Own biases: of a whole model, or of some of its modules."""
+"""Train the biases of a whole model, or of some of its modules."""
 
 from collections.abc import Container, Sequence
 
@@ -13,12 +13,12 @@ _BIASES = ("bias", "in_proj_bias")
 def bias_sites(
     base: nn.Module, *, inside: Sequence[str] = ("",), without: Container[str] = ()
 ) -> list[Site]:
-    """An adapter's own version of every bias at or below some paths.
+    """Return sites with the adapter's own copy of every bias at or below some paths.
 
     Args:
         base: The model.
-        inside: Paths; ``""`` is all of the model.
-        without: Paths of modules that are left out.
+        inside: Paths; ``""`` is the whole model.
+        without: Paths of modules to leave out.
     """
     return [
         trained_site(base, path, names)

@@ -1,4 +1,4 @@
-"""BitFit: only the biases."""
+"""BitFit: train only the biases."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,13 +27,12 @@ class BitFitConfig(MethodConfig):
     | ``modules_to_save`` | own copy | all of them |
 
     Identity at init. Batch norms keep their frozen statistics. ``out_proj`` of
-    ``nn.MultiheadAttention``, which is never called, has its bias replaced in the call of the
-    attention.
+    ``nn.MultiheadAttention`` is never called; its bias is replaced in the call of the attention.
 
     Args:
         exclude_modules: Paths, globs, ``re:`` expressions or classes of modules whose biases stay
-            frozen, with all below them. Needed where a module of yours reads a child's bias without
-            calling the child, which the first forward reports.
+            frozen, including those of all modules below. Needed if one of your modules reads a
+            child's bias without calling the child; the first forward reports this.
     """
 
     method: ClassVar[str] = "bitfit"

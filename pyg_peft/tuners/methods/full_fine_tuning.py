@@ -1,4 +1,4 @@
-"""Full fine-tuning, as one method among the others."""
+"""Full fine-tuning: train a copy of the whole model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,14 +19,14 @@ class FullFineTuningConfig(MethodConfig):
     | --- | --- | --- |
     | every module with tensors | own copy of parameters and buffers | all |
 
-    Identity at init. The base stays as it was, so that it can be compared, switched back to and
-    shared with other adapters; that costs one more copy of the weights in memory. Dropout,
-    drop-path and batch norms train as in the backbone itself.
+    Identity at init. The base does not change, so it can be compared, switched back to and shared
+    with other adapters. This costs one more copy of the weights in memory. Dropout, drop-path and
+    batch norms train as in the backbone itself.
 
     Args:
         exclude_modules: Paths, globs, ``re:`` expressions or classes of modules that stay frozen,
-            with all below them. Needed where the model has a module that it never calls, which the
-            first forward reports.
+            including all modules below. Needed if the model has a module that it never calls; the
+            first forward reports this.
     """
 
     method: ClassVar[str] = "full_fine_tuning"
@@ -51,7 +51,7 @@ class FullFineTuningConfig(MethodConfig):
     def replaced_paths(self, base: nn.Module) -> list[str]:
         if not self.exclude_modules:
             return super().replaced_paths(base)
-        # Tensor by tensor: a path stands for all below it, and some of that is the base's.
+        # Listed tensor by tensor, since a module's path would include excluded modules below it.
         return [
             f"{path}.{name}" if path else name
             for path, module in self.trained_modules(base).items()

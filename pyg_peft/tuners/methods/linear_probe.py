@@ -1,4 +1,4 @@
-"""Linear probe: one linear layer on frozen features."""
+"""Linear probe: train one linear layer on frozen features."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from pyg_peft.tuners.engine.slot import Args, Component, Kwargs, check_site
 
 @dataclass(frozen=True, kw_only=True)
 class LinearProbeConfig(MethodConfig):
-    """A linear layer in the place of the head, on features that do not change (but see the stem).
+    """Train a linear layer instead of the head, on frozen features (except for the stem, below).
 
     ::
 
@@ -27,10 +27,10 @@ class LinearProbeConfig(MethodConfig):
     | the head | ``LinearProbe`` | classes · (C + 1) |
     | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
 
-    The batch norm scales the features, as is usual for probes of masked autoencoders; it has
-    running statistics, which are saved with the probe, and nothing to train. No identity at init:
-    the head is another one. On a backbone with ``in_channels`` the features do change: the layer
-    that point features enter by starts at zero, and a probe that left it there would not see them.
+    The batch norm scales the features, as is usual for probes of masked autoencoders. It has
+    running statistics, which are saved with the probe, and no trainable parameters. No identity at
+    init: the head is replaced. On a backbone with ``in_channels`` the features do change. The layer
+    that reads point features starts at zero, so it is trained; otherwise they would have no effect.
 
     Args:
         head: Path of the module whose input is probed; not a container.
@@ -58,7 +58,7 @@ class LinearProbeConfig(MethodConfig):
             )
         num_classes = self.num_classes or layers[-1].weight.size(0)
         probe = LinearProbe(layers[0].weight.size(1), num_classes)
-        # The probe has the adapter's number of classes; the head behind it keeps the base's.
+        # The probe has the adapter's number of classes; the ignored head keeps the base's.
         own = replace(self, num_classes=None).saved_sites(base)
         return [Site(path, "probe", probe), *own]
 
@@ -76,7 +76,7 @@ class LinearProbeConfig(MethodConfig):
 
 
 class LinearProbe(Component):
-    """Answers in a head's place with a linear function of what the head was given."""
+    """Replaces a head's output by a linear function of the head's input."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""LoRA on linear layers."""
+"""LoRA: low-rank changes of linear layers."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig(MethodConfig):
-    r"""Low-rank changes beside linear layers, after `"LoRA" <https://arxiv.org/abs/2106.09685>`_.
+    r"""Add low-rank changes to linear layers, after `"LoRA" <https://arxiv.org/abs/2106.09685>`_.
 
     ::
 
@@ -36,15 +36,15 @@ class LoRAConfig(MethodConfig):
     Args:
         rank: Width between the two matrices.
         alpha: Numerator of the multiplier ``alpha / rank``; ``None`` means ``rank``.
-        dropout: Of the input, while training.
+        dropout: Dropout rate of the input, while training.
         target_modules: Paths, globs, ``re:`` expressions or classes of linear layers of PyTorch or
-            PyG (``Linear``, ``HeteroLinear``), or of modules that hold some, such as ``MLP``: then
-            all of theirs. ``None`` takes all linear layers in ``blocks`` where the model has such
-            a child, and otherwise all that the adapter does not own already, but for ``out_proj``
-            of ``nn.MultiheadAttention``, which is never called.
+            PyG (``Linear``, ``HeteroLinear``). A module that holds linear layers, such as ``MLP``,
+            stands for all of them. By default all linear layers in ``blocks`` if the model has such
+            a child, and otherwise all that the adapter does not own already. The default leaves
+            out ``out_proj`` of ``nn.MultiheadAttention``, which is never called.
         exclude_modules: Paths, globs, ``re:`` expressions or classes of modules that get no change,
-            with all below them. Needed where ``target_modules`` takes in a layer that the model
-            never calls, which the first forward reports.
+            including all modules below. Needed if ``target_modules`` matches a layer that the model
+            never calls; the first forward reports this.
     """
 
     method: ClassVar[str] = "lora"
@@ -92,7 +92,7 @@ class LoRAConfig(MethodConfig):
 
     def _update(self, layer: nn.Module) -> LowRankLinear | LowRankHeteroLinear:
         weight: Any = layer.weight
-        # A plain weight is [out, in], one with types [types, in, out].
+        # A plain weight is [out, in], that of HeteroLinear [types, in, out].
         out_channels, in_channels = weight.shape if weight.dim() == 2 else weight.shape[:0:-1]
         rank = min(self.rank, in_channels, out_channels)
         alpha = None if self.alpha is None else self.alpha * rank / self.rank
@@ -103,7 +103,7 @@ class LoRAConfig(MethodConfig):
 
 
 class LowRankUpdate(Component):
-    """Adds the output of a low-rank layer to that of the layer it sits at."""
+    """Adds the output of a low-rank layer to the output of the adapted layer."""
 
     def __init__(self, update: LowRankLinear | LowRankHeteroLinear) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class LowRankUpdate(Component):
 
 
 def _only_read(base: nn.Module, path: str) -> bool:
-    """Whether a layer is the one whose weights an attention reads without calling it."""
+    """Whether a layer is the ``out_proj`` of an attention, which reads its weights directly."""
     parent, _, child = path.rpartition(".")
     return child == "out_proj" and isinstance(base.get_submodule(parent), nn.MultiheadAttention)
 

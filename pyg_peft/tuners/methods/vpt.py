@@ -1,4 +1,4 @@
-"""Visual prompt tuning."""
+"""Visual prompt tuning: learned tokens beside the patches."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from pyg_peft.tuners.tokens.order import insert_prompts, remove_prompts
 
 @dataclass(frozen=True, kw_only=True)
 class VPTConfig(MethodConfig):
-    r"""Learned tokens beside the patches, after `"Visual Prompt Tuning"
+    r"""Add learned tokens to the patches, after `"Visual Prompt Tuning"
     <https://arxiv.org/abs/2203.12119>`_.
 
     ::
@@ -31,13 +31,13 @@ class VPTConfig(MethodConfig):
     | ``feature_stem``, if there is one | own copy | 128 · ``in_channels`` |
     | ``modules_to_save`` | own copy | all of them |
 
-    No identity at init. Differences: prompts stand between the cls token and the patches, not at
-    the end, and carry no position code; the point-cloud versions of VPT give them learned
+    No identity at init. Differences: prompts are between the cls token and the patches, not at the
+    end, and have no position embedding; the point-cloud versions of VPT give them learned
     positions.
 
     Args:
-        num_prompts: Prompts in a block.
-        deep: New prompts for every block, or one set that runs through all of them.
+        num_prompts: Number of prompts in a block.
+        deep: Whether every block has its own prompts. Otherwise one set passes through all blocks.
     """
 
     method: ClassVar[str] = "vpt"
@@ -67,7 +67,7 @@ class VPTConfig(MethodConfig):
 
 
 class PromptInsertion(Component):
-    """Sets prompts right in front of the patches."""
+    """Inserts prompts directly before the patches."""
 
     def __init__(self, prompts: PromptTokens) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class PromptInsertion(Component):
 
 
 class PromptRemoval(Component):
-    """Takes the prompts out again."""
+    """Removes the prompts from a block's output."""
 
     def __init__(self, num_prompts: int) -> None:
         super().__init__()

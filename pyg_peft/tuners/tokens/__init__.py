@@ -1,1 +1,1 @@
-"""What methods on token backbones share."""
+"""Shared code of methods for token backbones."""

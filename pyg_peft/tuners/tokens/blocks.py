@@ -1,4 +1,4 @@
-"""What the methods for token backbones need to know of one."""
+"""Find the blocks and the token width of a token backbone."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from pyg_peft.errors import PlacementError
 
 
 def token_blocks(base: nn.Module) -> tuple[int, dict[str, nn.Module]]:
-    """Width of the tokens and the transformer blocks by path.
+    """Return the width of the tokens, and the transformer blocks by path.
 
     Raises:
-        PlacementError: If the model is no token backbone; the message says what was looked for.
+        PlacementError: If the model is not a token backbone. The message lists what is required.
     """
     blocks: Any = getattr(base, "blocks", None)
     embed_dim: Any = getattr(base, "embed_dim", None)

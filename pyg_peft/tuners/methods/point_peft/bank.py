@@ -1,4 +1,4 @@
-"""Whether a memory bank fits the model that its prompts are for."""
+"""Check that a memory bank fits the model."""
 
 from torch import nn
 
@@ -8,7 +8,7 @@ from pyg_peft.tuners.tokens.blocks import token_blocks
 
 
 def check_token_bank(base: nn.Module, bank: MemoryBank) -> None:
-    """Raise unless the bank holds what a token backbone answers as a query."""
+    """Raise unless the bank's rows are features like the queries of this token backbone."""
     channels, _ = token_blocks(base)
     if bank.source is not None:
         raise ValueError(
@@ -23,7 +23,7 @@ def check_token_bank(base: nn.Module, bank: MemoryBank) -> None:
 
 
 def check_graph_bank(base: nn.Module, bank: MemoryBank) -> None:
-    """Raise unless the bank says which module of this model a query comes from."""
+    """Raise unless the bank names the module of this model that queries come from."""
     if bank.source is None:
         raise ValueError(
             f"Expected 'memory_bank' on layers of {type(base).__name__} to be filled with "

@@ -63,77 +63,85 @@ class PointPEFTConfig(PointPEFTSettings):
     | first ``prompt_depth`` layers that can take them, input | \
       :class:`~pyg_peft.nn.PointPriorPrompt` (:class:`~pyg_peft.nn.PromptTokens` without a bank) \
       | P C + 17 C + 8 (P C) |
-    | the same, if they are told positions | prompt positions | 3 P |
+    | the same, if they receive positions | prompt positions | 3 P |
     | the same, for a bank of another width D | linear map of rank 8 | 8 (C + D) |
     | layers named, output | :class:`~pyg_peft.nn.GeometryAwareAdapter` | 35 C + 17 (width 16) |
     | shared by layers of one width C | :class:`~pyg_peft.nn.NeighborAttention` | 75 C (width 18) |
     | layers named, and below | own biases | their lengths |
     | ``modules_to_save`` | own copy | all of them |
 
-    There the adapter's neighbourhoods are the layer's own edges, and every point is a centre. Where
-    a layer has none, a structure over ``pos`` and ``batch`` is built once per level: centres as in
-    a token backbone, ``k`` neighbours; ``ratio`` and ``num_interp`` have no effect where there are
-    edges. Identity at init without prompts, which are off there unless ``num_prompts`` is given.
+    On these layers the adapter's neighborhoods are the layer's own edges, and every point is a
+    center. If a layer has no edges, a structure over ``pos`` and ``batch`` is built once per level,
+    with ``k`` neighbors and centers as in a token backbone. ``ratio`` and ``num_interp`` have no
+    effect on layers with edges. Prompts are off unless ``num_prompts`` is given. Identity at init
+    without prompts.
 
-    A prompt on a graph is a virtual node: learned features of the width ``C`` of the layer's input
-    and, as on tokens, learned coordinates (so a layer that was invariant under translation is so no
-    longer). It sends to every point of its cloud and receives nothing; of bipartite edges it is a
-    source. A layer can take prompts if it is called with features first, with ``edge_index`` by
-    name, and with nothing else that has a row per point or edge, but for positions:
-    ``PointTransformerConv``, ``PointNetConv`` with features, ``EdgeConv``, and blocks of these; not
-    ``PPFConv`` (normals), nor what searches neighbours itself. If no layer named can, that raises.
-    A bank there is made by ``MemoryBank.from_loader(..., module=...)``, which says what the query
-    is; calls or outputs with ``pos`` and ``batch`` must then tell whose cloud a layer's points are.
+    A prompt on a graph is a virtual node. It has learned features of the width ``C`` of the layer's
+    input and, as on tokens, learned coordinates, so a translation-invariant layer is no longer
+    invariant. It sends to every point of its cloud and receives nothing; in bipartite edges it is a
+    source.
+
+    A layer can take prompts if it is called with features first and with ``edge_index`` by name.
+    It must need nothing else that has a row per point or edge, except positions. Examples are
+    ``PointTransformerConv``, ``PointNetConv`` with features, ``EdgeConv``, and blocks of these.
+    ``PPFConv`` (normals) and layers that search neighbors themselves cannot. If no target can take
+    prompts, an error is raised.
+
+    The memory bank of such a model is filled by ``MemoryBank.from_loader(..., module=...)``, which
+    defines the query. The cloud ids of a layer's points are then read from calls or outputs with
+    ``pos`` and ``batch``, which the model must have.
 
     The authors' code counts 773,017 trainable parameters on ScanObjectNN, of which 62,268 never get
     a gradient (prompts of blocks that have none, and an unused gate in each block). Ours has
     710,761: those are gone, and each adapter's propagation has a gate.
 
-    On tokens it is no identity at init, since prompts change the attention. Without prompts
-    (``num_prompts=0``) it is one.
+    On tokens there is no identity at init, since prompts change the attention. Without prompts
+    (``num_prompts=0``) there is.
 
     Differences to the released code: clouds of a batch do not mix; a prompt is a node at its
-    learned position and takes part in neighbourhoods; the query is made by the same frozen backbone
-    with its adapters off, not by a second copy; the second-level centers start from the point
-    farthest from the centroid; the frozen backbone stays in eval mode; ``propagation_scale`` starts
-    at 0 and is trained (0.3 and fixed), ``up`` weights start at 0, and the propagation takes the
-    ``num_interp`` nearest centers (all). :meth:`authors` gives their values.
+    learned position and takes part in neighborhoods; the query is computed by the same frozen
+    backbone with its adapters disabled, not by a second copy; the second-level centers start from
+    the point farthest from the centroid; the frozen backbone stays in eval mode;
+    ``propagation_scale`` starts at 0 and is trained (0.3 and fixed), ``up`` weights start at 0, and
+    the propagation takes the ``num_interp`` nearest centers (all). :meth:`authors` gives their
+    values.
 
     Args:
         bottleneck_channels: Width of the bottlenecks in the adapters.
-        num_prompts: Prompts of a prompted block or layer, ``P``; with a memory bank the top
-            ``P - 2`` rows are retrieved. ``None`` is 10 on tokens, and none on other layers.
-        prompt_depth: How many blocks, or layers that can take prompts, are prompted, from the
-            first.
-        prompt_bottleneck_channels: Width of the bottleneck that the bank's answer passes, and rank
-            of the map from the bank to a layer of another width; no more than the layer's own.
-        attention_channels: Width of the attention among neighbours, all heads together.
-        attention_heads: Its heads.
-        k: Neighbours of a second-level center.
-        ratio: Second-level centers per patch center.
-        num_interp: Centers that a patch takes its propagated feature from; ``None`` for all.
+        num_prompts: Number ``P`` of prompts of a prompted block or layer. With a memory bank the
+            top ``P - 2`` rows are retrieved. ``None`` means 10 on tokens and 0 on other layers.
+        prompt_depth: Number of prompted blocks, or of prompted layers that can take prompts,
+            counted from the first.
+        prompt_bottleneck_channels: Width of the bottleneck for the bank's answer. Also the rank of
+            the map from the bank to a layer of another width. At most the layer's own width.
+        attention_channels: Width of the attention among neighbors, all heads together.
+        attention_heads: Number of heads of this attention.
+        k: Number of neighbors of a second-level center.
+        ratio: Number of second-level centers per patch center.
+        num_interp: Number of centers that a patch's propagated feature is interpolated from;
+            ``None`` for all.
         mlp_scale: Factor of the bottleneck after the MLP.
         scale: Factor of the bottleneck after the propagation.
         propagation_scale: Initial value of the gate on the propagation.
         center_scale: Factor of a center's own feature.
-        train_biases: Own biases of ``proj``, ``fc1``, ``fc2`` and the norms, own final norm and cls
-            token; in other models own biases of the layers named.
+        train_biases: Whether to train own biases of ``proj``, ``fc1``, ``fc2`` and the norms, and
+            an own final norm and cls token. In other models, own biases of the target layers.
         target_modules: Paths, globs, ``re:`` expressions or classes of layers, such as
-            ``PointTransformerConv``, or of some of a token backbone's blocks; ``None`` takes all of
-            its blocks. A layer returns a row per point, or ``(x, pos, batch)``.
-        channels: Width of a layer's output by path, where its last linear layer does not tell it;
-            measured if ``get_peft_model`` is handed an ``example``.
-        in_channels: Width of the features that a layer with prompts is called with, likewise.
-        bank_channels: Width of the memory bank; ``get_peft_model`` notes it.
-        pos_from: Path or glob of the module that tells where layers lie: one around them, by its
-            call, or one beside them, by its output ``(x, pos, batch)``. By default the layer's own
-            call and, for what that lacks, the nearest one around it.
-        pos_name: What the model calls positions in its calls; ``"graph.pos"`` is an attribute of
-            the parameter ``graph``. A parameter ``data`` or ``graph`` is looked into anyway, as is
-            a ``batch`` that the model is called with alone; the usual names are read besides, for
-            layers of PyG.
-        batch_name: What it calls cloud ids.
-        edge_index_name: What it calls edges.
+            ``PointTransformerConv``, or of some of a token backbone's blocks. ``None`` takes all of
+            its blocks. A layer must return one row per point, or ``(x, pos, batch)``.
+        channels: Output widths of layers by path, if they differ from those of their last linear
+            layers. Measured if ``get_peft_model`` gets an ``example``.
+        in_channels: Input feature widths of layers with prompts by path, likewise.
+        bank_channels: Width of the memory bank, set by ``get_peft_model``.
+        pos_from: Path or glob of the module that provides the geometry: an enclosing module, by its
+            call, or another one, by its output ``(x, pos, batch)``. By default the layer's own call
+            is read, and missing values are taken from the nearest enclosing call.
+        pos_name: Name of the positions in the model's calls; ``"graph.pos"`` is an attribute of the
+            parameter ``graph``. The attributes of a parameter ``data`` or ``graph`` are always
+            read, as are those of a ``batch`` that is the model's only argument. The usual names are
+            also read, for layers of PyG.
+        batch_name: Name of the cloud ids in the model's calls.
+        edge_index_name: Name of the edges in the model's calls.
     """
 
     method: ClassVar[str] = "point_peft"
@@ -142,7 +150,10 @@ class PointPEFTConfig(PointPEFTSettings):
 
     @classmethod
     def authors(cls, **settings: Any) -> Self:
-        """The released code's factors: propagation from all centers, with 0.3 from the start."""
+        """Create a configuration with the released code's factors.
+
+        The propagation uses all centers, and its gate starts at 0.3.
+        """
         theirs: dict[str, Any] = {"propagation_scale": 0.3, "num_interp": None}
         return cls(**{**theirs, **settings})
 

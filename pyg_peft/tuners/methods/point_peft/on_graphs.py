@@ -1,4 +1,4 @@
-"""Where Point-PEFT sits in any model whose layers can be placed in space."""
+"""Place the components of Point-PEFT in any model whose layers have geometry."""
 
 from collections.abc import Mapping
 
@@ -26,18 +26,18 @@ def graph_sites(
     *,
     has_bank: bool,
 ) -> list[Site]:
-    """Components at layers of any model, the head aside.
+    """Create the components for layers of any model, except the head's.
 
     Args:
         base: The model.
         config: The method's settings.
         targets: The layers by path.
-        has_bank: Whether prompts get an answer of a memory bank.
+        has_bank: Whether prompts depend on a memory bank.
 
     Raises:
-        PlacementError: If a target is a container, tells no width, or neither receives geometry nor
-            lies within a module that does; those that do are listed. If there are to be prompts
-            and no target can take them.
+        PlacementError: If a target is a container, has no known width, or neither receives geometry
+            nor is inside a module that does; the message lists those that do. If prompts are
+            requested and no target can take them.
     """
     origins = Origins(base, config.names, config.pos_from)
     sources: dict[str, GeometrySource | None] = {}
@@ -83,10 +83,10 @@ def graph_sites(
         reader, joined = origins.reader(path), prompts.get(path)
         placed = GraphAdapter(adapter, path, reader, sources[path], shared, joined)
         sites.append(Site(path, "adapter", placed))
-        # After hooks run in reverse: the rows of prompts go before the adapter.
+        # The after methods run in reverse order, so prompts are removed before the adapter runs.
         if joined is not None:
             sites.append(Site(path, "prompt", joined))
-    # After the prompts: layers inside a layer that has some are handed them as points.
+    # After the prompts, since layers inside a prompted layer receive them as points.
     sites += origins.sites()
     if clouds is not None:
         carriers = origins.carriers().items()
@@ -100,7 +100,7 @@ def graph_sites(
 def _prompted(
     base: nn.Module, config: PointPEFTSettings, targets: Mapping[str, nn.Module]
 ) -> dict[str, int]:
-    """The first targets that can take prompts, and the width of their input, by path."""
+    """Return the input widths of the first targets that can take prompts, by path."""
     if not config.prompt_depth:
         return {}
     if found := _takers(targets, config):
@@ -126,9 +126,9 @@ def _prompt(
 
 
 def _takers(modules: Mapping[str, nn.Module], config: PointPEFTSettings) -> dict[str, int]:
-    """The modules that can take prompts, and the width of their input, by path.
+    """Return the input widths of the modules that can take prompts, by path.
 
-    Not the model itself: what its layers share of a forward ends with its call.
+    The model itself is left out, since the state that its layers share is dropped after its call.
     """
     measured = config.in_channels or {}
     return {

@@ -1,4 +1,4 @@
-"""Where Point-PEFT sits in a token backbone."""
+"""Place the components of Point-PEFT in a token backbone."""
 
 from collections.abc import Container
 
@@ -30,13 +30,13 @@ def token_sites(
     *,
     has_bank: bool,
 ) -> list[Site]:
-    """Components of a token backbone, the head aside.
+    """Create the components for a token backbone, except the head's.
 
     Args:
         base: The backbone.
         config: The method's settings.
-        chosen: Paths of the blocks that are adapted; all by default.
-        has_bank: Whether prompts get an answer of a memory bank.
+        chosen: Paths of the blocks to adapt; by default all.
+        has_bank: Whether prompts depend on a memory bank.
     """
     channels, blocks = token_blocks(base)
     attention = NeighborAttention(channels, config.attention_channels, config.attention_heads)
@@ -67,7 +67,7 @@ def token_sites(
             center_scale=config.center_scale,
             scale=config.scale,
         )
-        # After hooks run in reverse: the geometry comes before the prompts are removed.
+        # The after methods run in reverse order, so the adapter runs before prompts are removed.
         if num_prompts:
             prompt = (
                 PointPriorPrompt(channels, num_prompts, config.prompt_bottleneck_channels)

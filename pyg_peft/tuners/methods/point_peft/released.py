@@ -1,4 +1,4 @@
-"""Weights that the authors of Point-PEFT released, under this library's names."""
+"""Convert the weights that the authors of Point-PEFT released to this library's names."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         r"blocks.\1.peft.adapter.adapter.norm.\2",
     ),
 )
-# What the authors train of the backbone; everything else of it is frozen.
+# Backbone tensors that the authors train; all others are frozen.
 _TRAINED = re.compile(
     r"cls_token|cls_pos|norm\.(weight|bias)|head\..+"
     r"|blocks\.\d+\.(attn\.proj|mlp\.fc1|mlp\.fc2|norm1|norm2)\.bias"
@@ -43,25 +43,26 @@ def split_point_peft(
     prompt_depth: int = 6,
     propagation_scale: float = 0.3,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Part a released Point-PEFT state dict into a base and an adapter.
+    """Split a released Point-PEFT state dict into a base and an adapter.
 
-    Hand the first to :meth:`pyg_peft.backbones.PointMAE.from_checkpoint` and the second to
+    Pass the first to :meth:`pyg_peft.backbones.PointMAE.from_checkpoint`. Pass the second to
     :meth:`pyg_peft.PeftModel.load_tensors`, on a model made with :meth:`PointPEFTConfig.authors`.
 
     Args:
-        state: The authors' names, as from :func:`pyg_peft.backbones.weights.read_state_dict`.
-        has_bank: Whether the adapter gets the authors' memory bank, which is a file of its own.
-        prompt_depth: Blocks that are prompted. The released files hold prompts for every block;
-            those of later blocks, and the unused gate of each block, never influenced an output and
-            are left out.
-        propagation_scale: The constant that the authors multiply the propagation with, which is a
-            trained gate here.
+        state: Tensors by the authors' names, as from
+            :func:`pyg_peft.backbones.weights.read_state_dict`.
+        has_bank: Whether the adapter gets the authors' memory bank, which is a separate file.
+        prompt_depth: Number of prompted blocks. The released files hold prompts for every block.
+            Those of later blocks, and the unused gate of each block, never influenced an output
+            and are left out.
+        propagation_scale: The constant that the authors multiply the propagation with. Here it is
+            a trained gate.
 
     Returns:
         The base's tensors and the adapter's tensors, both under this library's names.
 
     Raises:
-        CheckpointError: If a key belongs to neither; all such keys are named.
+        CheckpointError: If a key belongs to neither. The message names all such keys.
     """
     base, rest = map_point_mae_keys(state)
     adapter = {key: tensor for key, tensor in base.items() if _TRAINED.fullmatch(key)}
@@ -87,7 +88,7 @@ def split_point_peft(
             "Expected the keys of a released Point-PEFT model "
             f"(got besides {', '.join(sorted(leftovers))})"
         )
-    gate = torch.full((1,), propagation_scale, dtype=torch.float64)  # not rounded before its time
+    gate = torch.full((1,), propagation_scale, dtype=torch.float64)  # rounded only when loaded
     for depth in depths:
         adapter[f"blocks.{depth}.peft.adapter.adapter.gate"] = gate
     return base, adapter

@@ -1,4 +1,4 @@
-"""What a memory bank is asked with in a forward, and its answer."""
+"""Query a memory bank in a forward."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,13 +16,13 @@ from pyg_peft.tuners.graphs.geometry import CallReader, Names
 
 
 def ask(base: nn.Module, call: dict[str, Any], question: Question, top_k: int) -> dict[str, Any]:
-    """Return the call with the bank's answer as ``prior``, and with what asking has computed.
+    """Query the bank; return the call with its answer as ``prior``, and reusable frozen inputs.
 
     Args:
         base: The model.
-        call: Its arguments by name.
-        question: The bank, and what it is asked with.
-        top_k: Rows that are retrieved.
+        call: Arguments of the model by name.
+        question: The bank and the values to query it with.
+        top_k: Number of rows to retrieve.
     """
     query = question.query
     if query is None:
@@ -43,7 +43,7 @@ def ask(base: nn.Module, call: dict[str, Any], question: Question, top_k: int) -
 
 
 def wants_gradients(call: Mapping[str, Any]) -> bool:
-    """Whether an input is to get a gradient, which nothing that was made without hands on."""
+    """Whether an input requires a gradient, which frozen inputs cannot pass on."""
     patches = call.get("patches")
     values = [*call.values()]
     if isinstance(patches, Patches):
@@ -56,13 +56,13 @@ def wants_gradients(call: Mapping[str, Any]) -> bool:
 def module_query(
     base: nn.Module, call: Mapping[str, Any], source: CloudRows, names: Names
 ) -> Tensor:
-    """The query of a call to any model whose adapters rest: what its bank's rows are made of.
+    """Compute the query of a call to any model with adapters disabled, like the bank's rows.
 
     Args:
-        base: The model; it runs once.
-        call: Its arguments by name.
-        source: Where the bank's rows come from.
-        names: What the model calls its cloud ids.
+        base: The model. It runs once.
+        call: Arguments of the model by name.
+        source: Module and pooling that the bank's rows come from.
+        names: Names of the geometry in the model's calls, for the cloud ids.
 
     Shapes: output ``(B, C)``.
     """
@@ -80,15 +80,15 @@ def module_query(
 def retrieve(
     bank: MemoryBank, query: Tensor, top_k: int, *, sample_id: Tensor | None, training: bool
 ) -> Tensor:
-    """The bank's answer; while training, a sample does not retrieve itself.
+    """Return the bank's answer; while training, a sample does not retrieve itself.
 
     Raises:
         ValueError: If ids are needed for that and there are none, or the query is on another
             device.
-        TypeError: If query or ids are of another type.
+        TypeError: If the query or the ids have another type.
     """
     check_tensor(query, "query", kind="float", device=bank.keys.device)
-    # The bank sees the ids only where they leave samples out.
+    # The bank gets the ids only if samples are to be left out.
     if sample_id is not None:
         if not isinstance(sample_id, Tensor):
             raise TypeError(
@@ -105,7 +105,7 @@ def retrieve(
 
 
 def check_precision(base: nn.Module, query: Any) -> None:
-    """Raise unless a query that was handed in is as precise as the model: double, or not."""
+    """Raise unless a given query and the model are both double precision, or neither is."""
     like = next((p.dtype for p in base.parameters() if p.is_floating_point()), None)
     if like is None or not isinstance(query, Tensor) or not query.is_floating_point():
         return

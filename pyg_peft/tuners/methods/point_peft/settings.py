@@ -1,4 +1,4 @@
-"""The settings of Point-PEFT, and which of their values make sense."""
+"""Settings of Point-PEFT and checks of their values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from pyg_peft.tuners.engine.checks import check_names, check_positive, check_wid
 from pyg_peft.tuners.engine.config import MethodConfig
 from pyg_peft.tuners.graphs.geometry import Names
 
-#: Prompts of a block of a token backbone, unless another number is given.
+#: Default number of prompts of a block of a token backbone.
 TOKEN_PROMPTS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointPEFTSettings(MethodConfig):
-    """What :class:`~pyg_peft.tuners.PointPEFTConfig` can be told; its docstring explains each."""
+    """Settings of :class:`~pyg_peft.tuners.PointPEFTConfig`, whose docstring explains each."""
 
     bottleneck_channels: int = 16
     num_prompts: int | None = None
@@ -70,14 +70,15 @@ class PointPEFTSettings(MethodConfig):
 
     @property
     def top_k(self) -> int:
-        """Rows that are retrieved from the memory bank; two prompts carry the query and the
-        weighted sum.
+        """Number of rows to retrieve from the memory bank.
+
+        It is two less than ``num_prompts``: two prompts hold the query and the weighted sum.
         """
         return (TOKEN_PROMPTS if self.num_prompts is None else self.num_prompts) - 2
 
     @property
     def names(self) -> Names:
-        """What the model calls the geometry."""
+        """Names of the geometry in the model's calls."""
         return Names(self.pos_name, self.batch_name, self.edge_index_name)
 
 

@@ -1,4 +1,4 @@
-"""The three places of Point-PEFT in a token backbone: the base, a block's input and output."""
+"""Components of Point-PEFT in a token backbone: at the base, and at a block's input and output."""
 
 import math
 from typing import Any
@@ -16,16 +16,17 @@ from pyg_peft.tuners.tokens.order import insert_prompts, remove_prompts
 
 
 class PromptGeometry(Component):
-    """At the base: computes the structures once per forward and hands them on by name.
+    """Computes the structures once per forward of the base and passes them to its blocks by name.
 
-    A prompt is a node at a learned position. The neighbourhoods are found anew in each forward,
-    since the positions move while training; through the interpolation weights they get a gradient.
+    A prompt is a node at a learned position. Neighborhoods are searched anew in each forward, since
+    the positions change during training. The positions get gradients through the interpolation
+    weights.
 
     Args:
-        num_prompts: Prompts of a prompted block.
-        k: Neighbours of a center.
-        ratio: Centers per patch.
-        num_interp: Centers that a patch interpolates from; ``None`` for all.
+        num_prompts: Number of prompts of a prompted block.
+        k: Number of neighbors of a center.
+        ratio: Number of centers per patch.
+        num_interp: Number of centers that a patch interpolates from; ``None`` for all.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class PromptGeometry(Component):
         return (), call
 
     def structures(self, patches: Patches, num_prefix: int = 1) -> TokenStructures:
-        """Neighbourhoods of a batch of patches, with and without the prompts among them.
+        """Return the neighborhoods of a batch of patches, with and without prompts.
 
-        Both have as many second-level centers: a share of the patches, whatever the prompts add.
-        Their rows are those of token arrays with ``num_prefix`` tokens in front of these nodes.
+        Both have the same number of second-level centers, a share of the patches without prompts.
+        Their rows are those of token arrays with ``num_prefix`` tokens before these nodes.
         """
         num_centers = math.ceil(self.ratio * patches.num_centers)
         plain = self._structure(patches.center, patches.mask, None, num_centers, num_prefix)
@@ -90,7 +91,7 @@ class PromptGeometry(Component):
         num_clouds, num_nodes = pos.shape[:2]
         flat, batch = to_flat(pos, mask)
         _promise_some(flat)
-        # The token arrays may have a cls token in front of each cloud's nodes.
+        # The token arrays may have a cls token before each cloud's nodes.
         num_tokens = num_prefix + num_nodes
         rows = torch.arange(num_clouds * num_tokens, device=pos.device)
         rows, _ = to_flat(rows.view(num_clouds, num_tokens)[:, num_prefix:], mask)
@@ -118,13 +119,13 @@ class PromptGeometry(Component):
 
 
 def _promise_some(rows: Tensor) -> None:
-    """Tell a compiler that a number of rows it cannot know is not zero; the graph checks it."""
+    """Declare to the compiler that a data-dependent number of rows is positive; it is checked."""
     if torch.compiler.is_compiling():
         torch._check(rows.size(0) > 0)
 
 
 class PromptInput(Component):
-    """At a block's input: sets the prompts between the cls token, if any, and the patches."""
+    """Inserts prompts into a block's input, after the cls token, if any, and before the patches."""
 
     def __init__(self, prompt: PointPriorPrompt | PromptTokens) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class PromptInput(Component):
 
 
 class GeometryBlock(Component):
-    """At a block's output: the geometry-aware adapter over the rows of the token array."""
+    """Applies the geometry-aware adapter to a block's output, over the rows of the token array."""
 
     def __init__(self, adapter: GeometryAwareAdapter, num_prompts: int) -> None:
         super().__init__()
