@@ -17,7 +17,7 @@ class PointMAEEncoder(nn.Module):
     """Base class of the Point-MAE models, with their sizes and the layers up to the last block.
 
     A subclass adds its head and ``forward``, and sets every constructor argument as an attribute.
-    Its constructor ends with :meth:`reset_parameters`.
+    Its constructor ends with ``reset_parameters``.
 
     Args:
         embed_dim: Width of a token.
