@@ -149,7 +149,9 @@ def class_names_of(dataset: Any) -> tuple[str, ...]:
     if isinstance(getattr(dataset, "categories", None), list):  # PyG's ShapeNet
         return tuple(dataset.categories)
     labels = labels_of(dataset)
-    check_unnamed(labels.cpu().numpy(), "the labels of 'dataset'", "'class_names' names the classes")
+    check_unnamed(
+        labels.cpu().numpy(), "the labels of 'dataset'", "'class_names' names the classes"
+    )
     count = int(labels.max()) + 1 if labels.numel() else 0
     folder = getattr(dataset, "raw_dir", None) if getattr(dataset, "root", None) else None
     if folder is not None and os.path.isdir(folder):

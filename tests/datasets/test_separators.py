@@ -40,7 +40,9 @@ def test_decimal_commas(tmp_path, text):
         read(tmp_path / "a.xyz", decimal=";")
 
 
-@pytest.mark.parametrize("line", ["1,2,3", "1, 2, 3", "1;2;3", "1 ,2 ,3", "1,2,3,", "1,2,3;", "1.0,2.0 ,3"])
+@pytest.mark.parametrize(
+    "line", ["1,2,3", "1, 2, 3", "1;2;3", "1 ,2 ,3", "1,2,3,", "1,2,3;", "1.0,2.0 ,3"]
+)
 def test_separators_that_are_clear(tmp_path, line):
     (tmp_path / "a.txt").write_text(f"{line}\n")
     assert positions(tmp_path / "a.txt") == [[1, 2, 3]]
