@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
-from pyg_peft.datasets.npz_select import split_of_folder
+from pyg_peft.datasets.npz_select import split_in_name, split_of_folder
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def index_folder(root: str | os.PathLike[str], extensions: Sequence[str] = ()) -
         FileNotFoundError: If ``root`` is no folder.
         ValueError: If the folder has no shapes, or shapes outside class folders (for example a root
             that holds only files). Also if split folders are mixed with other folders, empty,
-            duplicated or without classes.
+            duplicated, without classes, or of other names (``train_set``).
     """
     root = Path(root)
     if not root.is_dir():
@@ -93,6 +93,7 @@ def index_folder(root: str | os.PathLike[str], extensions: Sequence[str] = ()) -
         classes = [part[1] for part in parts]
         splits = [split_of_folder(part[0]) for part in parts]
     else:
+        _check_classes(root, parts)
         classes = [part[0] for part in parts]
         splits = [split_of_folder(part[1]) if len(part) > 2 else None for part in parts]
     if None in splits and any(splits):
@@ -123,6 +124,19 @@ def _check_splits(root: Path, parts: Sequence[Sequence[str]]) -> None:
             f"Expected '{root}' to hold folders of classes, or splits (train, test, val) with a "
             f"folder for each class and nothing beside them (got {wrong}: {_shown(tops)}); move or "
             "rename folders that are not splits, or pass a subfolder that holds the classes"
+        )
+
+
+def _check_classes(root: Path, parts: Sequence[Sequence[str]]) -> None:
+    """Raise if the folders of ``root`` speak of several splits and hold folders themselves."""
+    tops = sorted({part[0] for part in parts})
+    found = {split_in_name(top) for top in tops} - {None}
+    inside = [part for part in parts if split_in_name(part[0])]
+    if len(found) > 1 and all(len(p) > 2 and not split_of_folder(p[1]) for p in inside):
+        raise ValueError(
+            f"Expected the folders of '{root}' to be classes, or splits by their usual names "
+            f"(train, test, val) (got {_shown(tops)}): rename them if they are splits, or put the "
+            "shapes of a class into its folder itself"
         )
 
 

@@ -12,6 +12,7 @@ from pyg_peft.errors import described
 IGNORE_INDEX = -1
 # The largest values of integer types, which other programs use to mark unlabeled data.
 _MARKS = (255, 65535, 2**31 - 1, 2**32 - 1)
+_MOST_UNNAMED = 100_000  # classes or parts that nothing names
 
 
 def check_labels(
@@ -75,7 +76,9 @@ def numeric_array(values: Any, what: str) -> np.ndarray:
 
 
 def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
-    """Raise if the largest of some labels without names seems to mean "not labeled".
+    """Raise if labels without names seem to end in a mark for "not labeled", or are too high.
+
+    Each number up to the highest label becomes a class or a part.
 
     Args:
         labels: All labels.
@@ -87,6 +90,11 @@ def check_unnamed(labels: np.ndarray, what: str, remedy: str) -> None:
         raise ValueError(
             f"Expected {what} to be labels without gaps (got {highest}, which often marks what has "
             f"no label): {remedy}"
+        )
+    if highest >= _MOST_UNNAMED:
+        raise ValueError(
+            f"Expected {what} to lie below {_MOST_UNNAMED:,} where nothing names them "
+            f"(got {highest}): {remedy}"
         )
 
 

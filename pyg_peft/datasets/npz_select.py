@@ -1,5 +1,7 @@
 """Select the clouds of an ``.npz`` set by split and class, and renumber the classes."""
 
+import re
+
 import numpy as np
 
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
@@ -18,6 +20,16 @@ _FOLDERS = {
 def split_of_folder(name: str) -> str | None:
     """Return the split that a folder of this name holds, or ``None`` for any other name."""
     return next((split for split, names in _FOLDERS.items() if name.lower() in names), None)
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that a name speaks of beside other words: ``train_set``, ``testset``, ``val2017``.
+
+    ``None`` for a name that speaks of none, or of several.
+    """
+    words = [word.removesuffix("set") for word in re.findall("[a-z]+", name.lower())]
+    found = {split_of_folder(word) for word in words} - {None}
+    return found.pop() if len(found) == 1 else None
 
 
 def read_labels(file: NpzFile, field: str) -> tuple[np.ndarray, list[str]]:
@@ -107,5 +119,6 @@ __all__ = [
     "read_split",
     "select_classes",
     "select_rows",
+    "split_in_name",
     "split_of_folder",
 ]

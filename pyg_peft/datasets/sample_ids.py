@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from pyg_peft.datasets.checks import check_dataset, check_item, check_names
-from pyg_peft.datasets.labels import check_labels, numeric_array
+from pyg_peft.datasets.labels import check_labels, check_unnamed, numeric_array
 
 
 class SampleIds(Dataset):
@@ -147,12 +147,18 @@ def class_names_of(dataset: Any) -> tuple[str, ...]:
 
     Args:
         dataset: See :class:`SampleIds`.
+
+    Raises:
+        ValueError: If labels without names seem to end in a mark for "not labeled".
     """
     if hasattr(dataset, "class_names"):
         return tuple(dataset.class_names)
     if isinstance(getattr(dataset, "categories", None), list):  # PyG's ShapeNet
         return tuple(dataset.categories)
     labels = labels_of(dataset)
+    check_unnamed(
+        labels.cpu().numpy(), "the labels of 'dataset'", "'class_names' names the classes"
+    )
     count = int(labels.max()) + 1 if labels.numel() else 0
     folder = getattr(dataset, "raw_dir", None) if getattr(dataset, "root", None) else None
     if folder is not None and os.path.isdir(folder):

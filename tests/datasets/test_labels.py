@@ -100,6 +100,21 @@ def test_one_label_that_is_none(label):
         few_shot_episode([label], num_ways=1, num_shots=1)
 
 
+@pytest.mark.parametrize("label", [255, 65535, 10**6, 2**40])
+def test_a_label_that_is_no_number_of_a_class(label, tmp_path):
+    clouds = [Data(pos=torch.rand(4, 3), y=torch.tensor([y])) for y in (0, 1, label)]
+    with pytest.raises(ValueError, match=f"the labels of 'dataset' to .*got {label}.*class_names"):
+        SampleIds(clouds)
+    points = [Data(pos=torch.rand(3, 3), seg=torch.tensor([0, 1, label]))]
+    with pytest.raises(ValueError, match=f"got {label}.*ignore_index={label} leaves it out"):
+        PartLabels(points)
+    assert PartLabels(points, ignore_index=label).part_names == ("0", "1")
+    xyz = np.random.default_rng(0).normal(size=(2, 4, 3))
+    np.savez(tmp_path / "a.npz", xyz=xyz, label=np.array([0, label]))
+    with pytest.raises(ValueError, match=f"'label' of .*got {label}"):
+        open_set(tmp_path / "a.npz")
+
+
 def test_an_item_of_no_class():
     class Changing(list[Data]):
         labels = torch.tensor([0])

@@ -89,6 +89,8 @@ def test_mistakes_are_named(tmp_path, arguments, match):
         ({"data": np.full((4, 32, 3), np.nan)}, "'data' of .* to be finite"),
         ({"label": np.zeros(3, int)}, r"4 labels in .* \(got 3\)"),
         ({"label": np.full(4, 15)}, r"'label' of .* to lie in \[0, 14\] \(got 15 to 15\)"),
+        ({"label": np.full(4, 0.5)}, r"'label' of .* to be whole numbers \(got 0.5\)"),
+        ({"label": np.full(4, np.nan)}, r"'label' of .* to be whole numbers \(got nan\)"),
         ({"mask": np.zeros((4, 3), int)}, "'mask' of"),
     ],
 )

@@ -17,7 +17,11 @@ def positions(path, **options) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    "line", ["1,25;3,5;2,75", "1,25 3,5 2,75", "1,25, 3,5, 2,75", "1,5e3\t3\t4", "-1,5;2;3"]
+    "line",
+    [
+        *("1,25;3,5;2,75", "1,25 3,5 2,75", "1,25, 3,5, 2,75", "1,5e3\t3\t4", "-1,5;2;3"),
+        *("1,234.5 2,000.1 3.0", "1,234,567;2;3", "1.5,2.5 3.5", "1,234.5 ; 2 ; 3"),
+    ],
 )
 def test_decimal_commas_are_read_when_asked_for_only(tmp_path, line):
     (tmp_path / "a.txt").write_text(f"{line}\n")
@@ -36,7 +40,9 @@ def test_decimal_commas(tmp_path, text):
         read(tmp_path / "a.xyz", decimal=";")
 
 
-@pytest.mark.parametrize("line", ["1,2,3", "1, 2, 3", "1;2;3", "1 ,2 ,3", "1,2,3,", "1.0,2.0 ,3"])
+@pytest.mark.parametrize(
+    "line", ["1,2,3", "1, 2, 3", "1;2;3", "1 ,2 ,3", "1,2,3,", "1,2,3;", "1.0,2.0 ,3"]
+)
 def test_separators_that_are_clear(tmp_path, line):
     (tmp_path / "a.txt").write_text(f"{line}\n")
     assert positions(tmp_path / "a.txt") == [[1, 2, 3]]

@@ -48,6 +48,13 @@ def test_the_usual_names_of_splits(tmp_path, folders, splits):
         (("train/1.npy", "test/2.npy"), "shapes without a class in 'test'"),
         (("val/a/1.npy", "valid/a/1.npy", "train/a/1.npy"), "two folders for one split"),
         (("train/test/1.npy", "train/val/1.npy"), "splits inside of splits"),
+        (("train_set/a/1.npy", "test_set/a/1.npy"), "usual names .*got test_set, train_set"),
+        (("trainset/a/1.npy", "Testset/a/1.npy"), "usual names .*got Testset, trainset"),
+        (("train2017/a/1.npy", "val2017/a/1.npy"), "usual names .*got train2017, val2017"),
+        (
+            ("x-train/a/1.npy", "x-test/a/1.npy", "b/c/1.npy"),
+            "usual names .*got b, x-test, x-train",
+        ),
         (("train/a/1.npy", "Test/a/note.md.gz.npy.bak"), r"no shapes in \['Test'\]"),
     ],
 )
@@ -58,6 +65,13 @@ def test_what_looks_like_splits_but_is_none(tmp_path, names, match):
             if "bak" not in names[-1]
             else _with_empty(tmp_path, names)
         )
+
+
+def test_classes_may_be_called_like_splits(tmp_path):
+    fill(tmp_path / "flat", "toy train/1.npy", "test tube/1.npy", "cup/1.npy")
+    assert index_folder(tmp_path / "flat").class_names == ("cup", "test tube", "toy train")
+    fill(tmp_path / "deep", "toy train/train/1.npy", "test tube/train/1.npy")
+    assert index_folder(tmp_path / "deep").splits == ("train",)
 
 
 def _with_empty(root: Path, names: tuple[str, ...]) -> Path:

@@ -182,6 +182,18 @@ def test_a_module_that_is_never_called_is_left_out_as_the_message_says(kind: Any
     assert get_peft_model(WithSpare(), kind(**settings), example=x)(x).shape == (5, 2)
 
 
+@pytest.mark.parametrize("kind", [LoRAConfig, BitFitConfig])
+def test_a_saved_module_that_is_never_called_is_left_out_as_the_message_says(kind: Any):
+    x = torch.randn(5, 3)
+    settings: dict[str, Any] = {"exclude_modules": ("spare",), "modules_to_save": ("spare", "head")}
+    with pytest.raises(
+        PlacementError, match=r"no call of spare.*leave it out of 'modules_to_save'"
+    ):
+        get_peft_model(WithSpare(), kind(**settings), example=x)
+    settings["modules_to_save"] = ("head",)
+    assert get_peft_model(WithSpare(), kind(**settings), example=x)(x).shape == (5, 2)
+
+
 def test_what_full_fine_tuning_leaves_out_is_the_bases(tmp_path: Any):
     way = Way("full_fine_tuning")
     model = way.awake(exclude_modules=("blocks.0",))

@@ -14,6 +14,8 @@ from pyg_peft.datasets.formats.raw_points import RawPoints, from_columns, single
 
 _POSITIONS = ("pos", "xyz", "points")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+([eE][-+]?\d+)?")
+_COMMA_INSIDE = re.compile(r"\d,\d")
+_OTHER_SEPARATOR = re.compile(r"[^\s,;]\s*;|[^\s,;]\s+(?![\s,;])")
 
 
 def read_npy(path: Path, columns: Sequence[str] | None = None, decimal: str = ".") -> RawPoints:
@@ -121,7 +123,9 @@ def _words(text: str, decimal: str, number: int) -> list[str]:
 
 
 def _is_ambiguous(text: str) -> bool:
-    """Return whether a text may hold numbers with decimal commas between other separators."""
+    """Return whether commas are inside numbers (``1,25``, ``1,234.5``) between other separators."""
+    if _COMMA_INSIDE.search(text) and _OTHER_SEPARATOR.search(text.strip().rstrip(";")):
+        return True
     words = [word.strip(",") for word in text.replace(";", " ").split()]
     words = [word for word in words if word]
     return len(words) > 1 and any(map(_DECIMAL_COMMA.fullmatch, words))

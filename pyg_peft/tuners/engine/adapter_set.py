@@ -271,7 +271,7 @@ def _check_text(name: object) -> None:
 def _remedy(config: MethodConfig) -> str:
     """Return how to leave out a module, by the settings that this method has."""
     if hasattr(config, "exclude_modules"):
-        return "name it in 'exclude_modules'"
+        return "name it in 'exclude_modules', or leave it out of 'modules_to_save' if it is there"
     settings = ("target_modules", "head", "modules_to_save")
     return f"leave it out of {' and '.join(repr(n) for n in settings if hasattr(config, n))}"
 
