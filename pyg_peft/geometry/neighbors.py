@@ -20,6 +20,9 @@ def knn(
 ) -> EdgeIndex:
     r"""Return edges from the ``k`` nearest points of ``pos`` to each row of ``query``.
 
+    Squared distances are compared in the dtype of ``pos``. Those of coordinates above 1e18 in
+    float32 overflow, and are then equal: pass float64, or positions in another unit.
+
     Args:
         pos: Points.
         query: Query positions, of the same dtype and device.

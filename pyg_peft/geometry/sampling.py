@@ -38,6 +38,8 @@ def farthest_point_sample(
 ) -> Tensor:
     r"""Sample points of each cloud, each as far as possible from those picked before.
 
+    For coordinates above 1e18 in float32, see :func:`knn`.
+
     Args:
         pos: Points.
         num_samples: Number of picks per cloud.

@@ -282,3 +282,11 @@ def test_layers_of_every_kind_are_read(tmp_path, point_format, extra):
     cloud.write(str(tmp_path / "a.laz"))
     assert las_header.is_compressed(tmp_path / "a.laz")
     assert len(read(tmp_path / "a.laz").pos) == 50
+
+
+def test_an_archive_of_very_many_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for number in range(1001):
+            archive.writestr(f"{number}.npy", header((0,)))
+    with pytest.raises(ValueError, match=r"expected at most 1,000 arrays \(got 1,001\)"):
+        NpzShapes(tmp_path / "a.npz")

@@ -142,6 +142,12 @@ def test_pcd(tmp_path, storage):
     assert np.allclose(data.x[5, :3], [5 / 255, 0x80 / 255, 1])
 
 
+def test_a_column_of_whole_numbers_of_a_pcd(tmp_path):
+    head = "FIELDS x y z label\nSIZE 4 4 4 4\nTYPE F F F I\nCOUNT 1 1 1 1\nPOINTS 2\nDATA ascii\n"
+    (tmp_path / "a.pcd").write_text(head + "1 2 3 -7\n4 5 6 70000\n")
+    assert read(tmp_path / "a.pcd", ["label"]).x[:, 0].tolist() == [-7, 70000]
+
+
 def test_lzf_references():
     packed = bytes([2]) + b"abc" + bytes([0b01100000, 2]) + bytes([0]) + b"x"
     packed += bytes([0b11100000, 3, 0])  # 12 copies of the last byte

@@ -17,6 +17,7 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+_MOST_ARRAYS = 1_000  # a set of clouds has some ten
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -36,7 +37,8 @@ def load_archive(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: If a member is not an array, or its header does not match its length. Also if
-            the content takes more than 256 MiB and more than 100 times the length of the file.
+            the content takes more than 256 MiB and more than 100 times the length of the file, or
+            has more than 1,000 members.
     """
     with path.open("rb") as stream:
         stored = file_size(stream)
@@ -68,6 +70,8 @@ def read_archive(path: str | os.PathLike[str]) -> Mapping[str, np.ndarray]:
 
 
 def _check_members(members: list[zipfile.ZipInfo], stored: int) -> None:
+    if len(members) > _MOST_ARRAYS:
+        raise ValueError(f"expected at most {_MOST_ARRAYS:,} arrays (got {len(members):,})")
     names = Counter(member.filename for member in members)
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
