@@ -103,7 +103,15 @@ def write_tensors(
     for name, tensor in tensors.items():
         check_values(name, tensor)
     text = json.dumps({"kind": kind, "content": content}, sort_keys=True, allow_nan=False)
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    contiguous: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        # The format refuses tensors that share memory, such as keys that are the values too.
+        if own.untyped_storage().data_ptr() in places:
+            own = own.clone()
+        places.add(own.untyped_storage().data_ptr())
+        contiguous[name] = own
     whole = save(contiguous, {_ENTRY: fingerprint(contiguous, text) + text})
     write_atomic(path, lambda temporary: temporary.write_bytes(whole))
 

@@ -187,7 +187,7 @@ def test_interpolation_weights_keep_their_gradient_when_sorted():
         ),
         (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [-1, 0, 1, 1]])},
-            r"to name centres in \[0, 2\) \(got -1 to 1\)",
+            r"to name centers in \[0, 2\) \(got -1 to 1\)",
         ),
         (
             {"edge_index": torch.tensor([[0, 1, 2, 3], [0, 0, 0, 1]])},

@@ -357,3 +357,11 @@ def test_golden(golden: Callable[[str], GoldenCase]):
 def test_a_bank_needs_keys():
     with pytest.raises(TypeError, match="'keys' to be a tensor"):
         MemoryBank(None)  # type: ignore[arg-type]
+
+
+def test_keys_that_are_the_values_too_are_saved(tmp_path: Path):
+    rows = torch.randn(5, 3)
+    for bank in (MemoryBank(rows, rows), MemoryBank(rows[:, :2], rows[:, 1:])):
+        bank.save(tmp_path / "bank")
+        again = MemoryBank.load(tmp_path / "bank")
+        assert torch.equal(again.keys, bank.keys) and torch.equal(again.values, bank.values)
