@@ -47,6 +47,7 @@ def test_every_name_resolves_and_is_documented(package: str, pages: str):
     module = load(package)
     assert module.__doc__, f"{package} has no docstring"
     assert len(set(module.__all__)) == len(module.__all__)
+    assert set(module.__all__) <= set(dir(module)), "an API page would be empty"
     mute: list[str] = []
     homeless: list[str] = []
     for name in module.__all__:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.data.preprocessing import Preprocessing
     from pyg_peft.training.data.sampler import KeyedSampler
     from pyg_peft.training.data.sources import Splits, open_parts, open_source, register_source
+    from pyg_peft.training.evaluation.classification import Evaluation, evaluate
     from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
     from pyg_peft.training.evaluation.scene import score_scene
     from pyg_peft.training.evaluation.segmentation import PartEvaluation, evaluate_parts
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         PointAccuracy,
         segmentation_metrics,
     )
+    from pyg_peft.training.fitting.options import FitOptions
     from pyg_peft.training.fitting.peft_module import PeftModule
+    from pyg_peft.training.fitting.run import FitReport, fit
     from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
     from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
     from pyg_peft.training.pretraining.corpus_sources import open_corpus
@@ -37,7 +40,10 @@ _HOME = {
     "ClassMeanIoU": "evaluation.segmentation_metrics",
     "Corpus": "pretraining.corpus",
     "EvenBatches": "data.batches",
+    "Evaluation": "evaluation.classification",
     "FeatureCache": "data.cache",
+    "FitOptions": "fitting.options",
+    "FitReport": "fitting.run",
     "KeyedSampler": "data.sampler",
     "InstanceMeanIoU": "evaluation.segmentation_metrics",
     "MacroAccuracy": "evaluation.metrics",
@@ -53,7 +59,9 @@ _HOME = {
     "Splits": "data.sources",
     "ViewOptions": "pretraining.corpus",
     "classification_metrics": "evaluation.metrics",
+    "evaluate": "evaluation.classification",
     "evaluate_parts": "evaluation.segmentation",
+    "fit": "fitting.run",
     "open_corpus": "pretraining.corpus_sources",
     "open_parts": "data.sources",
     "open_source": "data.sources",
@@ -78,11 +86,18 @@ def __getattr__(name: str) -> object:
     return value
 
 
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_HOME))
+
+
 __all__ = [
     "ClassMeanIoU",
     "Corpus",
+    "Evaluation",
     "EvenBatches",
     "FeatureCache",
+    "FitOptions",
+    "FitReport",
     "InstanceMeanIoU",
     "KeyedSampler",
     "MacroAccuracy",
@@ -98,7 +113,9 @@ __all__ = [
     "Splits",
     "ViewOptions",
     "classification_metrics",
+    "evaluate",
     "evaluate_parts",
+    "fit",
     "open_corpus",
     "open_parts",
     "open_source",

@@ -42,8 +42,8 @@ class EvenBatches(BatchSampler):
     Args:
         sampler: The order of the epoch, for example a
             :class:`~pyg_peft.training.data.sampler.KeyedSampler`.
-        batch_size: Largest number of clouds in a batch, see :func:`batch_sizes`.
-        drop_last: See :func:`batch_sizes`.
+        batch_size: Largest number of clouds in a batch, see ``batch_sizes``.
+        drop_last: See ``batch_sizes``.
 
     Example:
         >>> [len(batch) for batch in EvenBatches(range(92), batch_size=32)]

@@ -37,7 +37,7 @@ class FeatureCache:
     views: ``Augmented(..., num_views=n)`` gives items a ``view_id``.
 
     Call the cache with a batch and pass the result to the model by name. The values are those of
-    :meth:`PeftModel.precompute` for the batch in which each cloud first occurred. The values of a
+    ``PeftModel.precompute`` for the batch in which each cloud first occurred. The values of a
     cloud do not depend on the other clouds of its batch.
 
     Args:

@@ -38,7 +38,7 @@ class ShapeDataModule(LightningDataModule):
     Args:
         train: Any PyG data set with one label per item. Items without ``sample_id`` get one.
         val: Validation set, or ``None`` to take one from ``train``.
-        test: Test set. Only :meth:`test_dataloader` reads it.
+        test: Test set. Only ``test_dataloader`` reads it.
         predict: Clouds to predict. Labels are not needed.
         class_names: Names in label order; by default those of ``train``.
         preprocessing: Preprocessing of all splits.
@@ -131,7 +131,7 @@ class ShapeDataModule(LightningDataModule):
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
-        """Open ``spec`` with :func:`~pyg_peft.training.data.sources.open_source` and wrap it."""
+        """Open ``spec`` with ``open_source`` and wrap it."""
         splits = spec if isinstance(spec, Splits) else open_source(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, class_names=splits.class_names, **options)

@@ -93,7 +93,7 @@ def open_source(spec: str, **options: Any) -> Splits:
     """Open the data sets that ``spec`` names.
 
     Args:
-        spec: One of the shorthands in :func:`shorthands`.
+        spec: One of the shorthands in ``shorthands``.
         options: Arguments of the data set's constructor, for example ``fold=2`` for an ``.npz``
             file; for a class path, one dictionary per split.
 

@@ -92,7 +92,7 @@ def predict_probabilities(
     Args:
         model: A model with an active adapter. It is put into eval mode.
         loader: Iterable of PyG batches.
-        precision: See :func:`check_precision`.
+        precision: See ``check_precision``.
         progress: Name of a progress bar; empty for no bar.
         cache: Cache of the frozen features of the loader's clouds, which must have a
             ``sample_id``.
@@ -123,9 +123,9 @@ def evaluate(
         model: A model with an active adapter. It is put into eval mode.
         loader: Iterable of PyG batches with ``y``.
         num_classes: Number of classes.
-        precision: See :func:`check_precision`.
+        precision: See ``check_precision``.
         progress: Name of a progress bar; empty for no bar.
-        cache: See :func:`predict_probabilities`.
+        cache: See ``predict_probabilities``.
 
     Raises:
         TypeError, ValueError: If an argument has another type, labels are not whole numbers or are

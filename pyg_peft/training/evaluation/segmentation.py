@@ -38,7 +38,7 @@ class PartEvaluation(Evaluation):
 
     @property
     def class_iou(self) -> float:
-        """Class mIoU of ShapeNet-part: the mean over the categories that occur."""
+        """The class mIoU of ShapeNet-part, which is the mean over the categories that occur."""
         kinds = self.category.unique()
         return float(torch.stack([self.shape_iou[self.category == k].mean() for k in kinds]).mean())
 

@@ -70,7 +70,7 @@ class SegmentationDataModule(ShapeDataModule):
 
     @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
-        """Open ``spec`` with :func:`~pyg_peft.training.data.sources.open_parts` and wrap it."""
+        """Open ``spec`` with ``open_parts`` and wrap it."""
         splits = spec if isinstance(spec, Splits) else open_parts(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, **options)
