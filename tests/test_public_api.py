@@ -89,3 +89,15 @@ def test_a_component_loads_nothing_heavy():
 
 def test_the_package_itself_loads_nothing():
     assert not {"torch", "numpy", "torch_geometric"} & loaded_after("import pyg_peft")
+
+
+def test_names_stay_where_the_documentation_had_them():
+    pytest.importorskip("lightning")
+    from pyg_peft import training
+    from pyg_peft.backbones.weights import map_point_mae_keys
+    from pyg_peft.training.fitting import fit
+
+    assert fit is training.fit and callable(map_point_mae_keys)
+    with pytest.warns(DeprecationWarning, match=r"from pyg_peft\.training"):
+        former = importlib.import_module("pyg_peft.training.segmentation_evaluation")
+    assert former.evaluate_parts is training.evaluate_parts
