@@ -254,9 +254,8 @@ def test_components_that_cannot_all_be_placed_leave_no_slot():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prepared", [True, False])
-@pytest.mark.parametrize("bank", [True, False])
-def test_compiles_whole(bank: bool, prepared: bool):
-    model = Way("point_peft", bank).awake()
+def test_compiles_whole(prepared: bool):
+    model = WITH_BANK.awake()
     torch.compiler.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     for sizes in ((20, 20), (30, 12, 9)):
