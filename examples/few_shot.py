@@ -25,8 +25,8 @@ parser.add_argument("--weights", default="point-mae-tiny")
 parser.add_argument("--ways", type=int, default=5)
 parser.add_argument("--shots", type=int, default=10)
 parser.add_argument("--queries", type=int, default=20)
-parser.add_argument("--episodes", type=int, default=5)
-parser.add_argument("--epochs", type=int, default=8)
+parser.add_argument("--episodes", type=int, default=3)
+parser.add_argument("--epochs", type=int, default=6)
 args = parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Train a Point Transformer on half of ModelNet10's classes; tune it, frozen, to the other half.
 
-    python examples/modelnet_point_transformer.py --data data/ModelNet10 [--epochs 10]
+    python examples/modelnet_point_transformer.py --data data/ModelNet10 [--epochs 6]
 
 The folder is PyG's; an .npz file will do too. Without either, shapes are made here.
 """
@@ -22,7 +22,7 @@ from pyg_peft.training import EvenBatches, Preprocessing
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--shapes", type=int, default=240)
 args = parser.parse_args()
 prepare = Preprocessing(num_points=256)  # drawn from the faces of meshes

@@ -1,6 +1,6 @@
 """Train PointNet++ on whole shapes of ModelNet10; tune it, frozen, to shapes seen from one side.
 
-    python examples/modelnet_pointnet2.py --data data/ModelNet10 [--epochs 10]
+    python examples/modelnet_pointnet2.py --data data/ModelNet10 [--epochs 6]
 
 The folder is PyG's; an .npz file will do too. Without either, shapes are made here.
 """
@@ -25,7 +25,7 @@ from pyg_peft.training import EvenBatches, Preprocessing
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--shapes", type=int, default=240)
 args = parser.parse_args()
 

@@ -27,7 +27,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--root")
 parser.add_argument("--file")
 parser.add_argument("--weights", default="point-mae-tiny")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--shapes", type=int, default=240)
 args = parser.parse_args()
 if args.root is None:

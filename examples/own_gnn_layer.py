@@ -1,6 +1,6 @@
 """GeometryAwareAdapter in a GNN of one's own: train the GNN, freeze it, adapt it to new classes.
 
-    python examples/own_gnn_layer.py [--data FILE.npz] [--epochs 10]
+    python examples/own_gnn_layer.py [--data FILE.npz] [--epochs 6]
 
 Without a file, which has the splits "train" and "test", the shapes are made here.
 """
@@ -22,7 +22,7 @@ from pyg_peft.training import EvenBatches
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--data")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--shapes", type=int, default=240)
 args = parser.parse_args()
 

@@ -25,7 +25,7 @@ from pyg_peft.training.evaluation.segmentation import evaluate_parts, score_poin
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--root")
 parser.add_argument("--weights")
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--shapes", type=int, default=64)
 args = parser.parse_args()
 

@@ -1,6 +1,6 @@
 """What ``pyg-peft fit`` does, as a plain loop: tune, choose an epoch by validation, save, load.
 
-    python examples/train_loop.py [--epochs 10] [--weights checkpoint.pth]
+    python examples/train_loop.py [--epochs 6] [--weights checkpoint.pth]
 
 Without weights the frozen backbone is random: the walk is the same, the accuracy is not.
 """
@@ -20,7 +20,7 @@ from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training import EvenBatches
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=10)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--shapes", type=int, default=96)
 parser.add_argument("--weights", default=None)
 args = parser.parse_args()
