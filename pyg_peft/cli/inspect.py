@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from pyg_peft.backbones.contract import is_token_backbone
-from pyg_peft.backbones.registry import BACKBONES
 from pyg_peft.cli.method import make_model, show_counts
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
+from pyg_peft.cli.weights import backbone_class as find_class
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
@@ -51,12 +51,7 @@ def run(
         bank: Whether to count parameters as with a memory bank, for methods that use one.
     """
     if adapter is None:
-        kind = BACKBONES.get(backbone_class or "PointMAE")
-        if kind is None:
-            raise ValueError(
-                f"Expected 'backbone_class' to be one of {', '.join(BACKBONES)} "
-                f"(got {backbone_class!r})"
-            )
+        kind = find_class(backbone_class)
         base = open_backbone(backbone or "random", num_classes, backbone_args or {}, 0, kind)
         bank = bank and is_token_backbone(base)
         # Counts depend on whether there is a bank, not on its contents.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_peft.backbones.registry import BACKBONES, TASKS
+from pyg_peft.backbones.registry import BACKBONES, TASKS, list_backbones
 from pyg_peft.backbones.weights import read_state_dict
 from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained
 from pyg_peft.errors import CheckpointError, MissingHeadError
@@ -26,23 +26,24 @@ _MOST_OF_OTHERS = 1_000_000
 _UNREADABLE = ("num_heads", "num_centers", "patch_size")
 
 
-def backbone_class(name: str | None, task: str) -> type[Any]:
+def backbone_class(name: str | None, task: str | None = None) -> type[Any]:
     """Return the class of a backbone for a task.
 
     Args:
         name: A key of ``BACKBONES``; ``None`` for the task's default.
-        task: A key of :data:`DEFAULTS`.
+        task: A key of :data:`DEFAULTS`; ``None`` for any, whose default is that of classification.
 
     Raises:
         ValueError: If there is no such task or name, or the backbone is for another task.
     """
-    if task not in TASKS:
+    if task is not None and task not in TASKS:
         raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
-    fitting = [known for known, kind in BACKBONES.items() if kind.task == task]
-    name = DEFAULTS[task] if name is None else name
+    fitting = list_backbones(task)
+    name = DEFAULTS[task or "classification"] if name is None else name
     if name not in fitting:
+        what = "" if task is None else f" for {task}"
         raise ValueError(
-            f"Expected 'backbone_class' to be one of {', '.join(fitting)} for {task} (got {name!r})"
+            f"Expected 'backbone_class' to be one of {', '.join(fitting)}{what} (got {name!r})"
         )
     return BACKBONES[name]
 
