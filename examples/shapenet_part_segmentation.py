@@ -20,7 +20,7 @@ from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.datasets import Augmented, PartLabels, ScaleTranslate
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training import EvenBatches
-from pyg_peft.training.evaluation.segmentation import evaluate_parts, score_points
+from pyg_peft.training.tasks.segmentation import evaluate_parts, score_points
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--root")

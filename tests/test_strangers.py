@@ -1,4 +1,4 @@
-"""A method, a token backbone and a data set from outside the package, one file each.
+"""A method, a token backbone, a data set and a task from outside the package, one file each.
 
 Each passes the public battery, and is fitted, saved, evaluated and shown by the command line
 without a line in the package.
@@ -31,13 +31,15 @@ from pyg_peft.backbones.registry import BACKBONES
 from pyg_peft.cli import main
 from pyg_peft.testing import Clouds, random_clouds
 from pyg_peft.training.data import sources
+from pyg_peft.training.fitting.tasks import DATA_MODULES
+from pyg_peft.training.tasks.registry import TASKS
 from pyg_peft.tuners import METHODS
 
 for needed in ("jsonargparse", "lightning", "torchmetrics"):
     pytest.importorskip(needed, reason=f"{needed} is not installed")
 
 FILES = Path(__file__).parent / "strangers"
-NAMES = ("my_method", "my_backbone", "my_data")
+NAMES = ("my_method", "my_backbone", "my_data", "my_task")
 SIZES = [9, 20, 1]
 
 
@@ -49,6 +51,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     registries: list[dict[str, Any]] = [METHODS, BACKBONES, sources._OPENERS, sources._ABOUT]
+    registries += [TASKS, DATA_MODULES]
     before = [dict(registry) for registry in registries]
     yield tmp_path
     for registry, content in zip(registries, before, strict=True):
@@ -155,6 +158,29 @@ def test_a_data_set(capsys: pytest.CaptureFixture[str]):
     assert "boxes:..." in capsys.readouterr().out
 
 
+def test_a_task(capsys: pytest.CaptureFixture[str]):
+    module = import_module("my_task")
+    task = module.FocalTask(3)
+    scores, labels = torch.randn(5, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 1, 0])
+    chance = scores.softmax(dim=1)[torch.arange(5), labels]
+    torch.testing.assert_close(
+        task.loss(scores, labels), -((1 - chance) ** 2 * chance.log()).mean()
+    )
+    sizes = {"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 8, "patch_size": 8}
+    fit("--task=focal_classification", f"--backbone_args={json.dumps(sizes)}", "--method=lora")
+    config = json.loads(Path("adapter/adapter_config.json").read_text())
+    assert config["preprocessing"]["task"] == "focal_classification"
+    run("evaluate", "adapter", "--data=boxes:12")
+    assert "accuracy" in capsys.readouterr().out
+    cloud = sources.open_source("boxes:2").train[0].pos
+    Path("cloud.xyz").write_text("\n".join(" ".join(map(str, row)) for row in cloud.tolist()))
+    run("predict", "adapter", "cloud.xyz")
+    assert "cloud.xyz" in capsys.readouterr().out
+    del TASKS["focal_classification"], sys.modules["my_task"]  # as if it were not imported
+    assert main(["predict", "adapter", "cloud.xyz"]) == 2
+    assert "focal_classification" in capsys.readouterr().err
+
+
 def test_a_module_that_is_not_there(capsys: pytest.CaptureFixture[str]):
     assert main(["--import", "no_such_module", "inspect"]) == 2
     assert "'--import' to name a module" in capsys.readouterr().err
@@ -162,7 +188,12 @@ def test_a_module_that_is_not_there(capsys: pytest.CaptureFixture[str]):
 
 def test_names_that_are_taken_and_classes_that_do_not_fit():
     from pyg_peft.backbones import register_backbone
-    from pyg_peft.training import register_source
+    from pyg_peft.training import (
+        ClassificationTask,
+        ShapeDataModule,
+        register_source,
+        register_task,
+    )
     from pyg_peft.tuners import register_method
 
     with pytest.raises(ValueError, match="'lora', which is taken"):
@@ -177,5 +208,15 @@ def test_names_that_are_taken_and_classes_that_do_not_fit():
         register_backbone(type("PointMAE", (PointMAE,), {}))
     with pytest.raises(ValueError, match="'procedural', which is taken"):
         register_source("procedural", lambda rest, options: sources.open_source("x"), "")
+    mine = type("Mine", (ClassificationTask,), {})
+    with pytest.raises(ValueError, match="'classification', which is taken"):
+        register_task(mine, ShapeDataModule)
+    with pytest.raises(TypeError, match="'task' to be a subclass of Task"):
+        register_task(PointMAE, ShapeDataModule)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="'data_module' to be a subclass of ShapeDataModule"):
+        register_task(ClassificationTask, PointMAE)  # type: ignore[arg-type]
+    other = type("Other", (ClassificationTask,), {"name": "other", "head": "dancing"})
+    with pytest.raises(ValueError, match="'head' of Other"):
+        register_task(other, ShapeDataModule)
     with pytest.raises(ValueError, match="a plain word"):
         register_source("my data", lambda rest, options: sources.open_source("x"), "")

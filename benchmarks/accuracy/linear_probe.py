@@ -28,9 +28,9 @@ from pyg_peft.backbones import PointMAE
 from pyg_peft.backbones.layers.patch_propagation import mean_valid
 from pyg_peft.backbones.layers.tokens import max_valid
 from pyg_peft.cli.weights import open_backbone
-from pyg_peft.training.data.data_module import ShapeDataModule
 from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.evaluation.probe import fit_probe
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 
 HERE = Path(__file__).resolve().parent
 PENALTIES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)

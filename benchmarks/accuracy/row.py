@@ -20,11 +20,10 @@ from pyg_peft.cli.weights import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import trainable_parameters
-from pyg_peft.training.data.data_module import ShapeDataModule
-from pyg_peft.training.evaluation.classification import Evaluation, predict_probabilities
-from pyg_peft.training.evaluation.segmentation import PartEvaluation
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import fit
-from pyg_peft.training.fitting.tasks import task_of
+from pyg_peft.training.tasks.classification import Evaluation
+from pyg_peft.training.tasks.segmentation import PartEvaluation
 
 TRAINER = {
     "enable_model_summary": False,
@@ -66,7 +65,7 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
     if shared is not None:
         shared.save()
     counts = model.count_parameters()
-    curve = report.curves[task_of(data).monitor]
+    curve = report.curves[data.task.monitor]
     return {
         "config": config,
         "clouds": {
@@ -145,7 +144,7 @@ def compare_batch_of_one(
     clouds = [test[number] for number in rows]
     alone = [_batch_of([cloud]) for cloud in clouds]
     batched, single = (
-        torch.cat([found for _, found in predict_probabilities(model, batches)])
+        torch.cat([found for _, found in data.task.predict(model, batches)])
         for batches in ([_batch_of(clouds)], alone)
     )
     return {

@@ -25,7 +25,7 @@ from run import HERE, quiet, say
 
 from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
-from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 
 
 def main() -> int:

@@ -21,8 +21,8 @@ from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import ProceduralShapes, ScaleTranslate
 from pyg_peft.errors import check_number
 from pyg_peft.model import PeftModel
-from pyg_peft.training.data.data_module import ShapeDataModule
 from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, fit
 from pyg_peft.tuners import METHODS
 from pyg_peft.viz.figure import style

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyg_peft.cli.demo_report import Outcome
 from pyg_peft.model import PeftModel
-from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.viz import (
     plot_attention,
     plot_confusion,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyg_peft.storage import write_atomic
-from pyg_peft.training.evaluation.classification import Evaluation
 from pyg_peft.training.fitting.run import FitReport
+from pyg_peft.training.tasks.classification import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyg_peft.cli.fit import RESULT, TASKS
+from pyg_peft.cli.fit import RESULT
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.errors import check_count
 from pyg_peft.training.data.sources import check_recorded, is_own
-from pyg_peft.training.evaluation.classification import Evaluation
-from pyg_peft.training.fitting.tasks import task_of
+from pyg_peft.training.fitting.tasks import DATA_MODULES
+from pyg_peft.training.tasks.classification import Evaluation
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -77,8 +77,8 @@ def run(
     elif data_args is None and Path(str(data)).is_dir():
         data_args = saved.read_args
     options: dict[str, Any] = dict(data_args or {})
-    open_data, data_module = TASKS[saved.task]
-    splits = open_data(past["data"] if data is None else data, **options)
+    data_module = DATA_MODULES[saved.task]
+    splits = data_module.open_splits(past["data"] if data is None else data, **options)
     whole = splits.whole and not own and split == "test"
     if not own:
         splits = splits.for_evaluation()
@@ -96,7 +96,7 @@ def run(
         seed=past.get("seed", 0),
     )
     loader = module.val_dataloader() if split == "val" else module.test_dataloader()
-    result = task_of(module).evaluate(
+    result = module.task.evaluate(
         saved.model,
         loader,
         precision=precision or past.get("precision", "32-true"),

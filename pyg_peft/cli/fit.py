@@ -16,22 +16,16 @@ from pyg_peft.cli.weights import backbone_class as find_class
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.storage import remove_leftovers, write_atomic
-from pyg_peft.training.data.data_module import ShapeDataModule
 from pyg_peft.training.data.preprocessing import Preprocessing
-from pyg_peft.training.data.sources import open_parts, open_source, shorthands
-from pyg_peft.training.evaluation.segmentation import PartEvaluation
+from pyg_peft.training.data.sources import shorthands
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
-from pyg_peft.training.fitting.segmentation import SegmentationDataModule
+from pyg_peft.training.fitting.tasks import DATA_MODULES
+from pyg_peft.training.tasks.registry import find_task
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 RESULT = "result.json"
-# For each task, the function that opens the data and the data module.
-TASKS: dict[str, tuple[Any, type[ShapeDataModule]]] = {
-    "classification": (open_source, ShapeDataModule),
-    "segmentation": (open_parts, SegmentationDataModule),
-}
 AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
 
 
@@ -91,7 +85,8 @@ def run(
         preprocessing: Number of points, normalization and up axis; saved with the adapter.
         options: Training options, such as the learning rate.
         trainer: Arguments of Lightning's trainer.
-        task: "classification" of clouds, or "segmentation" of points into parts.
+        task: "classification" of clouds, "segmentation" of points into parts, or a task that an
+            imported module registered.
         method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
         method_args: Settings of the method, for example {"bottleneck_channels": 32}.
         backbone: "random", the name of shipped weights, or a file.
@@ -122,9 +117,9 @@ def run(
     config = make_config(method, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
-    kind = find_class(backbone_class, task)
-    open_data, data_module = TASKS[task]
-    splits = open_data(data, **(data_args or {}))
+    kind = find_class(backbone_class, find_task(task).head)
+    data_module = DATA_MODULES[task]
+    splits = data_module.open_splits(data, **(data_args or {}))
     module = data_module.from_source(
         splits,
         data_args={},
@@ -202,12 +197,7 @@ def _groups(dataset: Any, field: str | None) -> Any:
 
 def _write_result(report: FitReport, folder: Path, run: dict[str, Any], bank_rows: int) -> None:
     numbers = {
-        name: {
-            "accuracy": found.accuracy,
-            "macro_accuracy": found.macro_accuracy,
-            "count": found.count,
-            **(found.ious() if isinstance(found, PartEvaluation) else {}),
-        }
+        name: found.numbers()
         for name, found in (("val", report.val), ("test", report.test))
         if found is not None
     }

@@ -11,7 +11,7 @@ from pyg_peft.cli.say import say
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.nn import MemoryBank
-from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.tuners import METHODS, MethodConfig
 
 

@@ -14,7 +14,8 @@ from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folder_index import files_below
 from pyg_peft.errors import check_count
 from pyg_peft.training.data.preprocessing import Preprocessing
-from pyg_peft.training.evaluation.classification import predict_probabilities
+from pyg_peft.training.tasks.classification import ClassificationTask
+from pyg_peft.training.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -54,7 +55,8 @@ def run(
         check_count(number, name)
     paths = find_files(files)
     saved = open_adapter(adapter, backbone, backbone_args or {})
-    if saved.task != "classification":
+    task_class = TASKS[saved.task]
+    if not issubclass(task_class, ClassificationTask):
         raise ValueError(
             "Expected 'adapter' to classify clouds (got one for parts): label points by "
             "PeftModel.from_pretrained and score_scene or the model itself"
@@ -67,8 +69,9 @@ def run(
     prepare = saved.preprocessing.evaluation()
     items: list[Data] = [prepare(cut(cloud)) for cloud in read_files(paths, settings)]
     loader = DataLoader(items, batch_size=batch_size)
+    task = task_class(len(saved.class_names))
     results: list[tuple[Path, Tensor]] = []
-    for _, probabilities in predict_probabilities(saved.model, loader, precision=precision):
+    for _, probabilities in task.predict(saved.model, loader, precision=precision):
         for row in probabilities:
             path = paths[len(results)]
             results.append((path, row))

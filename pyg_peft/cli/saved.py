@@ -9,6 +9,7 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.training.tasks.registry import TASKS, list_tasks
 from pyg_peft.tuners.engine.loading import read_whole
 from pyg_peft.tuners.engine.saving import check_class_names
 
@@ -22,18 +23,14 @@ class Saved:
         class_names: Names of the classes in the order of the logits.
         preprocessing: Preprocessing as in training.
         read_args: Arguments of ``read_points`` with which the training files were read.
+        task: Name of the task.
     """
 
     model: PeftModel
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     read_args: dict[str, Any]
-
-    @property
-    def task(self) -> str:
-        """The task of the base: ``"classification"`` or ``"segmentation"``."""
-        base: Any = self.model.base
-        return base.task
+    task: str
 
 
 def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) -> Saved:
@@ -68,7 +65,21 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
         preprocessing = Preprocessing.from_dict(recorded)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{error}, in 'preprocessing' of '{folder}'") from error
-    return Saved(model, names, preprocessing, dict(read_args))
+    return Saved(
+        model, names, preprocessing, dict(read_args), _task_of(model.base, recorded, folder)
+    )
+
+
+def _task_of(base: Any, recorded: Mapping[str, Any], folder: str) -> str:
+    """Return the recorded task; older adapters have none, and their base has one of its own."""
+    task = recorded.get("task", base.task)
+    if not isinstance(task, str) or task not in TASKS or TASKS[task].head != base.task:
+        raise CheckpointError(
+            f"Expected 'preprocessing.task' in '{folder}' to be a task for the backbone, whose own "
+            f"is {base.task}: {', '.join(list_tasks())} (got {short(task)}); the option --import "
+            "loads a module that registers others"
+        )
+    return task
 
 
 __all__ = ["Saved", "open_adapter"]

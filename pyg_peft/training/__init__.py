@@ -11,43 +11,55 @@ from pyg_peft.errors import MissingExtraError
 if TYPE_CHECKING:
     from pyg_peft.training.data.batches import EvenBatches
     from pyg_peft.training.data.cache import FeatureCache
-    from pyg_peft.training.data.data_module import ShapeDataModule
     from pyg_peft.training.data.preprocessing import Preprocessing
     from pyg_peft.training.data.sampler import KeyedSampler
     from pyg_peft.training.data.sources import Splits, open_parts, open_source, register_source
-    from pyg_peft.training.evaluation.classification import Evaluation, evaluate
     from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
     from pyg_peft.training.evaluation.scene import score_scene
-    from pyg_peft.training.evaluation.segmentation import PartEvaluation, evaluate_parts
     from pyg_peft.training.evaluation.segmentation_metrics import (
         ClassMeanIoU,
         InstanceMeanIoU,
         PointAccuracy,
         segmentation_metrics,
     )
+    from pyg_peft.training.fitting.data_module import ShapeDataModule
     from pyg_peft.training.fitting.options import FitOptions
     from pyg_peft.training.fitting.peft_module import PeftModule
     from pyg_peft.training.fitting.run import FitReport, fit
     from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
+    from pyg_peft.training.fitting.tasks import register_task
     from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
     from pyg_peft.training.pretraining.corpus_sources import open_corpus
     from pyg_peft.training.pretraining.options import PretrainOptions
     from pyg_peft.training.pretraining.run import PretrainReport, pretrain
     from pyg_peft.training.runs.schedule import warmup_cosine
+    from pyg_peft.training.tasks.classification import ClassificationTask, Evaluation, evaluate
+    from pyg_peft.training.tasks.contract import Task
+    from pyg_peft.training.tasks.registry import list_tasks
+    from pyg_peft.training.tasks.segmentation import (
+        PartEvaluation,
+        SegmentationTask,
+        evaluate_parts,
+    )
 
 # Imported on first use: pre-training and plain loops need neither Lightning nor torchmetrics.
 _HOME = {
+    "ClassificationTask": "tasks.classification",
+    "SegmentationTask": "tasks.segmentation",
+    "Task": "tasks.contract",
+    "list_tasks": "tasks.registry",
+    "register_task": "fitting.tasks",
     "ClassMeanIoU": "evaluation.segmentation_metrics",
     "Corpus": "pretraining.corpus",
     "EvenBatches": "data.batches",
-    "Evaluation": "evaluation.classification",
+    "Evaluation": "tasks.classification",
     "FeatureCache": "data.cache",
     "FitOptions": "fitting.options",
     "FitReport": "fitting.run",
     "KeyedSampler": "data.sampler",
     "InstanceMeanIoU": "evaluation.segmentation_metrics",
     "MacroAccuracy": "evaluation.metrics",
-    "PartEvaluation": "evaluation.segmentation",
+    "PartEvaluation": "tasks.segmentation",
     "PeftModule": "fitting.peft_module",
     "Preprocessing": "data.preprocessing",
     "PointAccuracy": "evaluation.segmentation_metrics",
@@ -55,12 +67,12 @@ _HOME = {
     "PretrainReport": "pretraining.run",
     "SegmentationDataModule": "fitting.segmentation",
     "SegmentationModule": "fitting.segmentation",
-    "ShapeDataModule": "data.data_module",
+    "ShapeDataModule": "fitting.data_module",
     "Splits": "data.sources",
     "ViewOptions": "pretraining.corpus",
     "classification_metrics": "evaluation.metrics",
-    "evaluate": "evaluation.classification",
-    "evaluate_parts": "evaluation.segmentation",
+    "evaluate": "tasks.classification",
+    "evaluate_parts": "tasks.segmentation",
     "fit": "fitting.run",
     "open_corpus": "pretraining.corpus_sources",
     "open_parts": "data.sources",
@@ -92,6 +104,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ClassMeanIoU",
+    "ClassificationTask",
     "Corpus",
     "Evaluation",
     "EvenBatches",
@@ -109,18 +122,22 @@ __all__ = [
     "PretrainReport",
     "SegmentationDataModule",
     "SegmentationModule",
+    "SegmentationTask",
     "ShapeDataModule",
     "Splits",
+    "Task",
     "ViewOptions",
     "classification_metrics",
     "evaluate",
     "evaluate_parts",
     "fit",
+    "list_tasks",
     "open_corpus",
     "open_parts",
     "open_source",
     "pretrain",
     "register_source",
+    "register_task",
     "score_scene",
     "segmentation_metrics",
     "warmup_cosine",

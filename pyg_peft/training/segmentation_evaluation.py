@@ -2,7 +2,7 @@
 
 import warnings
 
-from pyg_peft.training.evaluation.segmentation import PartEvaluation, evaluate_parts
+from pyg_peft.training.tasks.segmentation import PartEvaluation, evaluate_parts
 
 warnings.warn(
     "pyg_peft.training.segmentation_evaluation is deprecated: import evaluate_parts and "

@@ -49,7 +49,7 @@ def clouds(count: int) -> list[Data]:
 
 def test_the_data_module_shows_all_training_clouds_in_each_epoch():
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.fitting.data_module import ShapeDataModule
 
     data = ShapeDataModule(clouds(92), clouds(4), batch_size=32, class_names=["a", "b"])
     loader = data.train_dataloader()

@@ -117,7 +117,7 @@ def test_errors():
 
 def test_a_second_run_reads_the_features_of_the_first_and_ends_the_same(tmp_path, monkeypatch):
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.fitting.data_module import ShapeDataModule
     from pyg_peft.training.fitting.run import FitOptions, fit
 
     def run(name: str, caches: Any = None, **options: Any):
@@ -150,7 +150,7 @@ def test_a_second_run_reads_the_features_of_the_first_and_ends_the_same(tmp_path
 
 def test_a_cache_of_training_clouds_wants_views(tmp_path):
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.fitting.data_module import ShapeDataModule
     from pyg_peft.training.fitting.run import fit
 
     model, _ = tuned()

@@ -9,7 +9,7 @@ from pyg_peft.training.data.preprocessing import Preprocessing
 
 pytest.importorskip("lightning", reason="lightning is not installed")
 
-from pyg_peft.training.data.data_module import ShapeDataModule
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 
 
 def module(**options: Any) -> ShapeDataModule:

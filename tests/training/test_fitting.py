@@ -20,10 +20,11 @@ from pyg_peft import FullFineTuningConfig, LoRAConfig, PeftModel, get_peft_model
 from pyg_peft.backbones import PointMAE
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import claim_folder
-from pyg_peft.training.data.data_module import ShapeDataModule
 from pyg_peft.training.fitting import callbacks
 from pyg_peft.training.fitting import run as fitting
 from pyg_peft.training.fitting.callbacks import KeptEpoch
+from pyg_peft.training.fitting.data_module import ShapeDataModule
+from pyg_peft.training.fitting.peft_module import PeftModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, fit
 from pyg_peft.training.runs import checkpoint_files
 
@@ -110,25 +111,13 @@ def test_the_report_is_of_that_epoch_from_one(tmp_path: Path):
 
 def test_every_cloud_is_learned_from_in_every_epoch(tmp_path: Path, monkeypatch: Any):
     seen: list[list[int]] = []
-    real = fitting.task_of
+    step = PeftModule.training_step
 
-    def watched(splits: ShapeDataModule) -> Any:
-        task = real(splits)
+    def watched(module: PeftModule, batch: Any, batch_idx: int) -> Any:
+        seen.append(batch.sample_id.tolist())
+        return step(module, batch, batch_idx)
 
-        def make(*args: Any, **kwargs: Any) -> Any:
-            module = task.make_module(*args, **kwargs)
-            step = module.training_step
-
-            def training_step(batch: Any, batch_idx: int) -> Any:
-                seen.append(batch.sample_id.tolist())
-                return step(batch, batch_idx)
-
-            module.training_step = training_step
-            return module
-
-        return type(task)(task.monitor, make, task.evaluate)
-
-    monkeypatch.setattr(fitting, "task_of", watched)
+    monkeypatch.setattr(PeftModule, "training_step", watched)
     run(tmp_path, data(11), trainer={"max_epochs": 2})
     assert [len(batch) for batch in seen] == [4, 4, 3] * 2
     assert sorted(chain(*seen[:3])) == sorted(chain(*seen[3:])) == list(range(11))

@@ -13,10 +13,10 @@ from pyg_peft import LoRAConfig, PeftModel, get_peft_model
 from pyg_peft.backbones import DGCNNSegmentation, PointNet
 from pyg_peft.datasets import PartLabels
 from pyg_peft.testing import randomize_
-from pyg_peft.training.evaluation.classification import evaluate
 from pyg_peft.training.evaluation.forward import base_of, forward_batch
 from pyg_peft.training.evaluation.scene import score_scene
-from pyg_peft.training.evaluation.segmentation import evaluate_parts, score_points
+from pyg_peft.training.tasks.classification import evaluate
+from pyg_peft.training.tasks.segmentation import evaluate_parts, score_points
 
 
 class Named(nn.Module):
@@ -112,7 +112,6 @@ def test_fit(style: type[Named], pools: bool, tmp_path):
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
     from pyg_peft.training import SegmentationDataModule, ShapeDataModule
     from pyg_peft.training.fitting.run import FitOptions, fit
-    from pyg_peft.training.fitting.tasks import task_of
 
     reports: list[Any] = []
     for kind in (style, Named):
@@ -127,7 +126,7 @@ def test_fit(style: type[Named], pools: bool, tmp_path):
         reports.append(
             fit(model, data, tmp_path / kind.__name__, options=options, trainer=settings)
         )
-        again = task_of(data).evaluate(model, data.test_dataloader())
+        again = data.task.evaluate(model, data.test_dataloader())
         assert torch.equal(again.confusion, reports[-1].test.confusion)
     assert reports[0].curves == reports[1].curves
     losses = reports[0].curves["train_loss"]

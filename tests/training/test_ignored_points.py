@@ -64,8 +64,8 @@ def test_the_loss_is_that_of_the_others():
     module = SegmentationModule(model(), [[0, 1]], 2, label_smoothing=0.1)
     scores = torch.randn(6, 2, requires_grad=True)
     labels = torch.tensor([0, 1, -1, 0, -1, 1])
-    batch: Any = Data(y=labels)
-    loss, accuracy = module._learned(scores, batch)
+    loss = module.task.loss(scores, labels, module.label_smoothing)
+    accuracy = module.task.progress(scores, labels)["accuracy"]
     known = labels >= 0
     expected = F.cross_entropy(scores[known], labels[known], label_smoothing=0.1)
     torch.testing.assert_close(loss, expected)
@@ -73,7 +73,9 @@ def test_the_loss_is_that_of_the_others():
     assert float(accuracy) == float(right.float().mean())
     loss.backward()
     assert not scores.grad[~known].any()  # pyright: ignore[reportOptionalSubscript]
-    nothing, accuracy = module._learned(scores, Data(y=torch.full((6,), -1)))
+    ignored = torch.full((6,), -1)
+    nothing = module.task.loss(scores, ignored, module.label_smoothing)
+    accuracy = module.task.progress(scores, ignored)["accuracy"]
     assert float(nothing.detach()) == 0 and float(accuracy) == 0 and nothing.requires_grad
 
 

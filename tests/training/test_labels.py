@@ -48,7 +48,7 @@ def test_the_range_is_named():
 
 def test_the_data_module_refuses_labels_without_a_class():
     pytest.importorskip("lightning", reason="lightning is not installed")
-    from pyg_peft.training.data.data_module import ShapeDataModule
+    from pyg_peft.training.fitting.data_module import ShapeDataModule
 
     good = [Data(pos=torch.rand(9, 3), y=torch.tensor([row % 2])) for row in range(8)]
     bad = [*good, Data(pos=torch.rand(9, 3), y=torch.tensor([2]))]
@@ -63,7 +63,7 @@ def test_the_evaluation_refuses_labels_without_a_class():
     pytest.importorskip("lightning", reason="lightning is not installed")
     from pyg_peft import LoRAConfig, get_peft_model
     from pyg_peft.backbones import PointMAE
-    from pyg_peft.training.evaluation.classification import evaluate
+    from pyg_peft.training.tasks.classification import evaluate
 
     base = PointMAE(2, embed_dim=12, depth=1, num_heads=3, num_centers=4, patch_size=4)
     model = get_peft_model(base, LoRAConfig(rank=2))

@@ -3,8 +3,9 @@ import torch
 
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
 
-from pyg_peft.training.evaluation.classification import Evaluation, check_precision
+from pyg_peft.training.evaluation.forward import check_precision
 from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
+from pyg_peft.training.tasks.classification import Evaluation
 
 
 def test_macro_accuracy_leaves_absent_classes_out():

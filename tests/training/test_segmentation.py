@@ -12,7 +12,7 @@ from torch_geometric.loader import DataLoader
 from pyg_peft import LoRAConfig, MemoryBank, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAESegmentation
 from pyg_peft.datasets import NpzShapes, PartLabels, Resample
-from pyg_peft.training.evaluation.segmentation import evaluate_parts
+from pyg_peft.training.tasks.segmentation import evaluate_parts
 
 SIZES: dict[str, Any] = {"embed_dim": 24, "depth": 2, "num_heads": 3}
 HEAD: dict[str, Any] = {
@@ -142,7 +142,6 @@ def test_fit_learns_and_evaluates(kind: str, tmp_path):
     pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
     from pyg_peft.training import SegmentationDataModule
     from pyg_peft.training.fitting.run import FitOptions, fit
-    from pyg_peft.training.fitting.tasks import task_of
 
     if kind == "npz":
         spec, data_args = str(write_npz(tmp_path / "set.npz")), {}
@@ -164,7 +163,7 @@ def test_fit_learns_and_evaluates(kind: str, tmp_path):
     losses, shares = report.curves["train_loss"], report.curves["train_accuracy"]
     assert losses[-1] < 0.75 * losses[0]
     assert shares[-1] > 0.7
-    again = task_of(data).evaluate(model, data.test_dataloader())
+    again = data.task.evaluate(model, data.test_dataloader())
     assert torch.equal(again.confusion, report.test.confusion)
     assert max(report.curves["val_instance_iou"]) == pytest.approx(
         report.val.instance_iou  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]

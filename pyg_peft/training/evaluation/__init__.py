@@ -1,1 +1,1 @@
-"""Evaluate a trained model: classification, segmentation, scenes, probes."""
+"""Metrics, scores of scenes, and probes of frozen features."""

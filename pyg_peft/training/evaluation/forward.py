@@ -2,10 +2,20 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from pyg_peft.model import PeftModel
 from pyg_peft.nn.batch_call import batch_arguments
+from pyg_peft.training.data.checks import check_text
+
+# Precisions that keep coordinates in float32; "true" half precision would round them.
+PRECISIONS = {
+    "32": None,
+    "32-true": None,
+    "16-mixed": torch.float16,
+    "bf16-mixed": torch.bfloat16,
+}
 
 
 def forward_batch(model: nn.Module, data: Any, **more: Any) -> Any:
@@ -42,4 +52,24 @@ def base_of(model: nn.Module) -> nn.Module:
     return inner.base if isinstance(inner, PeftModel) else inner
 
 
-__all__ = ["base_of", "forward_batch"]
+def check_precision(precision: str) -> torch.dtype | None:
+    """Return the autocast type of a precision, or ``None`` for no autocast.
+
+    Raises:
+        ValueError: If the precision would not keep positions in float32.
+    """
+    check_text(precision, "precision")
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"Expected 'precision' to be one of {', '.join(PRECISIONS)}, which keep positions in "
+            f"float32 (got {precision!r})"
+        )
+    return PRECISIONS[precision]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the model's parameters; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+__all__ = ["PRECISIONS", "base_of", "check_precision", "device_of", "forward_batch"]

@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric.data import Batch
 
 from pyg_peft.model import PeftModel
-from pyg_peft.training.data.data_module import ShapeDataModule
 from pyg_peft.training.evaluation.forward import forward_batch
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 
 
 def check_batch_norms(model: PeftModel, data: ShapeDataModule, world_size: int = 1) -> None:

@@ -7,7 +7,6 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from pyg_peft.datasets.keyed import keyed_seed
@@ -16,11 +15,10 @@ from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.data.cache import FeatureCache
 from pyg_peft.training.data.checks import check_kind
-from pyg_peft.training.data.labels import whole_labels
-from pyg_peft.training.evaluation.forward import forward_batch
-from pyg_peft.training.evaluation.metrics import classification_metrics
 from pyg_peft.training.runs.decay import decay_groups
 from pyg_peft.training.runs.schedule import warmup_cosine
+from pyg_peft.training.tasks.classification import ClassificationTask
+from pyg_peft.training.tasks.contract import Task
 from pyg_peft.tuners.engine.saving import base_fingerprint
 
 _FINGERPRINT = "base_fingerprint"
@@ -29,16 +27,15 @@ _FINGERPRINT = "base_fingerprint"
 class PeftModule(LightningModule):
     """Trains the parameters of the active adapter of ``model``, and nothing else.
 
-    It uses AdamW with a warm-up and a cosine, and label smoothing, and reports overall and macro
-    accuracy. Checkpoints hold the adapter's tensors and the fingerprint of the base: megabytes, not
-    another copy of the base. Random numbers of a training step (dropout) are keyed by seed, epoch,
-    step and process. So a run that was killed and resumed at the end of an epoch equals one that
-    was not.
+    It uses AdamW with a warm-up and a cosine; the task has the loss and the metrics. Checkpoints
+    hold the adapter's tensors and the fingerprint of the base: megabytes, not another copy of the
+    base. Random numbers of a training step (dropout) are keyed by seed, epoch, step and process. So
+    a run that was killed and resumed at the end of an epoch equals one that was not.
 
     Args:
         model: The model, with the adapter to train active. It is called with the parameters of its
             base that a batch has, by name, or as ``forward(data)``.
-        num_classes: Number of classes.
+        task: What to learn from the labels. A number of classes means classification of clouds.
         lr: Largest learning rate.
         weight_decay: Weight decay of matrices; biases, norms and tokens have none.
         warmup_epochs: Number of epochs of linear warm-up. The cosine ends with the last epoch of
@@ -56,7 +53,7 @@ class PeftModule(LightningModule):
     def __init__(
         self,
         model: PeftModel,
-        num_classes: int,
+        task: Task | int,
         *,
         lr: float = 1e-3,
         weight_decay: float = 0.05,
@@ -66,7 +63,8 @@ class PeftModule(LightningModule):
         caches: Mapping[str, FeatureCache] | None = None,
     ) -> None:
         check_kind(model, "model", PeftModel)
-        check_count(num_classes, "num_classes")
+        if not isinstance(task, Task):
+            task = ClassificationTask(task)
         check_count(seed, "seed", least=None)
         check_kind(caches, "caches", Mapping, optional=True)
         for name, value in (
@@ -80,7 +78,7 @@ class PeftModule(LightningModule):
             raise ValueError("Expected 'model' to have trainable parameters (got none)")
         super().__init__()
         self.model = model
-        self.num_classes = num_classes
+        self.task = task
         self.lr = lr
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
@@ -88,15 +86,16 @@ class PeftModule(LightningModule):
         self.seed = seed
         self.caches = dict(caches or {})
         self.metrics = nn.ModuleDict(
-            {stage: classification_metrics(num_classes, f"{stage}_") for stage in ("val", "test")}
+            {stage: task.metrics(f"{stage}_") for stage in ("val", "test")}
         )
 
     def forward(self, data: Data, stage: str = "predict") -> Tensor:
-        """Return logits ``[B, num_classes]``; only in training the bank omits the sample itself."""
+        """Return the scores of a batch; only in training the bank omits the sample itself."""
         sample_id = data.sample_id if stage == "train" else None
-        if stage in self.caches:
-            return self.model(sample_id=sample_id, **self.caches[stage](data))
-        return forward_batch(self.model, data, sample_id=sample_id)
+        cache = self.caches.get(stage)
+        scores = self.task.score(self.model, data, sample_id=sample_id, cache=cache)
+        self.task.check_scores(scores)
+        return scores.float()
 
     def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
         # Lightning restores modes module by module after validation, in its own order. The model
@@ -107,19 +106,21 @@ class PeftModule(LightningModule):
         torch.manual_seed(
             keyed_seed(self.seed, "step", self.current_epoch, batch_idx, self.global_rank)
         )
-        logits = self(batch, "train").float()
-        loss, accuracy = self._learned(logits, batch)
+        scores = self(batch, "train")
+        labels = self.task.labels(batch, scores.size(0))
+        loss = self.task.loss(scores, labels, self.label_smoothing)
         size = batch.num_graphs
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=size, sync_dist=True)
-        self.log(
-            "train_accuracy",
-            accuracy,
-            on_epoch=True,
-            on_step=False,
-            prog_bar=True,
-            batch_size=size,
-            sync_dist=True,
-        )
+        for name, value in self.task.progress(scores, labels).items():
+            self.log(
+                f"train_{name}",
+                value,
+                on_epoch=True,
+                on_step=False,
+                prog_bar=True,
+                batch_size=size,
+                sync_dist=True,
+            )
         return loss
 
     def validation_step(self, batch: Data, batch_idx: int) -> None:
@@ -129,22 +130,16 @@ class PeftModule(LightningModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Data, batch_idx: int) -> Tensor:
-        return self(batch).float().softmax(dim=-1)
-
-    def _learned(self, scores: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
-        """Return loss and accuracy of a training step."""
-        labels = whole_labels(batch.y, "cloud", batch.num_graphs)
-        loss = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
-        return loss, (scores.argmax(dim=-1) == labels).float().mean()
+        return self.task.probabilities(self(batch))
 
     def _evaluate(self, batch: Data, stage: str) -> None:
-        logits = self(batch, stage).float()
-        labels = whole_labels(batch.y, "cloud", batch.num_graphs)
-        loss = F.cross_entropy(logits, labels)
+        scores = self(batch, stage)
+        labels = self.task.labels(batch, scores.size(0))
         metrics: Any = self.metrics[stage]
-        metrics.update(logits, labels)
-        self.log(f"{stage}_loss", loss, batch_size=batch.num_graphs, sync_dist=True)
-        self.log_dict(metrics, prog_bar=True, batch_size=batch.num_graphs)
+        self.task.update(metrics, scores, labels, batch)
+        size = batch.num_graphs
+        self.log(f"{stage}_loss", self.task.loss(scores, labels), batch_size=size, sync_dist=True)
+        self.log_dict(metrics, prog_bar=True, batch_size=size)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = (parameter for _, parameter in trainable_parameters(self.model))

@@ -22,8 +22,7 @@ from pyg_peft.model import PeftModel
 from pyg_peft.storage import claim_folder, remove_leftovers
 from pyg_peft.training.data.cache import FeatureCache
 from pyg_peft.training.data.checks import check_kind
-from pyg_peft.training.data.data_module import ShapeDataModule
-from pyg_peft.training.evaluation.classification import Evaluation, check_precision
+from pyg_peft.training.evaluation.forward import check_precision
 from pyg_peft.training.fitting.batch_norms import check_batch_norms
 from pyg_peft.training.fitting.callbacks import (
     CSVEpochs,
@@ -33,8 +32,9 @@ from pyg_peft.training.fitting.callbacks import (
     TensorBoardEpochs,
     WholeFiles,
 )
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.options import LOGGERS, FitOptions
-from pyg_peft.training.fitting.tasks import task_of
+from pyg_peft.training.fitting.peft_module import PeftModule
 from pyg_peft.training.runs.checkpoint_files import has_checkpoint, read_checkpoint
 from pyg_peft.training.runs.resuming import (
     BEST,
@@ -45,6 +45,7 @@ from pyg_peft.training.runs.resuming import (
     describe_run,
     write_run,
 )
+from pyg_peft.training.tasks.contract import Scored
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +55,17 @@ class FitReport:
     """Results of a training run.
 
     Args:
-        val: Evaluation of the kept epoch on the validation set, which chose it; ``None`` without
-            validation.
-        test: Evaluation of that epoch on the test set; ``None`` without one.
+        val: What the task measures of the kept epoch on the validation set, which chose it: an
+            ``Evaluation``, or a ``PartEvaluation`` for segmentation. ``None`` without validation.
+        test: The same of that epoch on the test set; ``None`` without one.
         epoch: The kept epoch, from 1: the best on validation, or the last without validation.
         curves: Values per epoch, by name of the metric.
         is_main: Whether this is the process that saves and prints.
         chosen_by: The metric that chose the epoch; ``None`` without validation.
     """
 
-    val: Evaluation | None
-    test: Evaluation | None
+    val: Any
+    test: Any
     epoch: int
     curves: dict[str, list[float]] = field(default_factory=dict)
     is_main: bool = True
@@ -130,10 +131,11 @@ def fit(
     if resume and has_checkpoint(folder / LAST):
         resumed = check_resumed(folder, described)
     _use_clouds(data, resumed)
-    curves, task = Curves(), task_of(data)
-    monitor = task.monitor if validates else None
-    module = task.make_module(
+    curves = Curves()
+    monitor = data.task.monitor if validates else None
+    module = PeftModule(
         model,
+        data.task,
         lr=options.lr,
         weight_decay=options.weight_decay,
         warmup_epochs=options.warmup_epochs,
@@ -179,6 +181,7 @@ def fit(
                 preprocessing={
                     **data.preprocessing.to_dict(),
                     "read_args": data.read_args,
+                    "task": data.task.name,
                     **(metadata or {}),
                 },
             )
@@ -297,9 +300,9 @@ def _evaluate(
     stage: str,
     precision: str,
     caches: Mapping[str, FeatureCache],
-) -> Evaluation:
+) -> Scored:
     loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
-    return task_of(data).evaluate(model, loader, precision=precision, cache=caches.get(stage))
+    return data.task.evaluate(model, loader, precision=precision, cache=caches.get(stage))
 
 
 def _check_views(caches: Mapping[str, FeatureCache], data: ShapeDataModule) -> None:

@@ -3,20 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch_geometric.data import Data
-
 from pyg_peft.datasets import PartLabels
 from pyg_peft.errors import check_count
 from pyg_peft.model import PeftModel
-from pyg_peft.training.data.data_module import ShapeDataModule
-from pyg_peft.training.data.labels import IGNORE_INDEX, whole_labels
+from pyg_peft.training.data.labels import IGNORE_INDEX
 from pyg_peft.training.data.sources import Splits, open_parts
-from pyg_peft.training.evaluation.part_iou import part_mask
-from pyg_peft.training.evaluation.segmentation import score_points
-from pyg_peft.training.evaluation.segmentation_metrics import segmentation_metrics
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.peft_module import PeftModule
+from pyg_peft.training.tasks.contract import Task
+from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 
 class SegmentationDataModule(ShapeDataModule):
@@ -69,37 +64,21 @@ class SegmentationDataModule(ShapeDataModule):
         self.category_names = first.category_names
 
     @classmethod
+    def open_splits(cls, spec: str, **data_args: Any) -> Splits:
+        """Open a source with labels per point; see ``open_parts``."""
+        return open_parts(spec, **data_args)
+
+    @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
-        """Open ``spec`` with ``open_parts`` and wrap it."""
-        splits = spec if isinstance(spec, Splits) else open_parts(spec, **data_args)
+        """Open ``spec`` with :meth:`open_splits`, unless it is open, and wrap it."""
+        splits = spec if isinstance(spec, Splits) else cls.open_splits(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, **options)
 
-    def check_labels(self) -> None:
-        """Raise unless every point's label is a part of its cloud's category, or ignored.
-
-        All items are read once.
-
-        Raises:
-            TypeError, ValueError: If a label is not. The message names split and item.
-        """
-        if self._are_checked:
-            return
-        mask = part_mask(self.parts, self.num_classes)
-        for split, shown in self._labelled().items():
-            for number in range(len(shown)):
-                self._check_item(shown.dataset[number], f"{split}[{number}]", mask)
-        self._are_checked = True
-
-    def _check_item(self, item: Any, name: str, mask: Tensor) -> None:
-        # PartLabels has checked that both are whole numbers in their ranges.
-        category, labels = int(item.category), item.y[item.y != IGNORE_INDEX]
-        strange = labels[~mask[category, labels]]
-        if strange.numel():
-            raise ValueError(
-                f"Expected '{name}.y' to hold parts of its category, {list(self.parts[category])} "
-                f"of {self.category_names[category]!r} (got {int(strange[0])})"
-            )
+    @property
+    def task(self) -> Task:
+        """What a model learns from the labels: the part of each point."""
+        return SegmentationTask(self.parts, self.num_classes, category_names=self.category_names)
 
     @property
     def num_categories(self) -> int:
@@ -107,10 +86,7 @@ class SegmentationDataModule(ShapeDataModule):
 
 
 class SegmentationModule(PeftModule):
-    """Trains an adapter on labels per point; otherwise like :class:`PeftModule`.
-
-    The loss is the cross-entropy over all parts, averaged over the points of a batch. In evaluation
-    only the parts of a cloud's category are predicted.
+    """Trains an adapter on labels per point: :class:`PeftModule` with a ``SegmentationTask``.
 
     Args:
         model: The model, with the adapter to train active. Its base returns scores of points.
@@ -129,47 +105,8 @@ class SegmentationModule(PeftModule):
         ignore_index: int = IGNORE_INDEX,
         **options: Any,
     ) -> None:
-        check_count(ignore_index, "ignore_index", least=None)
-        super().__init__(model, num_parts, **options)
-        self.ignore_index = ignore_index
-        self.metrics = nn.ModuleDict(
-            {
-                stage: segmentation_metrics(
-                    parts, num_parts, f"{stage}_", ignore_index=ignore_index
-                )
-                for stage in ("val", "test")
-            }
-        )
-
-    def forward(self, data: Data, stage: str = "predict") -> Tensor:
-        """Return scores ``[N, num_parts]``; only in training the bank omits the sample itself."""
-        sample_id = data.sample_id if stage == "train" else None
-        cached = self.caches[stage](data) if stage in self.caches else {}
-        return score_points(self.model, data, sample_id=sample_id, **cached)
-
-    def _learned(self, scores: Tensor, batch: Data) -> tuple[Tensor, Tensor]:
-        labels = whole_labels(batch.y, "point", scores.size(0))
-        loss = self._loss(scores, labels, self.label_smoothing)
-        known = labels != self.ignore_index
-        right = (scores.argmax(dim=-1) == labels)[known].float()
-        return loss, right.mean() if right.numel() else right.sum()
-
-    def _loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Return the mean loss of the points not ignored; zero, with zero gradient, if none are."""
-        if bool((labels == self.ignore_index).all()):
-            return scores.sum() * 0.0
-        return F.cross_entropy(
-            scores, labels, label_smoothing=label_smoothing, ignore_index=self.ignore_index
-        )
-
-    def _evaluate(self, batch: Data, stage: str) -> None:
-        scores = self(batch, stage).float()
-        labels = whole_labels(batch.y, "point", scores.size(0))
-        metrics: Any = self.metrics[stage]
-        metrics.update(scores, labels, batch.batch, batch.category)
-        size = batch.num_graphs
-        self.log(f"{stage}_loss", self._loss(scores, labels), batch_size=size, sync_dist=True)
-        self.log_dict(metrics, prog_bar=True, batch_size=size)
+        task = SegmentationTask(parts, num_parts, ignore_index=ignore_index)
+        super().__init__(model, task, **options)
 
 
 def _shown(

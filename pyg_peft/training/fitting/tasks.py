@@ -1,52 +1,58 @@
-"""Choose module, metric and evaluation for labels per cloud or per point."""
+"""The data module of each task, and the registration of further tasks."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from pyg_peft.backbones.registry import TASKS as HEADS
+from pyg_peft.training.fitting.data_module import ShapeDataModule
+from pyg_peft.training.fitting.segmentation import SegmentationDataModule
+from pyg_peft.training.tasks.classification import ClassificationTask
+from pyg_peft.training.tasks.contract import Task
+from pyg_peft.training.tasks.registry import TASKS
+from pyg_peft.training.tasks.segmentation import SegmentationTask
 
-from pyg_peft.model import PeftModel
-from pyg_peft.training.data.data_module import ShapeDataModule
-from pyg_peft.training.evaluation.classification import Evaluation, evaluate
-from pyg_peft.training.evaluation.segmentation import evaluate_parts
-from pyg_peft.training.fitting.peft_module import PeftModule
-from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
+DATA_MODULES: dict[str, type[ShapeDataModule]] = {
+    ClassificationTask.name: ShapeDataModule,
+    SegmentationTask.name: SegmentationDataModule,
+}
 
 
-@dataclass(frozen=True)
-class Task:
-    """Module, metric and evaluation of one kind of data.
+def register_task(task: type[Task], data_module: type[ShapeDataModule]) -> None:
+    """Register your own task, for ``pyg-peft fit --task NAME`` and the adapters that it saves.
 
     Args:
-        monitor: Name of the metric that chooses the best epoch on the validation split.
-        make_module: Function that returns the Lightning module of a model, given its options.
-        evaluate: Function that evaluates a model on a loader, given options.
+        task: The task. Its ``name`` becomes the name of the option.
+        data_module: The data module, whose property ``task`` returns an instance of ``task``, and
+            whose ``open_splits`` opens a source with labels for it.
+
+    Raises:
+        TypeError: If an argument is another kind of class.
+        ValueError: If the name is taken by another task, or ``head`` names no kind of backbone.
+
+    Example:
+        >>> from pyg_peft.training import (
+        ...     ClassificationTask, ShapeDataModule, list_tasks, register_task)
+        >>> class Smooth(ClassificationTask):
+        ...     name = "smooth_classification"
+        ...     def loss(self, scores, labels, label_smoothing=0.0):
+        ...         return super().loss(scores, labels, max(label_smoothing, 0.3))
+        >>> class SmoothData(ShapeDataModule):
+        ...     @property
+        ...     def task(self):
+        ...         return Smooth(self.num_classes)
+        >>> register_task(Smooth, SmoothData)
+        >>> "smooth_classification" in list_tasks()
+        True
     """
-
-    monitor: str
-    make_module: Callable[..., PeftModule]
-    evaluate: Callable[..., Evaluation]
-
-
-def task_of(data: ShapeDataModule) -> Task:
-    """Return segmentation for a :class:`SegmentationDataModule`, otherwise classification."""
-    if isinstance(data, SegmentationDataModule):
-        parts, count = data.parts, data.num_classes
-
-        def parts_module(model: PeftModel, **options: Any) -> PeftModule:
-            return SegmentationModule(model, parts, count, **options)
-
-        def parts_evaluation(model: PeftModel, loader: Any, **options: Any) -> Evaluation:
-            return evaluate_parts(model, loader, parts, count, **options)
-
-        return Task("val_instance_iou", parts_module, parts_evaluation)
-
-    def cloud_module(model: PeftModel, **options: Any) -> PeftModule:
-        return PeftModule(model, data.num_classes, **options)
-
-    def cloud_evaluation(model: PeftModel, loader: Any, **options: Any) -> Evaluation:
-        return evaluate(model, loader, data.num_classes, **options)
-
-    return Task("val_accuracy", cloud_module, cloud_evaluation)
+    for name, kind, base in (("task", task, Task), ("data_module", data_module, ShapeDataModule)):
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise TypeError(f"Expected '{name}' to be a subclass of {base.__name__} (got {kind!r})")
+    if TASKS.get(task.name, task) is not task:
+        raise ValueError(f"Expected a name that is free (got {task.name!r}, which is taken)")
+    if task.head not in HEADS:
+        raise ValueError(
+            f"Expected 'head' of {task.__name__} to be one of {', '.join(HEADS)} "
+            f"(got {task.head!r})"
+        )
+    TASKS[task.name] = task
+    DATA_MODULES[task.name] = data_module
 
 
-__all__ = ["Task", "task_of"]
+__all__ = ["DATA_MODULES", "register_task"]

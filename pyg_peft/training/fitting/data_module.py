@@ -17,10 +17,11 @@ from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
 from pyg_peft.training.data.batches import EvenBatches, batch_sizes
 from pyg_peft.training.data.checks import check_kind
-from pyg_peft.training.data.labels import check_range
 from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.data.sampler import KeyedSampler
 from pyg_peft.training.data.sources import Splits, open_source
+from pyg_peft.training.tasks.classification import ClassificationTask
+from pyg_peft.training.tasks.contract import Task
 
 
 class ShapeDataModule(LightningDataModule):
@@ -130,15 +131,25 @@ class ShapeDataModule(LightningDataModule):
         self.predict_set = None if predict is None else self._fixed(with_sample_ids(predict))
 
     @classmethod
+    def open_splits(cls, spec: str, **data_args: Any) -> Splits:
+        """Open a source with the labels that the task needs; see ``open_source``."""
+        return open_source(spec, **data_args)
+
+    @classmethod
     def from_source(cls, spec: str | Splits, *, data_args: dict[str, Any], **options: Any) -> Self:
-        """Open ``spec`` with ``open_source`` and wrap it."""
-        splits = spec if isinstance(spec, Splits) else open_source(spec, **data_args)
+        """Open ``spec`` with :meth:`open_splits`, unless it is open, and wrap it."""
+        splits = spec if isinstance(spec, Splits) else cls.open_splits(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, class_names=splits.class_names, **options)
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def task(self) -> Task:
+        """What a model learns from the labels: here, the class of each cloud."""
+        return ClassificationTask(self.num_classes)
 
     @property
     def validates(self) -> bool:
@@ -159,20 +170,18 @@ class ShapeDataModule(LightningDataModule):
             self.check_labels()
 
     def check_labels(self) -> None:
-        """Raise unless every label belongs to a class with a name.
+        """Raise unless the task can learn every label; all are read once.
 
         Raises:
-            ValueError: If one does not. The message names the split.
+            TypeError, ValueError: If it cannot. The message names the split.
         """
         if self._are_checked:
             return
-        for split, dataset in self._labelled().items():
-            check_range(dataset.labels, self.num_classes, f"{split}.y")
-        self._are_checked = True
-
-    def _labelled(self) -> dict[str, Augmented]:
         sets = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
-        return {name: dataset for name, dataset in sets.items() if dataset is not None}
+        for split, dataset in sets.items():
+            if dataset is not None:
+                self.task.check_labels(dataset.dataset, split)
+        self._are_checked = True
 
     def check_trainable(self) -> None:
         """Raise unless a model can be trained on the data, and its best epoch chosen.

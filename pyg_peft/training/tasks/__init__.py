@@ -1,0 +1,1 @@
+"""What can be learned from labels: the contract of a task, classification and segmentation."""

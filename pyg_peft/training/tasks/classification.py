@@ -1,0 +1,164 @@
+"""Classify clouds: one label per cloud."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pyg_peft.datasets.sample_ids import labels_of
+from pyg_peft.errors import check_count
+from pyg_peft.model import PeftModel
+from pyg_peft.training.data.cache import FeatureCache
+from pyg_peft.training.data.labels import check_range, whole_labels
+from pyg_peft.training.evaluation.forward import forward_batch
+from pyg_peft.training.tasks.contract import Scored, Task
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+
+@dataclass(frozen=True)
+class Evaluation(Scored):
+    """Confusion matrix of an evaluation, and the metrics computed from it.
+
+    Args:
+        confusion: Counts ``[K, K]``, row: true class, column: predicted class.
+    """
+
+    confusion: Tensor
+
+    @property
+    def count(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct samples."""
+        return int(self.confusion.diagonal().sum()) / max(1, self.count)
+
+    @property
+    def macro_accuracy(self) -> float:
+        """Mean accuracy over the classes that occur."""
+        support = self.confusion.sum(dim=1)
+        present = support > 0
+        share = self.confusion.diagonal()[present].double() / support[present]
+        return float(share.mean())
+
+    def numbers(self) -> dict[str, float]:
+        names = ("accuracy", "macro_accuracy", "count")
+        return {name: getattr(self, name) for name in names}
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.confusion + other.confusion)
+
+    def __str__(self) -> str:
+        return (
+            f"accuracy {100 * self.accuracy:.2f} %, macro accuracy "
+            f"{100 * self.macro_accuracy:.2f} % ({self.count:,} clouds)"
+        )
+
+
+class ClassificationTask(Task):
+    """Learns a class for each cloud, by cross-entropy; the best epoch has the highest accuracy.
+
+    Args:
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: If there is no class.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Batch, Data
+        >>> from pyg_peft.backbones import PointNet
+        >>> clouds = [Data(pos=torch.rand(20, 3), y=label) for label in (0, 1, 1)]
+        >>> task = ClassificationTask(num_classes=2)
+        >>> task.evaluate(PointNet(2), [Batch.from_data_list(clouds)]).count
+        3
+    """
+
+    name: ClassVar[str] = "classification"
+    head: ClassVar[str] = "classification"
+    monitor: ClassVar[str] = "val_accuracy"
+
+    def __init__(self, num_classes: int) -> None:
+        check_count(num_classes, "num_classes")
+        self.num_outputs = num_classes
+
+    def score(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        sample_id: Tensor | None = None,
+        cache: FeatureCache | None = None,
+    ) -> Tensor:
+        more = {} if sample_id is None else {"sample_id": sample_id}
+        if cache is not None:
+            return model(**more, **cache(data))
+        return forward_batch(model, data, **more)
+
+    def labels(self, data: Any, rows: int) -> Tensor:
+        return whole_labels(data.y, "cloud", rows)
+
+    def check_labels(self, dataset: Any, split: str) -> None:
+        check_range(labels_of(dataset), self.num_outputs, f"{split}.y")
+
+    def loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        return F.cross_entropy(scores, labels, label_smoothing=label_smoothing)
+
+    def progress(self, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"accuracy": (scores.argmax(dim=-1) == labels).float().mean()}
+
+    def metrics(self, prefix: str = "") -> "MetricCollection":
+        from pyg_peft.training.evaluation.metrics import classification_metrics
+
+        return classification_metrics(self.num_outputs, prefix)
+
+    def update(self, metrics: Any, scores: Tensor, labels: Tensor, data: Any) -> None:
+        metrics.update(scores, labels)
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        return scores.softmax(dim=-1)
+
+    def measure(self, scores: Tensor, data: Any) -> Evaluation:
+        labels = self.labels(data, scores.size(0)).cpu()
+        check_range(labels, self.num_outputs, "y")
+        cells = labels * self.num_outputs + self.probabilities(scores).cpu().argmax(dim=-1)
+        size = self.num_outputs
+        return Evaluation(cells.bincount(minlength=size**2).view(size, size))
+
+
+def evaluate(
+    model: PeftModel,
+    loader: Iterable[Any],
+    num_classes: int,
+    *,
+    precision: str = "32-true",
+    progress: str = "",
+    cache: FeatureCache | None = None,
+) -> Evaluation:
+    """Classify every cloud of a loader with labels, and count the results.
+
+    Args:
+        model: A model with an active adapter. It is put into eval mode.
+        loader: Iterable of PyG batches with ``y``.
+        num_classes: Number of classes.
+        precision: 32-true, bf16-mixed or 16-mixed. Positions stay in float32.
+        progress: Name of a progress bar; empty for no bar.
+        cache: Cache of the frozen features of the loader's clouds, which must have a
+            ``sample_id``.
+
+    Raises:
+        TypeError, ValueError: If an argument has another type, labels are not whole numbers or are
+            out of their range, the model gives another number of scores, or the loader has no
+            batches.
+    """
+    return ClassificationTask(num_classes).evaluate(
+        model, loader, precision=precision, progress=progress, cache=cache
+    )
+
+
+__all__ = ["ClassificationTask", "Evaluation", "evaluate"]
