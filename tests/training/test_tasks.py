@@ -15,8 +15,8 @@ from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 torch.manual_seed(0)
 CASES: dict[str, tuple[Task, nn.Module]] = {
-    "classification": (ClassificationTask(3), PointNet(3)),
-    "segmentation": (SegmentationTask([[0, 1], [1, 2]], 3), PointNetSegmentation(3)),
+    "classification": (ClassificationTask(3), PointNet(3).eval()),
+    "segmentation": (SegmentationTask([[0, 1], [1, 2]], 3), PointNetSegmentation(3).eval()),
 }
 every_task = pytest.mark.parametrize("name", list_tasks())
 
@@ -62,9 +62,8 @@ def test_evaluation_equals_the_metrics_of_an_epoch(name: str):
 @every_task
 def test_batches_add_up(name: str):
     task, model = CASES[name]
-    whole = task.evaluate(
-        model, [Batch.from_data_list(sum((b.to_data_list() for b in batches(name)), []))]
-    )
+    clouds = [cloud for batch in batches(name) for cloud in batch.to_data_list()]
+    whole = task.evaluate(model, [Batch.from_data_list(clouds)])
     assert whole.numbers() == task.evaluate(model, batches(name)).numbers()
     assert str(whole) == str(task.evaluate(model, batches(name)))
 
