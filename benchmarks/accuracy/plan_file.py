@@ -58,13 +58,25 @@ def load_plan(path: Path) -> Plan:
     for where in (plan.training, *(task.training for task in tasks.values())):
         if strange := sorted(set(where) - TRAINING):
             raise ValueError(f"Expected 'training' to have keys of {TRAINING} (got {strange})")
-    bare = [name for name, task in tasks.items() if task.backbone is None]
+    _check_weights(plan)
+    _check_names(plan)
+    return plan
+
+
+def _check_weights(plan: Plan) -> None:
+    bare = [name for name, task in plan.tasks.items() if task.backbone is None]
     if bare and plan.weights is None:
         raise ValueError(
             f"Expected 'weights', or a 'backbone' for each set (got neither for {', '.join(bare)})"
         )
-    if strange := [name for name, task in tasks.items() if task.categories and not task.parts]:
+    tasks = plan.tasks.items()
+    if strange := [name for name, task in tasks if task.categories and not task.parts]:
         raise ValueError(f"Expected 'categories' of shapes with 'parts' (got some of {strange})")
+
+
+def _check_names(plan: Plan) -> None:
+    """Raise unless every method, set and backbone that the plan names is one of its own."""
+    methods, tasks = plan.methods, plan.tasks
     known: dict[str, Mapping[str, Any]] = {
         "main": methods,
         "claim": methods,
@@ -82,4 +94,3 @@ def load_plan(path: Path) -> Plan:
     for key, name in named:
         if name not in known[key]:
             raise ValueError(f"Expected '{key}' to be one of {', '.join(known[key])} (got {name})")
-    return plan

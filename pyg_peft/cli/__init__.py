@@ -29,6 +29,8 @@ COMMANDS = {
 # Commands that can continue after an interruption, and the options to add for that.
 RESUMABLE = {"fit": ("--resume", "true"), "pretrain": (), "demo": ()}
 INTERRUPTED = 130  # exit code after SIGINT, as in shells
+# Exceptions whose message is enough for a user.
+MISTAKES = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 
 
@@ -53,23 +55,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(name, arguments[1:])
     except BrokenPipeError:
         return 0  # the reader closed the pipe
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ArgumentError, *MISTAKES) as error:
         if "--traceback" in arguments:
             raise
+        return _explain(error, name, modules, arguments)
+
+
+def _explain(
+    error: BaseException, name: str, modules: Sequence[str], arguments: Sequence[str]
+) -> int:
+    """Print why a command ended, without a traceback, and return its exit code."""
+    if isinstance(error, KeyboardInterrupt):
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # only one of several processes prints
             sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(modules, arguments)}\n")
         return INTERRUPTED
-    except ArgumentError as error:
-        if "--traceback" in arguments:
-            raise
+    if isinstance(error, ArgumentError):
         line = " ".join(str(error).split())
         complain(f"pyg-peft {name}: {line}\n(pyg-peft {name} --help lists the options)")
-        return 2
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        if "--traceback" in arguments:
-            raise
+    else:
         complain(f"pyg-peft {name}: {error}\n(--traceback shows where)")
-        return 2
+    return 2
 
 
 def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyg_peft.cli.fit import RESULT
-from pyg_peft.cli.saved import open_adapter
+from pyg_peft.cli.saved import Saved, open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.errors import check_count
-from pyg_peft.training.data.sources import check_recorded, is_own
+from pyg_peft.training.data.sources import Splits, check_recorded, is_own
 from pyg_peft.training.fitting.tasks import DATA_MODULES
 from pyg_peft.training.tasks.classification import Evaluation
 
@@ -67,26 +67,16 @@ def run(
     if data is None and "data" not in past:
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
-    # A user may name their own class; a file may only name data to read.
-    own_class = data is not None and is_own(data)
-    if data_args is None and own and not own_class:
-        data_args = past.get("data_args", {})
-        check_recorded(past["data"], data_args, recorded)
+    if data_args is None:
+        data_args = _default_args(data, past, recorded, saved)
     elif data is None:
         check_recorded(past["data"], {}, recorded)
-    elif data_args is None and Path(str(data)).is_dir():
-        data_args = saved.read_args
-    options: dict[str, Any] = dict(data_args or {})
     data_module = DATA_MODULES[saved.task]
-    splits = data_module.open_splits(past["data"] if data is None else data, **options)
+    splits = data_module.open_splits(past["data"] if data is None else data, **data_args)
     whole = splits.whole and not own and split == "test"
     if not own:
         splits = splits.for_evaluation()
-    found = tuple(class_names_of(splits.test if splits.test is not None else splits.train))
-    if found != saved.class_names:
-        raise ValueError(
-            f"Expected 'data' to have the adapter's classes {saved.class_names} (got {found})"
-        )
+    _check_classes(splits, saved)
     module = data_module.from_source(
         splits,
         data_args={},
@@ -112,6 +102,26 @@ def run(
             right, count = int(row[number]), int(row.sum())
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
     return result
+
+
+def _default_args(
+    data: str | None, past: dict[str, Any], recorded: Path, saved: Saved
+) -> dict[str, Any]:
+    """Return the arguments of a data set if none are given: those of the run, or of its files."""
+    # A user may name their own class; a file may only name data to read.
+    if data is None or (data == past.get("data") and not is_own(data)):
+        data_args = past.get("data_args", {})
+        check_recorded(past["data"], data_args, recorded)
+        return dict(data_args or {})
+    return saved.read_args if Path(data).is_dir() else {}
+
+
+def _check_classes(splits: Splits, saved: Saved) -> None:
+    found = tuple(class_names_of(splits.test if splits.test is not None else splits.train))
+    if found != saved.class_names:
+        raise ValueError(
+            f"Expected 'data' to have the adapter's classes {saved.class_names} (got {found})"
+        )
 
 
 def _past(path: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.epilog = f"--data is one of\n{shorthands()}"
 
 
-def run(
+def run(  # noqa: PLR0913, since each argument is an option of the command
     data: str,
     output: str,
     preprocessing: Preprocessing,

@@ -60,26 +60,13 @@ def write_shapes(
     numbers = check_labels(labels, "'labels'", least=IGNORE_INDEX, most=len(class_names) - 1)
     if numbers.shape != (count,):
         raise ValueError(f"Expected 'labels' to be of shape [{count}] (got {list(numbers.shape)})")
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "xyz": np.concatenate(points) if points else np.zeros((0, 3), np.float32),
         "offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
         "label": numbers,
         "class_names": np.asarray(list(class_names), dtype=str),
     }
-    if split is not None:
-        unknown = sorted(set(split) - set(SPLITS))
-        if unknown:
-            raise ValueError(f"Expected 'split' to hold names of {list(SPLITS)} (got {unknown})")
-        arrays["split"] = np.asarray([SPLITS[name] for name in split], np.uint8)
-    for name, values, least in (("fold", fold, -1), ("group", group, -(2**62))):
-        if values is not None:
-            arrays[name] = check_labels(values, f"'{name}'", least=least)
-    if ids is not None:
-        arrays["ids"] = np.asarray(ids, str)
-    for name in set(arrays) & {"split", "fold", "group", "ids"}:
-        if arrays[name].shape != (count,):
-            shape = list(arrays[name].shape)
-            raise ValueError(f"Expected '{name}' to be of shape [{count}] (got {shape})")
+    arrays |= _per_cloud(count, split, fold, group, ids)
     fields = dict(channels or {})
     if seg is not None:
         fields["seg"] = [_seg(row, number) for number, row in enumerate(seg)]
@@ -88,6 +75,32 @@ def write_shapes(
             raise ValueError(f"Expected 'channels' to avoid the field names (got {name!r})")
         arrays[name] = _rows(name, rows, sizes)
     write_npz(path, arrays)
+
+
+def _per_cloud(
+    count: int,
+    split: Sequence[str] | None,
+    fold: Sequence[int] | None,
+    group: Sequence[int] | None,
+    ids: Sequence[str] | None,
+) -> dict[str, np.ndarray]:
+    """Return the given fields with one value for each of ``count`` clouds, checked."""
+    found: dict[str, np.ndarray] = {}
+    if split is not None:
+        unknown = sorted(set(split) - set(SPLITS))
+        if unknown:
+            raise ValueError(f"Expected 'split' to hold names of {list(SPLITS)} (got {unknown})")
+        found["split"] = np.asarray([SPLITS[name] for name in split], np.uint8)
+    for name, values, least in (("fold", fold, -1), ("group", group, -(2**62))):
+        if values is not None:
+            found[name] = check_labels(values, f"'{name}'", least=least)
+    if ids is not None:
+        found["ids"] = np.asarray(ids, str)
+    for name, array in found.items():
+        if array.shape != (count,):
+            shape = list(array.shape)
+            raise ValueError(f"Expected '{name}' to be of shape [{count}] (got {shape})")
+    return found
 
 
 def _cloud(cloud: Any, number: int) -> np.ndarray:

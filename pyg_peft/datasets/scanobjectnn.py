@@ -174,15 +174,17 @@ def _read(path: Path, num_classes: int, mask: bool) -> tuple[Tensor, Tensor, Ten
     if len(labels) != len(points):
         raise ValueError(f"Expected {len(points)} labels in '{path}' (got {len(labels)})")
     labels = check_labels(labels, f"'label' of '{path}'", most=num_classes - 1)
-    seg = None
-    if mask:
-        if arrays["mask"].shape != points.shape[:2]:
-            shape = list(arrays["mask"].shape)
-            raise ValueError(f"Expected 'mask' of '{path}' to be {points.shape[:2]} (got {shape})")
-        if np.isnan(arrays["mask"]).any():
-            raise ValueError(f"Expected 'mask' of '{path}' to hold numbers (got NaN)")
-        seg = torch.from_numpy(arrays["mask"] >= 0)  # the authors mark background with -1
+    seg = _foreground(arrays["mask"], points.shape[:2], path) if mask else None
     return torch.from_numpy(points.astype(np.float32)), torch.from_numpy(labels), seg
+
+
+def _foreground(mask: np.ndarray, shape: tuple[int, ...], path: Path) -> Tensor:
+    """Return which points are of the object; the authors mark background with -1."""
+    if mask.shape != shape:
+        raise ValueError(f"Expected 'mask' of '{path}' to be {shape} (got {list(mask.shape)})")
+    if np.isnan(mask).any():
+        raise ValueError(f"Expected 'mask' of '{path}' to hold numbers (got NaN)")
+    return torch.from_numpy(mask >= 0)
 
 
 def _array(file: Any, name: str, size: int) -> np.ndarray:

@@ -261,24 +261,32 @@ def _check(
             "Expected 'keys' to be a floating-point [R, C] tensor with at least one row "
             f"(got {list(keys.shape)} of {keys.dtype})"
         )
-    if values is not None and values.shape != keys.shape:
-        raise ValueError(
-            f"Expected 'values' to be of shape {list(keys.shape)} (got {list(values.shape)})"
-        )
-    if values is not None and not values.is_floating_point():
-        raise TypeError(f"Expected 'values' to be floating point (got {values.dtype})")
+    if values is not None:
+        _check_rows(values, keys)
     for name, tensor in (("labels", labels), ("sample_id", sample_id)):
-        if tensor is not None and tensor.shape != keys.shape[:1]:
-            raise ValueError(
-                f"Expected '{name}' to be of shape [{keys.size(0)}] (got {list(tensor.shape)})"
-            )
-        if tensor is not None and tensor.dtype not in _INTEGERS:
-            raise TypeError(f"Expected '{name}' to be an integer tensor (got {tensor.dtype})")
+        if tensor is not None:
+            _check_column(name, tensor, keys.size(0))
     for name, tensor in zip(_TENSORS, (keys, values, labels, sample_id), strict=True):
         if tensor is not None:
             check_values(name, tensor)
     if sample_id is not None and bool((sample_id[1:] <= sample_id[:-1]).any()):
         raise ValueError("Expected 'sample_id' to be strictly increasing (got a step back)")
+
+
+def _check_rows(values: Tensor, keys: Tensor) -> None:
+    if values.shape != keys.shape:
+        raise ValueError(
+            f"Expected 'values' to be of shape {list(keys.shape)} (got {list(values.shape)})"
+        )
+    if not values.is_floating_point():
+        raise TypeError(f"Expected 'values' to be floating point (got {values.dtype})")
+
+
+def _check_column(name: str, tensor: Tensor, rows: int) -> None:
+    if tensor.shape != (rows,):
+        raise ValueError(f"Expected '{name}' to be of shape [{rows}] (got {list(tensor.shape)})")
+    if tensor.dtype not in _INTEGERS:
+        raise TypeError(f"Expected '{name}' to be an integer tensor (got {tensor.dtype})")
 
 
 __all__ = ["MemoryBank"]

@@ -301,34 +301,15 @@ def damage_arrays(
                 changed.pop(name)
             )
         case "dtype":
-            if array.dtype.kind in "USO":
-                changed[name] = np.arange(array.size).reshape(array.shape)
-            else:
-                kind = draw(
-                    st.sampled_from(
-                        ("f2", "f8", "i1", "u2", "i8", "?", "c8", ">f4", ">i4", "U5", "S3")
-                    )
-                )
-                with np.errstate(all="ignore"):
-                    changed[name] = array.astype(kind)
+            changed[name] = _other_dtype(draw, array)
+            kind = str(changed[name].dtype)
         case "shape":
             options = [array.reshape(-1), array[None], array[..., None], array.T]
             changed[name] = draw(st.sampled_from(options))
         case "value":
             if array.dtype.kind in "fiu" and array.size:
-                values: Sequence[Any] = (
-                    (np.nan, np.inf, 1e38, -1e38)
-                    if array.dtype.kind == "f"
-                    else (-1, 99, 255, 127, -128)
-                )
-                value = draw(st.sampled_from(values))
+                changed[name], value = _other_value(draw, array)
                 kind = f"{kind} {value}"
-                wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64).reshape(-1)
-                wide[draw(st.integers(0, wide.size - 1))] = value
-                with np.errstate(all="ignore"):
-                    changed[name] = wide.reshape(array.shape).astype(
-                        array.dtype if array.dtype.kind == "f" else np.int64
-                    )
         case "cut":
             changed[name] = array[:-1] if array.ndim else array
         case "scalar":
@@ -338,6 +319,25 @@ def damage_arrays(
         case _:
             changed[name] = array[:0] if array.ndim else np.zeros(0)
     return changed, f"{name}: {kind}"
+
+
+def _other_dtype(draw: Draw, array: np.ndarray) -> np.ndarray:
+    if array.dtype.kind in "USO":
+        return np.arange(array.size).reshape(array.shape)
+    kinds = ("f2", "f8", "i1", "u2", "i8", "?", "c8", ">f4", ">i4", "U5", "S3")
+    kind = draw(st.sampled_from(kinds))
+    with np.errstate(all="ignore"):
+        return array.astype(kind)
+
+
+def _other_value(draw: Draw, array: np.ndarray) -> tuple[np.ndarray, Any]:
+    floats = array.dtype.kind == "f"
+    values: Sequence[Any] = (np.nan, np.inf, 1e38, -1e38) if floats else (-1, 99, 255, 127, -128)
+    value = draw(st.sampled_from(values))
+    wide = array.astype(np.float64 if floats else np.int64).reshape(-1)
+    wide[draw(st.integers(0, wide.size - 1))] = value
+    with np.errstate(all="ignore"):
+        return wide.reshape(array.shape).astype(array.dtype if floats else np.int64), value
 
 
 def lying_npy(shape: str, dtype: str = "<f8", data: bytes = bytes(72)) -> bytes:

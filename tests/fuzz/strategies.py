@@ -267,48 +267,46 @@ def _other_shapes(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     ]
 
 
+def _pairs(numbers: Tensor) -> Tensor:
+    size = numbers.shape[0] if numbers.dim() else 1
+    half = (size + 1) // 2
+    return torch.cat([numbers[:half], numbers[:half]])[:size] if size > 1 else numbers
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    scales = torch.logspace(-6, 6, max(1, numbers.numel()))[: numbers.numel()]
+    return numbers * scales.reshape(numbers.shape)
+
+
+def _one_nan(numbers: Tensor) -> Tensor:
+    numbers = numbers.clone()
+    if numbers.numel():
+        numbers.view(-1)[numbers.numel() // 2] = torch.nan
+    return numbers
+
+
+# What each name in a strategy does to normal numbers.
+_VALUES: dict[str, Callable[[Tensor], Tensor]] = {
+    "normal": lambda numbers: numbers,
+    "grid": lambda numbers: numbers.round(),
+    "same": lambda numbers: torch.full_like(numbers, 0.7),
+    "zeros": torch.zeros_like,
+    "pairs": _pairs,
+    "tiny": lambda numbers: numbers * 1e-18,
+    "subnormal": lambda numbers: numbers * 1e-40,
+    "large": lambda numbers: numbers * 1e6,
+    "huge": lambda numbers: numbers * 1e19,
+    "far": lambda numbers: numbers + 1e6,
+    "mixed": _mixed,
+    "nan": lambda numbers: torch.full_like(numbers, torch.nan),
+    "inf": lambda numbers: torch.full_like(numbers, torch.inf),
+    "one nan": _one_nan,
+}
+
+
 def _numbers(values: str, shape: tuple[int, ...], seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
-    match values:
-        case "normal":
-            return numbers
-        case "grid":
-            return numbers.round()
-        case "same":
-            return torch.full_like(numbers, 0.7)
-        case "zeros":
-            return torch.zeros_like(numbers)
-        case "pairs":
-            if shape and shape[0] > 1:
-                half = (shape[0] + 1) // 2
-                numbers = torch.cat([numbers[:half], numbers[:half]])[: shape[0]]
-            return numbers
-        case "tiny":
-            return numbers * 1e-18
-        case "subnormal":
-            return numbers * 1e-40
-        case "large":
-            return numbers * 1e6
-        case "huge":
-            return numbers * 1e19
-        case "far":
-            return numbers + 1e6
-        case "mixed":
-            return numbers * torch.logspace(-6, 6, max(1, numbers.numel()))[
-                : numbers.numel()
-            ].reshape(shape)
-        case "nan":
-            return torch.full_like(numbers, torch.nan)
-        case "inf":
-            return torch.full_like(numbers, torch.inf)
-        case "one nan":
-            numbers = numbers.clone()
-            if numbers.numel():
-                numbers.view(-1)[numbers.numel() // 2] = torch.nan
-            return numbers
-        case _:
-            raise ValueError(values)
+    return _VALUES[values](torch.randn(shape, generator=generator, dtype=torch.float64))
 
 
 def lay(tensor: Tensor, layout: str) -> Tensor:

@@ -62,23 +62,20 @@ def read_text(path: Path, columns: Sequence[str] | None = None, decimal: str = "
     named: list[str] = []
     announced: int | None = None
     for number, line in text_lines(path):
-        text, comment = line.partition("#")[0], ""
-        if "//" in text:
-            text, _, comment = text.partition("//")
+        text, _, comment = line.partition("#")[0].partition("//")
         words = _words(text, decimal, number)
         if not words:
-            found = comment.replace(",", " ").replace(";", " ").split()
-            if not count and not named and _are_names(found):
-                named = found
+            if not count and not named:
+                named = _names_in(comment)
+            continue
+        if not count and _are_names(words):
+            columns = columns or words
             continue
         try:
             values = _numbers(words, decimal)
         except ValueError:
-            if count or not _are_names(words):
-                shown = line.strip()[:40]
-                raise ValueError(f"line {number}: expected numbers (got {shown!r})") from None
-            columns = columns or words
-            continue
+            shown = line.strip()[:40]
+            raise ValueError(f"line {number}: expected numbers (got {shown!r})") from None
         if named and not count and announced is None and len(words) == 1 and words[0].isdecimal():
             announced = int(words[0])
             continue
@@ -87,11 +84,17 @@ def read_text(path: Path, columns: Sequence[str] | None = None, decimal: str = "
             raise ValueError(f"line {number}: expected {width} numbers (got {len(values)})")
         rows.extend(values)
         count += 1
-    if announced is not None and announced != count:
+    if announced not in (None, count):
         raise ValueError(f"expected {announced} points (got {count} lines)")
     if columns is None and named and len(named) == width:
         columns = named
     return _from_array(np.array(rows).reshape(count, width or 3), columns)
+
+
+def _names_in(comment: str) -> list[str]:
+    """Return the column names of a comment; none if it is something else."""
+    words = comment.replace(",", " ").replace(";", " ").split()
+    return words if _are_names(words) else []
 
 
 def _are_names(words: list[str]) -> bool:
