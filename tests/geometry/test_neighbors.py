@@ -1,4 +1,4 @@
-"""Neighbours, equal in every backend to a slow loop."""
+"""Neighbors, equal in every backend to a slow loop."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_by_hand(backend: str):
         assert knn(LINE, LINE[1:2], 2).tolist() == [[1, 0], [0, 0]]
         assert knn_graph(LINE, 1).tolist() == [[1, 0, 1], [0, 1, 2]]
         assert knn_graph(LINE, 2, loop=True).tolist() == [[0, 1, 1, 0, 2, 1], [0, 0, 1, 1, 2, 2]]
-        # The ball's border belongs to it, and neighbours come nearest first.
+        # The ball's border belongs to it, and neighbors come nearest first.
         assert ball_query(LINE, LINE[1:2], 1.0, 8).tolist() == [[1, 0], [0, 0]]
         assert ball_query(LINE, LINE[1:2], 4.0, 2).tolist() == [[1, 0], [0, 0]]
         assert ball_query(LINE, LINE[1:2] + 0.5, 0.4, 8).tolist() == [[], []]

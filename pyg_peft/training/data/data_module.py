@@ -166,11 +166,11 @@ class ShapeDataModule(LightningDataModule):
         """
         if self._are_checked:
             return
-        for split, dataset in self._labelled().items():
+        for split, dataset in self._labeled().items():
             check_range(dataset.labels, self.num_classes, f"{split}.y")
         self._are_checked = True
 
-    def _labelled(self) -> dict[str, Augmented]:
+    def _labeled(self) -> dict[str, Augmented]:
         sets = {"train": self.train_set, "val": self.val_set, "test": self.test_set}
         return {name: dataset for name, dataset in sets.items() if dataset is not None}
 

@@ -86,7 +86,7 @@ class SegmentationDataModule(ShapeDataModule):
         if self._are_checked:
             return
         mask = part_mask(self.parts, self.num_classes)
-        for split, shown in self._labelled().items():
+        for split, shown in self._labeled().items():
             for number in range(len(shown)):
                 self._check_item(shown.dataset[number], f"{split}[{number}]", mask)
         self._are_checked = True
