@@ -1,4 +1,4 @@
-"""Time neighbour search and sampling against torch_cluster, and each backend against the default.
+"""Time neighbor search and sampling against torch_cluster, and each backend against the default.
 
     python benchmarks/geometry.py --rounds 15
 

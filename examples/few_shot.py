@@ -41,7 +41,7 @@ def open_backbone(num_classes: int) -> PointMAE:
 
 
 def train(model: PeftModel, support: FewShotSubset) -> None:
-    """Train the adapter on the labelled shapes of an episode."""
+    """Train the adapter on the labeled shapes of an episode."""
     optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
     model.train()
     for _ in range(args.epochs):

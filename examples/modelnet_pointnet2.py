@@ -70,7 +70,7 @@ scans, test = load("train", one_side), load("test", one_side)
 backbone = PointNetPlusPlus(scans.num_classes, num_centers=(64, 16), radii=(0.3, 0.6))
 train(backbone, load("train"))
 print(f"whole: {accuracy(backbone, load('test'))}, from one side: {accuracy(backbone, test)}")
-levels = ("levels.0", "levels.1")  # the last one sees whole clouds, without neighbourhoods
+levels = ("levels.0", "levels.1")  # the last one sees whole clouds, without neighborhoods
 for config in (PointPEFTConfig(target_modules=levels, k=8), LoRAConfig(target_modules=levels)):
     model = get_peft_model(backbone, config)
     model.print_trainable_parameters()

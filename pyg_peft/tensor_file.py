@@ -239,8 +239,31 @@ def _open(path: Path, *, with_tensors: bool) -> tuple[str | None, dict[str, Tens
         ) from error
 
 
+def foreign_kind(path: Path) -> str | None:
+    """Return what an unreadable file holds instead of tensors, with the remedy, or ``None``.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "weights.pth"
+        >>> _ = path.write_text("<!DOCTYPE html><html><body>Not found</body></html>")
+        >>> foreign_kind(path)
+        'a web page; download the file itself'
+    """
+    with path.open("rb") as file:
+        head = file.read(256)
+    if not head:
+        return "an empty file; download it again"
+    if head.startswith(b"version https://git-lfs.github.com/"):
+        return "a Git LFS pointer; run 'git lfs pull' in its repository"
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "a web page; download the file itself"
+    return None
+
+
 def _what_is(path: Path) -> str:
     """Return a short description of what kind of file this seems to be."""
+    if (kind := foreign_kind(path)) is not None:
+        return f"it is {kind}"
     with path.open("rb") as file:
         head = file.read(8)
     if head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
@@ -254,6 +277,7 @@ __all__ = [
     "check_plain",
     "check_values",
     "fingerprint",
+    "foreign_kind",
     "read_content",
     "read_tensors",
     "short",

@@ -4,7 +4,6 @@ Modules are matched by their whole path, segment by segment, never by a substrin
 parameters by ``requires_grad``. The rest of the library uses these functions to select parameters.
 """
 
-import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TypeAlias
 from torch import nn
 
 from pyg_peft.errors import PlacementError, check_module, nearest_paths
+from pyg_peft.nn.module_paths import matches_glob
 
 Target: TypeAlias = str | type[nn.Module]
 
@@ -214,25 +214,7 @@ def _matches(path: str, module: nn.Module, target: Target) -> bool:
         return isinstance(module, target)
     if target.startswith("re:"):
         return re.fullmatch(target[3:], path) is not None
-    return _glob(_segments(path), _segments(target))
-
-
-def _segments(path: str) -> list[str]:
-    """Split a path; the model itself has no segment, so ``**`` matches it but ``*`` does not."""
-    return path.split(".") if path else []
-
-
-def _glob(path: list[str], pattern: list[str]) -> bool:
-    # Tracks all lengths of the path that can be matched so far. Patterns with many `**`, which may
-    # come from a file, then take no longer than patterns with few.
-    reached = {0}
-    for part in pattern:
-        if part == "**":
-            reached = set(range(min(reached, default=len(path) + 1), len(path) + 1))
-        else:
-            hits = (i for i in reached if i < len(path))
-            reached = {i + 1 for i in hits if fnmatch.fnmatchcase(path[i], part)}
-    return len(path) in reached
+    return matches_glob(path, target)
 
 
 def _nothing_matched(argument: str, target: Target, modules: dict[str, nn.Module]) -> str:
@@ -243,7 +225,7 @@ def _nothing_matched(argument: str, target: Target, modules: dict[str, nn.Module
         paths = [path for path in modules if path]
         got = f"got {target!r}; nearest paths: {nearest_paths(target, paths)}"
         suffix = f"**.{target}"
-        if any(_glob(_segments(path), _segments(suffix)) for path in paths):
+        if any(matches_glob(path, suffix) for path in paths):
             got += f"; {suffix!r} matches at any depth"
     return f"Expected '{argument}' to match at least one module each ({got})"
 

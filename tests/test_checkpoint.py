@@ -257,6 +257,22 @@ def test_a_flipped_tensor_byte_is_always_noticed(tmp_path: Path, whole: bytes):
         assert judge(tmp_path, bytes(damaged))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer; run 'git lfs pull'"),
+        (b"<!doctype html><html>", "it is a web page"),
+    ],
+)
+def test_what_was_stored_instead_of_an_adapter_is_named(
+    tmp_path: Path, content: bytes, message: str
+):
+    (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        read_adapter(tmp_path)
+
+
 def test_a_truncated_file_is_noticed(tmp_path: Path, whole: bytes):
     header = 8 + int.from_bytes(whole[:8], "little")
     for length in (0, 1, 7, 8, 9, header - 1, header, header + 1, len(whole) - 1):

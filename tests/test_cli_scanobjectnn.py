@@ -20,7 +20,7 @@ COUNTS = {"training": 45, "test": 20}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Objects of 64 points off the origin, larger than the unit sphere: nothing is normalised."""
+    """Objects of 64 points off the origin, larger than the unit sphere: nothing is normalized."""
     folder = tmp_path_factory.mktemp("scan") / "h5_files" / "main_split"
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def test_fit_evaluate_and_predict(root, tmp_path, capsys):
     assert abs(right / 20 - result["test"]["accuracy"]) < 0.051
 
 
-def test_only_the_preprocessing_normalises(root):
+def test_only_the_preprocessing_normalizes(root):
     splits = open_source(f"scanobjectnn:{root}")
     assert splits.train[0].pos.mean() > 3 and splits.test[0].pos.mean() > 3
     assert open_source(f"scanobjectnn:{root}", normalize=True).train[0].pos.norm(dim=1).max() < 1.01

@@ -55,7 +55,7 @@ def open_case(
         train, test = (of_categories(shapes, task.categories) for shapes in (train, test))
     if task.ways is not None:
         return ShapeDataModule(*episode(train, test, task, slot.seed), **settings)
-    if task.per_class is not None:  # of a category, where points are labelled
+    if task.per_class is not None:  # of a category, where points are labeled
         train = train[first_of_each(train.labels, task.per_class)]
     groups = None
     if task.group_field is not None:

@@ -14,7 +14,7 @@ def other_backbones(found: Summaries, results: Results, plan: Plan) -> str:
         return ""
     text = (
         "## Other backbones\n\nThe same protocol on networks that are no transformers. *in the "
-        "encoder* leaves out the head and, where points are labelled, the decoder: both are new, "
+        "encoder* leaves out the head and, where points are labeled, the decoder: both are new, "
         "and all methods train them, except that the linear probe trains one layer on what a "
         "random decoder makes of frozen features; where clouds are classified, one layer on the "
         "frozen features, in the place of the fresh head of two or three layers that the others "

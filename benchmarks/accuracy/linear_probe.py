@@ -4,7 +4,7 @@
     python benchmarks/accuracy/linear_probe.py --backbone point-mae-tiny
 
 Two kinds of features: ``head``, what the model's own head is given (the summary token beside the
-maximum of the normalised patch tokens), and ``all``, with their mean and the bank's query besides.
+maximum of the normalized patch tokens), and ``all``, with their mean and the bank's query besides.
 A linear layer with a penalty on its weights is fitted by L-BFGS to a few training shapes a class,
 to more, and to all of them. The penalty is the one that is best on a validation split of the
 training set, the same for all of these. The test split is looked at once, with that penalty.

@@ -54,7 +54,7 @@ def checks(results: Results) -> str:
     return (
         f"## Batches of one\n\n{clouds:,} test clouds, up to {most} of each of {len(pairs)} rows, "
         f"were given to the model one by one too: {sum(pair['other_classes'] for pair in pairs)} "
-        "of them, or of their points where these are labelled, got another class, and no "
+        "of them, or of their points where these are labeled, got another class, and no "
         f"probability moved by more than {max(pair['largest_difference'] for pair in pairs):.0e}."
     )
 

@@ -36,7 +36,7 @@ class Task:
     methods: tuple[str, ...] = ()  # else all that the backbone takes
     options: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = ()  # the search, if not the plan's
-    categories: tuple[str, ...] = ()  # of shapes whose points are labelled; else all
+    categories: tuple[str, ...] = ()  # of shapes whose points are labeled; else all
     per_class: int | None = None
     folds: tuple[int, ...] = ()
     test_fraction: float | None = None

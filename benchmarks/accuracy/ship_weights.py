@@ -43,7 +43,7 @@ A Point-MAE of {embed_dim} channels, {depth} blocks, {num_heads} heads, for {num
 - **Input**: z up, mean at the origin, farthest point at distance 1, {num_points:,} points.
 - **Use**: to try parameter-efficient tuning on a laptop, for examples and tests. For the accuracy
   of papers take published weights of larger models.
-- **Licence**: Apache-2.0, as the package; attributions in *Data* go along.
+- **License**: Apache-2.0, as the package; attributions in *Data* go along.
 - **SHA-256** of `{stem}.safetensors`: `{sha256}`.
 """
 

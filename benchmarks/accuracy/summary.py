@@ -17,9 +17,9 @@ class Summary:
     """One method on one set.
 
     Args:
-        overall: test accuracy by seed, over all folds together; where points are labelled, the
+        overall: test accuracy by seed, over all folds together; where points are labeled, the
             mean IoU over clouds.
-        macro: mean of the classes' accuracies by seed; where points are labelled, of their IoUs.
+        macro: mean of the classes' accuracies by seed; where points are labeled, of their IoUs.
         records: the rows, for what does not depend on the seed.
     """
 
@@ -51,7 +51,7 @@ class Difference:
         return self.error if self.corrected is None else self.corrected
 
 
-def summarise(results: Results, plan: Plan, task: str, method: str) -> Summary | None:
+def summarize(results: Results, plan: Plan, task: str, method: str) -> Summary | None:
     """All seeds of which every fold is finished; ``None`` without any."""
     by_seed: dict[int, list[dict[str, Any] | None]] = {}
     for slot in plan.slots():

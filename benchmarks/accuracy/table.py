@@ -16,7 +16,7 @@ from measured import absent, again, checks, cost, origins, probes
 from plan import Plan
 from plan_file import load_plan
 from sections import FIGURES, Summaries, claim, one_set, overview, scratch
-from summary import of_shared_seeds, summarise
+from summary import of_shared_seeds, summarize
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "accuracy.md"
@@ -28,7 +28,7 @@ def collect(results: Results, plan: Plan) -> Summaries:
     found: Summaries = {}
     for task in plan.tasks:
         for method in plan.methods:
-            summary = summarise(results, plan, task, method)
+            summary = summarize(results, plan, task, method)
             if summary is not None:
                 found.setdefault(task, {})[method] = summary
     return found

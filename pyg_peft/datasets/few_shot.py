@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Data
 
 from pyg_peft.datasets.checks import check_dataset, check_item
 from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.labels import check_labels, numeric_array
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.errors import check_count, check_index
@@ -99,7 +100,7 @@ def few_shot_episode(
     return Episode(classes, torch.cat(support), torch.cat(query))
 
 
-class FewShotSubset(Dataset):
+class FewShotSubset(LabeledDataset):
     """The items of one side of an episode, with labels renumbered from 0.
 
     Args:
@@ -138,18 +139,6 @@ class FewShotSubset(Dataset):
                 f"Expected 'classes' to be of the {len(names)} classes of 'dataset' (got {unnamed})"
             )
         self.class_names = tuple(names[label] for label in classes)
-
-    @property
-    def labels(self) -> Tensor:
-        """All labels, renumbered."""
-        return self._labels[list(self.indices())]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    def len(self) -> int:
-        return len(self.rows)
 
     def get(self, idx: int) -> Data:
         row = int(self.rows[idx])

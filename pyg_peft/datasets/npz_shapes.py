@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Data
 
 from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
 from pyg_peft.datasets.npz_file import NpzFile, names_in, read_npz
 from pyg_peft.datasets.npz_select import read_labels, read_split, select_classes, select_rows
@@ -19,7 +20,7 @@ from pyg_peft.datasets.transforms import Normalize, select_points
 from pyg_peft.errors import check_count, check_flag, check_number
 
 
-class NpzShapes(Dataset):
+class NpzShapes(LabeledDataset):
     """Read the clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz_file`` for its fields).
 
     Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, and ``sample_id`` long ``[1]`` (the row
@@ -119,15 +120,6 @@ class NpzShapes(Dataset):
     write = staticmethod(write_shapes)
 
     @property
-    def labels(self) -> Tensor:
-        """All labels, without loading points."""
-        return self._labels[list(self.indices())]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def sample_ids(self) -> Tensor:
         """Row in the file of each item."""
         return torch.from_numpy(self._rows)[list(self.indices())]
@@ -140,9 +132,6 @@ class NpzShapes(Dataset):
     def fields(self) -> Mapping[str, np.ndarray]:
         """All arrays of the file, unchanged, for example ``part_names``."""
         return self._file.arrays
-
-    def len(self) -> int:
-        return len(self._rows)
 
     def get(self, idx: int) -> Data:
         row = int(self._rows[idx])

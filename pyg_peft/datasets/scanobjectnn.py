@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Data
 
 from pyg_peft.datasets.checks import check_transform
 from pyg_peft.datasets.formats.claims import check_expansion
+from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.transforms import Normalize
 from pyg_peft.errors import MissingExtraError, check_flag
@@ -30,7 +31,7 @@ _PARTITIONS = ("main_split", "split1", "split2", "split3", "split4")
 _SPLITS = {"train": "training", "test": "test"}
 
 
-class ScanObjectNN(Dataset):
+class ScanObjectNN(LabeledDataset):
     """ScanObjectNN after `"Revisiting Point Cloud Classification: A New Benchmark Dataset and
     Classification Model on Real-World Data" <https://arxiv.org/abs/1908.04616>`_.
 
@@ -120,18 +121,6 @@ class ScanObjectNN(Dataset):
         self.variant = variant
         self.partition = partition
         self.normalize = normalize
-
-    @property
-    def labels(self) -> Tensor:
-        """All labels."""
-        return self._labels[list(self.indices())]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    def len(self) -> int:
-        return len(self._labels)
 
     def get(self, idx: int) -> Data:
         data = Data(pos=self._pos[idx].clone(), y=self._labels[idx].reshape(1))

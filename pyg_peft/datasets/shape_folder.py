@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Data
 
 from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.folder_cache import load_folder
 from pyg_peft.datasets.folder_index import index_folder
+from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.transforms import Normalize
 from pyg_peft.errors import check_count, check_flag
 
 
-class ShapeFolder(Dataset):
+class ShapeFolder(LabeledDataset):
     """Read shapes from ``root/class/*.ext``, with or without folders for the splits.
 
     Splits are folders ``root/class/{train,test,val}/*.ext`` or
@@ -129,18 +129,6 @@ class ShapeFolder(Dataset):
         self.files = tuple(index.files[row] for row in rows)
         self.split = split
         self.normalize = normalize
-
-    @property
-    def labels(self) -> Tensor:
-        """All labels, without loading points."""
-        return self._labels[list(self.indices())]
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    def len(self) -> int:
-        return len(self._rows)
 
     def get(self, idx: int) -> Data:
         row = int(self._rows[idx])

@@ -20,8 +20,9 @@ def knn(
 ) -> EdgeIndex:
     r"""Return edges from the ``k`` nearest points of ``pos`` to each row of ``query``.
 
-    Squared distances are compared in the dtype of ``pos``. Those of coordinates above 1e18 in
-    float32 overflow, and are then equal: pass float64, or positions in another unit.
+    Squared distances are compared in the dtype of ``pos``, and those of half precision in float32.
+    Coordinates above 4.6e18, whose squared distances overflow in float32, are refused. Pass
+    float64, or positions in another unit.
 
     Args:
         pos: Points.
@@ -44,7 +45,8 @@ def knn(
     Raises:
         TypeError: If positions are integers or not tensors, their dtypes differ, or ``k`` is not an
             integer.
-        ValueError: If positions contain NaN, a shape is wrong, a batch is not sorted, or ``k < 1``.
+        ValueError: If positions contain NaN or are too large for float32, a shape is wrong, a batch
+            is not sorted, or ``k < 1``.
 
     Example:
         >>> import torch

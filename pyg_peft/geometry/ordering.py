@@ -13,8 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_peft.errors import check_finite, check_tensor
 from pyg_peft.geometry.layout import dense_rows
 
+#: Largest coordinate of points in float32. Their squared distances are at most
+#: :math:`3 (2 \cdot 2^{62})^2 < 2^{128}`.
+MOST_IN_FLOAT32 = 2.0**62
 #: Elements of the largest intermediate of a brute-force search (64 MB in float32).
 CHUNK_ELEMENTS = 1 << 24
 
@@ -84,6 +88,27 @@ def float64_arrays(search: Search) -> tuple[Any, Any, float]:
 
     pos = array(search.pos)
     return pos, pos if same else array(search.query), unit
+
+
+def check_squarable(pos: Tensor, name: str = "pos") -> None:
+    """Raise unless ``pos`` is a finite floating-point ``[N, 3]`` tensor with finite distances.
+
+    Squared distances in float32, which also serves half precision, are finite if no coordinate is
+    beyond :data:`MOST_IN_FLOAT32`. Values are not checked while a graph is compiled.
+    """
+    check_tensor(pos, name, shape=("N", 3), kind="float")
+    if pos.dtype == torch.float64 or pos.numel() == 0 or torch.compiler.is_compiling():
+        check_finite(pos, name)
+        return
+    # Neither NaN nor infinity is within the limit, so this replaces the check for them.
+    largest = float(pos.detach().abs().amax())
+    if not largest <= MOST_IN_FLOAT32:
+        check_finite(pos, name)
+        raise ValueError(
+            f"Expected '{name}' to lie within {MOST_IN_FLOAT32:.1e} of the origin, so that squared "
+            f"distances stay finite in float32 (got {largest:.1e}); rescale the cloud or pass "
+            "float64"
+        )
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
@@ -185,10 +210,12 @@ def _brute_force_chunk(search: Search, rows: Tensor, largest: int) -> Tensor:
 
 __all__ = [
     "CHUNK_ELEMENTS",
+    "MOST_IN_FLOAT32",
     "Proposal",
     "Search",
     "brute_force",
     "canonical_order",
+    "check_squarable",
     "float64_arrays",
     "num_candidates",
     "relative_error",

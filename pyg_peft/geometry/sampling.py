@@ -10,7 +10,7 @@ from pyg_peft.errors import check_count, check_mask, check_pos, check_tensor
 from pyg_peft.geometry.backends import chosen_backend
 from pyg_peft.geometry.compiled_samplers import sample_pyg_lib, sample_torch_cluster
 from pyg_peft.geometry.layout import count_clouds, dense_rows, offsets
-from pyg_peft.geometry.ordering import squared_distance
+from pyg_peft.geometry.ordering import check_squarable, squared_distance
 from pyg_peft.geometry.samplers import Sampling, sample_dense, sample_fpsample
 from pyg_peft.typing import Batch, Pos
 
@@ -38,8 +38,6 @@ def farthest_point_sample(
 ) -> Tensor:
     r"""Sample points of each cloud, each as far as possible from those picked before.
 
-    For coordinates above 1e18 in float32, see :func:`knn`.
-
     Args:
         pos: Points.
         num_samples: Number of picks per cloud.
@@ -63,8 +61,9 @@ def farthest_point_sample(
 
     Raises:
         TypeError: If positions are integers.
-        ValueError: If positions contain NaN, a shape is wrong, a batch is not sorted,
-            ``num_samples < 1``, or a ``start`` belongs to another cloud.
+        ValueError: If positions contain NaN or are beyond the limit of :func:`knn`, a shape is
+            wrong, a batch is not sorted, ``num_samples < 1``, or a ``start`` belongs to another
+            cloud.
 
     Differences:
         None to the CUDA sampler with :func:`authors_convention`, ties included; but
@@ -75,7 +74,7 @@ def farthest_point_sample(
         >>> farthest_point_sample(pos, 3).tolist()
         [[0, 2, 1]]
     """
-    check_pos(pos)
+    check_squarable(pos)
     num_samples = check_count(num_samples, "num_samples")
     if candidates is not None:
         check_mask(candidates, "candidates", pos.size(0), device=pos.device)

@@ -7,11 +7,17 @@ where a cloud has no more.
 import torch
 from torch import Tensor
 
-from pyg_peft.errors import check_batch, check_count, check_pos
+from pyg_peft.errors import check_batch, check_count
 from pyg_peft.geometry.backends import chosen_backend
 from pyg_peft.geometry.candidates import BACKENDS
 from pyg_peft.geometry.layout import count_clouds, offsets
-from pyg_peft.geometry.ordering import Search, canonical_order, squared_distance, table_distance
+from pyg_peft.geometry.ordering import (
+    Search,
+    canonical_order,
+    check_squarable,
+    squared_distance,
+    table_distance,
+)
 from pyg_peft.typing import Batch, EdgeIndex, Pos, Query, QueryBatch
 
 
@@ -140,9 +146,9 @@ def _searchable(pos: Tensor) -> Tensor:
 def _check_search(
     pos: Tensor, query: Tensor, batch: Tensor | None, query_batch: Tensor | None
 ) -> None:
-    check_pos(pos)
+    check_squarable(pos)
     if query is not pos:
-        check_pos(query, "query")
+        check_squarable(query, "query")
     if query.dtype != pos.dtype:
         raise TypeError(f"Expected 'query' to be of dtype {pos.dtype} (got {query.dtype})")
     if query.device != pos.device:

@@ -1,7 +1,7 @@
 """Extraction of one feature row, label and id per training sample with a frozen backbone."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyg_peft.nn.batch_call import call_on_batch
 from pyg_peft.nn.cloud_rows import CloudRows
+from pyg_peft.nn.eval_mode import eval_mode
 
 
 @runtime_checkable
@@ -62,7 +63,7 @@ def collect_features(
     features: list[Tensor] = []
     labels: list[Tensor | None] = []
     ids: list[Tensor] = []
-    with _eval_mode(backbone):
+    with eval_mode(backbone):
         for data in loader:
             data = data.to(device)
             y, sample_id = _read_targets(data)
@@ -115,17 +116,6 @@ def _read_targets(data: Any) -> tuple[Tensor | None, Tensor]:
         )
     y = data.y  # a bank of clouds cannot use labels of points
     return (y if y is not None and y.shape == one_per_cloud else None), sample_id
-
-
-@contextlib.contextmanager
-def _eval_mode(module: nn.Module) -> Generator[None]:
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
 
 
 __all__ = ["Adapted", "QueryBackbone", "collect_features"]

@@ -35,9 +35,9 @@ def call_on_batch(model: nn.Module, data: Any) -> Any:
 
 def batch_arguments(model: nn.Module, data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments that :func:`call_on_batch` passes, for calls of another model."""
-    described = getattr(getattr(model, "signature", None), "param_dict", None)
-    if isinstance(described, dict):  # a torch_geometric.nn.Sequential
-        needed = dict.fromkeys(map(str, described), True)  # pyright: ignore[reportUnknownArgumentType]
+    described = sequential_names(model)
+    if described is not None:
+        needed = dict.fromkeys(described, True)
     else:
         parameters = inspect.signature(model.forward).parameters
         needed = {
@@ -65,4 +65,13 @@ def batch_arguments(model: nn.Module, data: Any) -> tuple[tuple[Any, ...], dict[
     return (), {name: has[name] for name in needed if name in has}
 
 
-__all__ = ["batch_arguments", "call_on_batch"]
+def sequential_names(module: nn.Module) -> tuple[str, ...] | None:
+    """Return the parameter names of a ``torch_geometric.nn.Sequential``; ``None`` for others.
+
+    They come from its signature string, since its ``forward`` takes any arguments.
+    """
+    described = getattr(getattr(module, "signature", None), "param_dict", None)
+    return tuple(map(str, described)) if isinstance(described, dict) else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+__all__ = ["batch_arguments", "call_on_batch", "sequential_names"]

@@ -1,6 +1,6 @@
 """Extraction of one row per cloud from any model, by pooling the output of a module."""
 
-import fnmatch
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from pyg_peft.errors import nearest_paths
+from pyg_peft.nn.module_paths import matches_glob
 
 _POOLS = ("max", "mean", None)
 
@@ -44,9 +45,13 @@ class CloudRows:
 
     @classmethod
     def find(cls, model: nn.Module, module: str, pool: str | None = "max") -> Self:
-        """Look up the one module of ``model`` that matches a path or a glob."""
+        """Look up the one module of ``model`` that matches a path or a glob.
+
+        A ``**`` is the same as ``*``, one segment: one module is named, at one depth.
+        """
         paths = [p for p, _ in model.named_modules() if p and "peft" not in p.split(".")]
-        found = [path for path in paths if _matches(path, module)]
+        glob = re.sub(r"\*+", "*", module)
+        found = [path for path in paths if matches_glob(path, glob)]
         if len(found) == 1:
             return cls(found[0], pool)
         if found:
@@ -161,12 +166,6 @@ def level_of(output: Any) -> Level | None:
         if batch.is_floating_point() or batch.dtype == torch.bool:
             return None
     return Level(x, pos, batch)
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Return whether a glob matches a path, segment by segment: ``*`` does not match a dot."""
-    parts, wanted = path.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 __all__ = ["CloudRows", "Level", "level_of"]

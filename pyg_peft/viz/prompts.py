@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyg_peft.model import PeftModel
+from pyg_peft.nn.eval_mode import eval_mode
 from pyg_peft.viz.cloud import check_positions, draw_cloud
 from pyg_peft.viz.figure import new_figure, style
 
@@ -63,14 +64,13 @@ def prompt_attention(model: PeftModel, pos: Tensor) -> tuple[Tensor, Tensor]:
         # A softmax over the patches alone is the share among them.
         found.append(score.softmax(dim=-1).mean(dim=(0, 1)))
 
-    training = model.training
     hooks = [block.attn.register_forward_pre_hook(look) for block in base.blocks]
     try:
-        model.eval()(pos=pos)
+        with eval_mode(model):
+            model(pos=pos)
     finally:
         for hook in hooks:
             hook.remove()
-        model.train(training)
     if not found:
         raise ValueError(
             "Expected 'model' to put prompts before the patches (got "

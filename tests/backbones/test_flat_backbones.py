@@ -159,7 +159,7 @@ def test_sees_positions_and_features(case: Case, generator):
 
 def test_every_parameter_gets_a_gradient(case: Case):
     model = case.make()
-    names = [n for n, _ in model.named_parameters() if n.endswith(case.cancelled or ("?",))]
+    names = [n for n, _ in model.named_parameters() if n.endswith(case.canceled or ("?",))]
     assert_gradients(model, clouds_of((30, 25)), may_be_zero=names)
 
 

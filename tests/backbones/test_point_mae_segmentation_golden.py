@@ -37,7 +37,7 @@ def call(model: PointMAESegmentation, case) -> Tensor:
 
 
 def joint_key(weights: dict[str, Tensor], key: str) -> list[str]:
-    """Our names of one of their tensors; the layer on the concatenation needs its neighbour."""
+    """Our names of one of their tensors; the layer on the concatenation needs its neighbor."""
     encoder, rest = map_point_mae_keys({key: weights[key]})
     if key == "convs1.weight":
         rest["propagation_0.mlp_convs.1.bias"] = weights["propagation_0.mlp_convs.1.bias"]

@@ -63,7 +63,7 @@ def test_published_sizes():
     biases = 3 * sum(p.size(0) for n, p in scenes.named_parameters() if n.endswith("lin.weight"))
     ours = encoder_size(6) + decoder_size() + head
     assert count(scenes) == ours
-    # Published for scenes with colours: 7.8 M, biases of queries, keys and values among them.
+    # Published for scenes with colors: 7.8 M, biases of queries, keys and values among them.
     assert round((ours + biases) / 1e6, 1) == 7.8
     head = (512 * 256 + 3 * 256) + (256 * 128 + 3 * 128) + 128 * 40 + 40
     assert count(PointTransformer(40)) == encoder_size(3) + head

@@ -132,7 +132,7 @@ def accuracy(shared_dir, step: int, axes: tuple[int, int, int]) -> float:
     return right / len(clouds)
 
 
-def test_public_weights_recognise_shapes(shared_dir):
+def test_public_weights_recognize_shapes(shared_dir):
     assert accuracy(shared_dir, 33, (0, 2, 1)) >= 0.8  # 60 clouds; all of them: below
     assert accuracy(shared_dir, 99, (0, 1, 2)) < 0.5  # without the swap of axes
 

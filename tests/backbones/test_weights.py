@@ -214,6 +214,26 @@ def test_damaged_files(weights, tmp_path, name, damage):
         PointMAE.from_checkpoint(path, **SIZES)
 
 
+@pytest.mark.parametrize("name", ["a.pth", "a.ckpt", "a.safetensors", "a.npz"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an empty file; download it again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+            "a Git LFS pointer; run 'git lfs pull' in its repository",
+        ),
+        (b"\n <!DOCTYPE html>\n<html><body>404</body></html>", "a web page; download the file"),
+        (b"\xef\xbb\xbf<HTML><head>", "a web page; download the file itself"),
+    ],
+)
+def test_what_was_stored_instead_of_weights_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"of tensors \(got {message}.*{name}'\)"):
+        read_state_dict(path)
+
+
 def test_code_in_a_file_does_not_run(tmp_path):
     class Foreign:
         def __reduce__(self):
@@ -315,12 +335,26 @@ def test_files_with_arguments_and_metrics_beside_the_weights(name, zipped, tmp_p
 PREFIXES = [
     *("_orig_mod.", "model.", "module.", "module._orig_mod.", "_orig_mod.module.model."),
     *("model.model.", "model.base_model._orig_mod.module.", "model._fsdp_wrapped_module."),
+    *("_forward_module.", "_forward_module.module.model.", "model._forward_module."),
 ]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_in_any_nesting(prefix):
     assert_holds(read_state_dict({f"{prefix}{k}": v for k, v in WEIGHTS.items()}), WEIGHTS)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.", "_forward_module.model."])
+def test_averaged_weights(prefix):
+    """As torch's AveragedModel has them, plain and inside other wrappers."""
+    layers = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(2, 2)})
+    averaged = torch.optim.swa_utils.AveragedModel(layers)
+    averaged.update_parameters(layers)
+    state = {f"{prefix}{key}": value for key, value in averaged.state_dict().items()}
+    assert f"{prefix}n_averaged" in state
+    assert_holds(read_state_dict(state), layers.state_dict())
+    # Beside other weights it is no number of this wrapper, and is not dropped.
+    assert "n_averaged" in read_state_dict({**WEIGHTS, "n_averaged": torch.tensor(3)})
 
 
 def test_names_that_a_compiler_puts_into_a_key():

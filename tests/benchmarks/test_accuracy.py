@@ -153,7 +153,7 @@ def test_summary_by_hand(modules: dict[str, Any], plan: Any, tmp_path: Path):
                     row = Row(Slot("folded", method, seed, fold), lr)
                     write(plan, row, tmp_path, val=lr, test=hits)
     results = modules["finished"].Results(tmp_path, plan)
-    full, peft = (summary.summarise(results, plan, "folded", name) for name in right)
+    full, peft = (summary.summarize(results, plan, "folded", name) for name in right)
     assert full.overall == pytest.approx({0: 0.75, 1: 0.9})
     assert peft.overall == pytest.approx({0: 0.85, 1: 0.95})
     gap = summary.compare(peft, full)

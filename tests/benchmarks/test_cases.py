@@ -31,7 +31,7 @@ def cases(modules: dict[str, Any]):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A file whose groups are pairs of neighbouring clouds."""
+    """A file whose groups are pairs of neighboring clouds."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(NUM_CLASSES), PER_CLASS)
     place = np.tile(np.arange(PER_CLASS), NUM_CLASSES)

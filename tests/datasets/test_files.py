@@ -99,7 +99,7 @@ def test_copies_of_a_mesh_give_the_same_points(tmp_path):
     assert torch.equal(read(tmp_path / "a.off").pos, read(tmp_path / "b.off").pos)
 
 
-def test_colours_of_corners_are_interpolated(tmp_path):
+def test_colors_of_corners_are_interpolated(tmp_path):
     write_obj(tmp_path / "a.obj")
     data = read(tmp_path / "a.obj", ["color"])
     expected = np.clip(restored(data)[:, 0] / 2 + 0.5, 0, 1)

@@ -60,7 +60,7 @@ def test_fixed_size_is_scaled(fixed):
 def test_what_is_written_comes_back(ragged):
     dataset = open_set(ragged, normalize=False, channels=["intensity"])
     assert dataset.class_names == ("car", "pole", "tree")
-    assert dataset.labels.tolist() == [0, 2, 2, 0, 1]  # the unlabelled cloud is left out
+    assert dataset.labels.tolist() == [0, 2, 2, 0, 1]  # the unlabeled cloud is left out
     for item, cloud in zip(dataset, clouds(5, 1, 8, 3, 6), strict=True):
         torch.testing.assert_close(item.pos, torch.from_numpy(cloud).float())
         assert item.seg.tolist() == list(range(len(cloud)))

@@ -32,14 +32,14 @@ def write_colors(path: Path, colors: list[list[int]], dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "u4", "i8", "u8"])
-def test_colours_of_8_bits_in_any_type(tmp_path, dtype):
+def test_colors_of_8_bits_in_any_type(tmp_path, dtype):
     write_colors(tmp_path / "a.npy", [[255, 51, 0], [0, 255, 102]], dtype)
     data = read(tmp_path / "a.npy", ["color"], columns=COLUMNS)
     assert np.allclose(data.x, [[1, 0.2, 0], [0, 1, 0.4]])
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "i4", "i8"])
-def test_colours_of_16_bits_share_one_scale(dtype):
+def test_colors_of_16_bits_share_one_scale(dtype):
     # One channel alone would look like 8 bits: the scale is that of all three.
     colors = np.array([[65535, 13107, 200]]).astype(dtype)
     assert np.allclose(unit_color(colors), [[1, 0.2, 200 / 65535]])
@@ -50,13 +50,13 @@ def test_16_bits_stay_16_bits_where_the_type_says_so():
 
 
 @pytest.mark.parametrize(("value", "shown"), [(-1, "-1 to 0"), (70000, "0 to 70000")])
-def test_integer_colours_on_no_known_scale(tmp_path, value, shown):
+def test_integer_colors_on_no_known_scale(tmp_path, value, shown):
     write_colors(tmp_path / "a.npy", [[value, 0, 0]], np.int64)
     with pytest.raises(ValueError, match=rf"a.npy'.*from 0 to 255 or 65535 \(got {shown}\)"):
         read(tmp_path / "a.npy", ["color"], columns=COLUMNS)
 
 
-def test_colours_of_an_archive(tmp_path):
+def test_colors_of_an_archive(tmp_path):
     colors = np.array([[255, 51, 0], [0, 255, 102]])
     np.savez(tmp_path / "bytes.npz", pos=np.eye(3)[:2], color=colors.astype(np.uint8))
     np.savez(tmp_path / "floats.npz", pos=np.eye(3)[:2], color=colors / 255)

@@ -54,13 +54,13 @@ def test_an_item_depends_on_seed_split_and_index_only():
 def test_shapes_never_change():
     """Saved accuracies refer to these shapes; sine and cosine may differ in their last bits."""
     sums = [make_shapes("train", 12, 64)[i].pos.double().pow(2).sum().item() for i in (0, 11)]
-    assert sums == pytest.approx(LABELLED_SUMS, abs=1e-3)
+    assert sums == pytest.approx(LABELED_SUMS, abs=1e-3)
     stream = make_stream(64)
     sums = [stream.shape(i).pos.double().pow(2).sum().item() for i in (0, 1000)]
     assert sums == pytest.approx(STREAM_SUMS, abs=1e-3)
 
 
-LABELLED_SUMS = [21.91574, 25.38751]
+LABELED_SUMS = [21.91574, 25.38751]
 STREAM_SUMS = [21.63748, 27.41738]
 
 

@@ -109,7 +109,7 @@ def test_noise_is_along_the_rays():
     assert 0.001 < error.std() < 0.05 and abs(error.mean()) < 0.01
 
 
-def test_labelled_shapes_can_be_scanned():
+def test_labeled_shapes_can_be_scanned():
     sizes: dict[str, Any] = {"num_shapes": 12, "num_points": 256}
     whole: Any = ProceduralShapes(**sizes)
     seen: Any = ProceduralShapes(**sizes, scan=replace(CLEAN, one_sided=1.0))

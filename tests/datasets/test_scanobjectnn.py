@@ -56,7 +56,7 @@ def test_every_variant_has_its_file(tmp_path, variant, split, word):
     assert dataset[1:3].labels.tolist() == [14, 3]
 
 
-def test_partitions_masks_and_normalisation(tmp_path):
+def test_partitions_masks_and_normalization(tmp_path):
     write(tmp_path / "split3_nobg" / "test_objectdataset.h5")
     arguments = {"variant": "OBJ_ONLY", "partition": "split3", "mask": True}
     dataset = open_scans(tmp_path, "test", **arguments)

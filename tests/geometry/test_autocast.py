@@ -1,4 +1,4 @@
-"""Under autocast neighbours are those of full precision: positions are never rounded."""
+"""Under autocast neighbors are those of full precision: positions are never rounded."""
 
 from typing import Any
 

@@ -29,6 +29,7 @@ from pyg_peft.geometry import (
 from pyg_peft.geometry.pyg_searches import pyg_knn
 
 HALVES = [torch.float16, torch.bfloat16]
+LINE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [9, 0, 0]])
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 0, 0, 5]])
 
 
@@ -121,6 +122,35 @@ def test_positions_that_cannot_be_squared_are_refused(
 ):
     with pytest.raises(ValueError, match=r"'pos' to lie within .*; rescale the cloud"):
         call((cloud().double() * scale).to(dtype))
+
+
+SEARCHES = [
+    lambda pos: knn(LINE.to(pos.dtype), pos, 2),
+    lambda pos: knn(pos, LINE.to(pos.dtype), 2),
+    lambda pos: knn_graph(pos, 2),
+    lambda pos: ball_query(pos, pos, 1.0, 2),
+    lambda pos: farthest_point_sample(pos, 2),
+    lambda pos: build_patches(pos, num_centers=2, patch_size=2),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("search", SEARCHES)
+def test_distances_that_overflow_are_refused(search: Callable[[Tensor], Any], dtype: torch.dtype):
+    pos = LINE.clone()
+    pos[1, 2] = -1e19
+    message = r"' to lie within 4.6e\+18 of the origin.*\(got 1.0e\+19\); rescale .* pass float64"
+    with pytest.raises(ValueError, match=message):
+        search(pos.to(dtype))
+    search(pos.double())  # squared distances are finite
+    pos[1, 2] = -math.inf
+    with pytest.raises(ValueError, match=r"' to be finite \(got .* in row 1\)"):
+        search(pos.to(dtype))
+    # Two opposite corners at the limit.
+    for side in (1, -1):
+        pos[0], pos[1] = side * 2.0**62, -side * 2.0**62
+        search(pos.to(dtype))
+    assert knn(pos, pos[:1], 4).tolist()[0] == [0, 2, 3, 1], "distances are finite, in order"
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e6, 2e13])

@@ -45,7 +45,7 @@ def test_small_and_empty_clouds_are_masked_and_filled():
         [True, True, False],
         [False] * 3,
     ]
-    # The nearest member, the centre itself, fills up a patch.
+    # The nearest member, the center itself, fills up a patch.
     assert patches.index[0].tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
     hidden = ~patches.mask
     assert patches.features is not None

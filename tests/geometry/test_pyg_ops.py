@@ -1,4 +1,4 @@
-"""PyG's own neighbour functions, enabled without compiled libraries."""
+"""PyG's own neighbor functions, enabled without compiled libraries."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Structure: centres, members, and the way back."""
+"""Structure: centers, members, and the way back."""
 
 import math
 from dataclasses import replace

@@ -70,7 +70,7 @@ def prompt_from_means(module: Any, clouds: Clouds) -> Tensor:
 
 
 def adapter_reach(clouds: Clouds) -> Tensor:
-    """A point sees itself, and the members of the centres that it receives from."""
+    """A point sees itself, and the members of the centers that it receives from."""
     structure = build_structure(clouds.pos, clouds.batch, k=3, batch_size=clouds.batch_size)
     num_nodes, num_centers = clouds.batch.numel(), structure.center_index.numel()
     member = torch.zeros(num_centers, num_nodes, dtype=torch.float64)

@@ -88,7 +88,7 @@ def bottleneck(module: Any, x: list[float]) -> list[float]:
 
 
 def attention(module: Any, rows: list[list[float]]) -> list[list[float]]:
-    """What each member of a neighbourhood learns from all of its members."""
+    """What each member of a neighborhood learns from all of its members."""
     width, heads = module.attention_channels, module.num_heads
     size = width // heads
     projected: list[list[float]] = []

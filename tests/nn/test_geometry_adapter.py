@@ -23,7 +23,7 @@ def awake(channels: int = 8, *, seed: int = 0, **kwargs: Any) -> GeometryAwareAd
 
 
 def random_structure(num_rows: int, sizes: list[int], generator: torch.Generator) -> Structure:
-    """Centres with any number of members, and points that receive from any number of centres."""
+    """Centers with any number of members, and points that receive from any number of centers."""
     num_centers, num_edges = len(sizes), sum(sizes)
     member = torch.randint(num_rows, (num_edges,), generator=generator)
     center = torch.repeat_interleave(torch.arange(num_centers), torch.tensor(sizes))
@@ -100,14 +100,14 @@ def test_by_hand():
         degree=2,
     )
     x = torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64)
-    # The largest members are 2 and 4, and the centres' own rows are 1 and 4.
+    # The largest members are 2 and 4, and the centers' own rows are 1 and 4.
     first, second = (F.gelu(x[row]) + 0.5 * x[own] for row, own in ((1, 0), (2, 2)))
     expected = x + torch.stack([first, (first + second) / 2, torch.zeros_like(first)])
     torch.testing.assert_close(module(x, structure=structure), expected)
 
 
 def slow(module: GeometryAwareAdapter, x: Tensor, structure: Structure) -> Tensor:
-    """The definition, centre after centre and point after point."""
+    """The definition, center after center and point after point."""
     norm, rows = module.norm, []
     assert norm.running_mean is not None and norm.running_var is not None
     for number, center in enumerate(structure.center_index):
@@ -152,7 +152,7 @@ def test_order_of_edges_does_not_matter(sizes: list[int], seed: int):
     structure = random_structure(6, sizes, generator)
     x = torch.randn(6, 8, dtype=torch.float64, generator=generator)
     order = torch.randperm(structure.edge_index.size(1), generator=generator)
-    order = order[structure.edge_index[1, order].argsort(stable=True)]  # within each centre
+    order = order[structure.edge_index[1, order].argsort(stable=True)]  # within each center
     back = torch.randperm(structure.interp_index.size(1), generator=generator)
     moved = replace(
         structure,
@@ -174,7 +174,7 @@ def test_padding_is_the_same_as_reshaping(generator: torch.Generator):
     torch.testing.assert_close(grads[0], grads[1])
 
 
-def test_one_large_neighbourhood_does_not_make_all_as_large(
+def test_one_large_neighborhood_does_not_make_all_as_large(
     generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ):
     sizes = [60, *([3, 0, 5, 1] * 10)]

@@ -54,7 +54,7 @@ def test_by_hand():
 
 
 def slow(module: NeighborAttention, x: Tensor) -> Tensor:
-    """The definition for one neighbourhood, head after head, member after member."""
+    """The definition for one neighborhood, head after head, member after member."""
     width = module.attention_channels // module.num_heads
     rows = torch.nn.functional.layer_norm(x, x.shape[-1:], module.norm.weight, module.norm.bias)
     query, key, value = (rows @ module.qkv.weight.T).split(module.attention_channels, dim=-1)
@@ -94,7 +94,7 @@ def test_projecting_before_gathering_is_the_same(generator: torch.Generator):
     torch.testing.assert_close(early, module(x[member]))
 
 
-def test_gradients_with_an_empty_neighbourhood(generator: torch.Generator):
+def test_gradients_with_an_empty_neighborhood(generator: torch.Generator):
     module = awake()
     x = torch.randn(3, 3, 5, dtype=torch.float64, generator=generator, requires_grad=True)
     mask = torch.tensor([[True, True, False], [False, False, False], [True, True, True]])

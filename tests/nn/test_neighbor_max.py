@@ -81,7 +81,7 @@ def test_first_of_equals_gets_the_gradient():
 
 def test_not_a_number_stays_one():
     x = torch.tensor([[torch.nan], [1.0]])
-    hidden = torch.full((1, 2, 1), torch.nan)  # attention spreads it over the neighbourhood
+    hidden = torch.full((1, 2, 1), torch.nan)  # attention spreads it over the neighborhood
     found = neighbor_max(x, hidden, make_proj(torch.ones(1, 1)), torch.tensor([[1, 0]]))
     assert found.isnan().all()
 

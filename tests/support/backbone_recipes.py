@@ -151,7 +151,7 @@ def run_level(module: Any, clouds: Clouds) -> Any:
 
 
 def abstract(module: Any, clouds: Clouds) -> Tensor:
-    """The features of the centres, from left to right."""
+    """The features of the centers, from left to right."""
     stage = run_level(module, clouds)
     left = stage.pos[:, 0].argsort()
     order = left[stage.batch[left].argsort(stable=True)]

@@ -41,14 +41,14 @@ class Case:
         told: arguments that ``from_checkpoint`` reads off the weights.
         untold: those that it cannot.
         segments: whether the output has a row per point.
-        cancelled: endings of names of parameters without any influence.
+        canceled: endings of names of parameters without any influence.
     """
 
     model: Any
     told: dict[str, Any]
     untold: dict[str, Any] = field(default_factory=dict)
     segments: bool = False
-    cancelled: tuple[str, ...] = ()
+    canceled: tuple[str, ...] = ()
 
     @property
     def rows(self) -> Any:
@@ -85,14 +85,14 @@ CASES = {
         PointTransformer,
         {**TRANSFORMER, "head_channels": (7, 5)},
         TRANSFORMER_GEOMETRY,
-        cancelled=("attn_nn.5.bias",),  # a softmax does not see it
+        canceled=("attn_nn.5.bias",),  # a softmax does not see it
     ),
     "PointTransformerSegmentation": Case(
         PointTransformerSegmentation,
         {**TRANSFORMER, "decoder_depth": 2, "head_channels": (5,)},
         TRANSFORMER_GEOMETRY,
         segments=True,
-        cancelled=("attn_nn.5.bias",),
+        canceled=("attn_nn.5.bias",),
     ),
     "DGCNN": Case(DGCNN, {**EDGES, "head_channels": (7, 5)}, {"k": 4, "head_dropout": 0.0}),
     "DGCNNSegmentation": Case(

@@ -102,7 +102,7 @@ def slow_knn(
     loop: bool = True,
     radius: float | None = None,
 ) -> list[tuple[int, int]]:
-    """Return edges (neighbour, receiver) in the canonical order, one comparison at a time."""
+    """Return edges (neighbor, receiver) in the canonical order, one comparison at a time."""
     edges: list[tuple[int, int]] = []
     clouds, asked = batch.tolist(), query_batch.tolist()
     for receiver in range(query.size(0)):

@@ -143,7 +143,7 @@ def centers(pos: Tensor, batch: Tensor) -> Tensor:
 
 
 def to_centers(pos: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """The centres, and edges to each from the nearest points."""
+    """The centers, and edges to each from the nearest points."""
     index = centers(pos, batch)
     edges = knn_graph(pos.detach(), K, batch, loop=True)
     place = torch.full((pos.size(0),), -1).index_copy(0, index, torch.arange(index.numel()))
@@ -186,7 +186,7 @@ def incidence(edges: Tensor, receivers: int, sources: int) -> Tensor:
 
 
 def structure_reach(pos: Tensor, batch: Tensor) -> Tensor:
-    """Two steps: from the members of centres to these, and from the centres to all."""
+    """Two steps: from the members of centers to these, and from the centers to all."""
     num = pos.size(0)
     made = build_structure(pos, batch, k=4)
     member = incidence(made.edge_index, made.center_index.numel(), num)
@@ -256,7 +256,7 @@ SITES: dict[str, Site] = {
     "EdgeConv": Site(
         lambda: EdgeConv(MLP([2 * WIDTH, WIDTH])),
         lambda conv, x, pos, batch: conv(x, graph(pos, batch)),
-        # Edges, and positions from the model around it, which tells no other neighbourhoods.
+        # Edges, and positions from the model around it, which tells no other neighborhoods.
         along_edges,
     ),
     "DynamicEdgeConv": Site(

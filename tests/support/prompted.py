@@ -14,7 +14,7 @@ from torch_geometric.nn import PointNetConv
 from pyg_peft import MemoryBank, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.testing import Clouds, random_clouds, randomize_
 
-# Fewer points than neighbours, a single point, an empty cloud in the middle and one at the end.
+# Fewer points than neighbors, a single point, an empty cloud in the middle and one at the end.
 SIZES = [20, 5, 0, 9, 1, 0]
 
 

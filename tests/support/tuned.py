@@ -102,7 +102,7 @@ def logits(model: nn.Module, **call: Any) -> Tensor:
 
 
 def train(model: PeftModel, steps: int = 2) -> None:
-    """Take optimiser steps in training mode, as any loop does, and go back to eval mode."""
+    """Take optimizer steps in training mode, as any loop does, and go back to eval mode."""
     model.train()
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad], lr=0.1, momentum=0.9, weight_decay=0.1

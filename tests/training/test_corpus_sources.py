@@ -28,8 +28,8 @@ def test_labels_do_not_matter_and_splits_do(tmp_path):
     assert [len(cloud) for cloud in open_corpus([str(path)]).clouds] == [5, 7]
     everything = open_corpus([str(path)], splits="all").clouds
     assert [len(cloud) for cloud in everything] == [5, 6, 7, 8]
-    labelled: Any = NpzShapes(path)
-    assert torch.equal(everything[1], labelled[1].pos), "normalised as the data set does"
+    labeled: Any = NpzShapes(path)
+    assert torch.equal(everything[1], labeled[1].pos), "normalized as the data set does"
     with pytest.raises(ValueError, match=r"Expected 'splits' .* \(got 'test'\)"):
         open_corpus([str(path)], splits="test")  # pyright: ignore[reportArgumentType]
 
@@ -101,13 +101,13 @@ def test_folders_of_any_layout(tmp_path):
     assert sizes(splits) == [5, 6]
     (cloud, *_) = open_corpus([str(flat)]).clouds
     assert cloud.norm(dim=1).max() == pytest.approx(1) and cloud.mean(dim=0).abs().max() < 1e-6
-    # Read again, from the cache; a labelled data set of the same files does not take it.
+    # Read again, from the cache; a labeled data set of the same files does not take it.
     assert sorted(sizes(flat)) == [4, 5, 7]
     (flat / "a.npy").unlink()
     (flat / "notes.md.npy").unlink()
     assert sizes(flat) == [5]
-    labelled: Any = ShapeFolder(flat)
-    assert labelled.class_names == ("deep",) and labelled.labels.tolist() == [0]
+    labeled: Any = ShapeFolder(flat)
+    assert labeled.class_names == ("deep",) and labeled.labels.tolist() == [0]
 
 
 def test_folders_that_cannot_be_read(tmp_path):

@@ -27,6 +27,7 @@ from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.peft_module import PeftModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, fit
 from pyg_peft.training.runs import checkpoint_files
+from pyg_peft.training.runs.resuming import BEST
 
 SIZES: dict[str, Any] = {"embed_dim": 12, "depth": 1, "num_heads": 3, "num_centers": 4}
 QUIET: dict[str, Any] = {
@@ -104,6 +105,31 @@ def test_the_report_is_of_that_epoch_from_one(tmp_path: Path):
     best = max(range(3), key=lambda epoch: (pairs[epoch][0], -pairs[epoch][1]))
     assert report.epoch == best + 1 and report.chosen_by == "val_accuracy"
     assert report.val is not None and report.val.accuracy == pytest.approx(pairs[best][0])
+
+
+@pytest.mark.parametrize(("bias", "labels", "best"), [(3.0, (0, 1), 3), (0.0, (0, 0), 1)])
+def test_fit_keeps_the_lower_loss_of_equal_accuracies(
+    tmp_path: Path, bias: float, labels: tuple[int, int], best: int
+):
+    """Each cloud is in the validation set with both labels, so that half of them are right.
+
+    Balanced training of a biased head lowers the loss, and training on one class raises it.
+    """
+    twice = [Data(pos=c.pos, y=torch.tensor([label])) for c in clouds(4, 1) for label in (0, 1)]
+    train = [Data(pos=c.pos, y=torch.tensor([labels[n % 2]])) for n, c in enumerate(clouds(12))]
+    torch.manual_seed(0)
+    base = PointMAE(2, **SIZES, patch_size=4)
+    with torch.no_grad():
+        base.head.layers[-1].bias.copy_(torch.tensor([bias, 0.0]))
+    splits = ShapeDataModule(train, twice, twice, batch_size=4, class_names=["a", "b"])
+    own = get_peft_model(base, LoRAConfig(rank=2))
+    report = run(tmp_path, splits, model=own, options=FitOptions(logger="none", lr=1e-3))
+    losses = report.curves["val_loss"]
+    assert report.curves["val_accuracy"] == [0.5, 0.5, 0.5]
+    assert report.epoch == best == 1 + losses.index(min(losses))
+    assert report.val is not None and report.val.accuracy == 0.5
+    kept = torch.load(tmp_path / BEST, weights_only=True)
+    assert kept["epoch"] == best - 1
 
 
 # ---- all clouds (B7, C18) ---------------------------------------------------------------------

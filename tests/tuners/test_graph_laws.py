@@ -215,7 +215,7 @@ def test_islands_of_one_cloud(kind: str, method: str, size: int, seed: int):
     offset = torch.tensor([0.0, 30.0], dtype=torch.float64).repeat_interleave(size)[:, None]
     clouds = random_clouds([2 * size], WIDTH, generator=generator)
     clouds = replace(clouds, x=clouds.x + offset, pos=clouds.pos + offset)
-    # Every row a centre, so that each island has enough of them.
+    # Every row a center, so that each island has enough of them.
     settings = {"ratio": 1.0, "k": 3} if method == "point_peft" else {}
     model = tuned_site(kind, method, **settings)
     there = torch.arange(2 * size) >= size
@@ -444,9 +444,9 @@ def test_a_random_start_is_drawn_batch_by_batch(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_tie_of_the_start_is_decided_by_the_order():
-    """Two points are equally far from their centroid: the lower row is the adapter's centre.
+    """Two points are equally far from their centroid: the lower row is the adapter's center.
 
-    Where a layer has edges, every point is a centre and nothing ties.
+    Where a layer has edges, every point is a center and nothing ties.
     """
     swap = clouds_of([2], 0)
     swapped = swap.permuted(torch.tensor([1, 0]))

@@ -110,8 +110,8 @@ def test_gradients_and_nothing_frozen_moves(name: str, has_bank: bool):
     model, case = PLACED[name].awake(has_bank=has_bank), PLACED[name].case
     copy = ".peft.adapters.default.trained"  # the adapter's own version of a parameter of the base
     names = [name for name, _ in model.named_parameters()]
-    cancelled = [n for n in names if n.replace(copy, "").endswith(case.cancelled or ("none",))]
-    testing.assert_gradients(model, clouds, call=call, may_be_zero=cancelled)
+    canceled = [n for n in names if n.replace(copy, "").endswith(case.canceled or ("none",))]
+    testing.assert_gradients(model, clouds, call=call, may_be_zero=canceled)
     before = {key: value.clone() for key, value in case.make().state_dict().items()}
     own = [n for n, _ in model.named_buffers() if ".peft." in n]
     testing.assert_frozen_after_step(model, clouds, call=call, moving_buffers=own)

@@ -168,7 +168,7 @@ def test_types_are_tuned_apart():
 
 
 @pytest.mark.parametrize("config", [CONFIGS["lora"], CONFIGS["adapter"], CONFIGS["linear probe"]])
-def test_an_example_initialises_lazy_layers(config: MethodConfig):
+def test_an_example_initializes_lazy_layers(config: MethodConfig):
     torch.manual_seed(0)
     state = torch.random.get_rng_state()
     net = Net(lazy=True).double()

@@ -1,5 +1,6 @@
 """Layers of any PyG model by name: where geometry comes from, and what is refused."""
 
+import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -258,15 +259,33 @@ def test_other_names():
     assert not torch.equal(model.eval()(pos), reference)
 
 
+class Graph(nn.Module):
+    """A model that is called with a batch of graphs, under a name of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lift, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, scene: Any) -> Tensor:
+        return self.head(global_max_pool(self.lift(scene.pos), scene.batch))
+
+
+def test_a_wrong_attribute_of_a_parameter_is_refused():
+    c = clouds([12, 10])
+    graphs = Batch(pos=c.pos.float(), batch=c.batch)
+    with pytest.raises(PlacementError, match=r"of the model \(got 'scnee.pos'; .*scene\)"):
+        get_peft_model(Graph(), config("lift", pos_name="scnee.pos"))
+    typo = config("lift", pos_name="scene.position")
+    message = r"'pos_name' to name an attribute of 'scene' \(got 'scene.position'; .* batch, pos\)"
+    with pytest.raises(ValueError, match=message):
+        get_peft_model(Graph().eval(), typo, example=graphs)
+    model = get_peft_model(Graph().eval(), typo)
+    for given in (graphs, argparse.Namespace(pos=graphs.pos, batch=graphs.batch)):
+        with pytest.raises(ValueError, match=message):
+            model(given)
+
+
 def test_an_attribute_of_a_parameter():
-    class Graph(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lift, self.head = nn.Linear(3, 8), nn.Linear(8, 2)
-
-        def forward(self, scene: Any) -> Tensor:
-            return self.head(global_max_pool(self.lift(scene.pos), scene.batch))
-
     c = clouds([12, 10])
     graphs = Batch(pos=c.pos.float(), batch=c.batch)
     with pytest.raises(PlacementError, match=r"Linear with input.*'pos_name'.*do: none"):

@@ -86,7 +86,7 @@ def test_lora_on_both_kinds_of_linear_layers():
     assert (model.merge_and_unload()(x) - tuned).abs().max() < 1e-12
 
 
-def test_an_uninitialised_layer_is_refused():
+def test_an_uninitialized_layer_is_refused():
     net = nn.ModuleDict({"lift": PyGLinear(-1, 8), "head": nn.Linear(8, 2)})
     with pytest.raises((PlacementError, ValueError), match="initiali"):
         get_peft_model(net, LoRAConfig())

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyg_peft.backbones.weights.stand_ins import ArrayStandIn, harmless_types_allowed
 from pyg_peft.errors import CheckpointError, printable
-from pyg_peft.tensor_file import check_plain
+from pyg_peft.tensor_file import check_plain, foreign_kind
 
 State = dict[str, Tensor]
 
@@ -29,7 +29,9 @@ _WRAPPERS = (
 )
 _MOST_WRAPPERS = 16
 # Prefixes that training wrappers put on every key.
-_WRAPPER_PREFIXES = ("module.", "base_model.", "model.")
+_WRAPPER_PREFIXES = ("_forward_module.", "module.", "base_model.", "model.")
+# The number of models that torch's AveragedModel has averaged; its weights are under "module.".
+_AVERAGED, _AVERAGES = "n_averaged", "module."
 # Names that compilers and sharding insert anywhere in a key.
 _WRAPPER_SEGMENTS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # Endings of files of torch.save; ".tar" only after one of these.
@@ -47,7 +49,8 @@ def read_state_dict(source: str | Path | Mapping[str, Any]) -> State:
     upper case. Nested dictionaries that hold the weights under ``state_dict``, ``model``,
     ``base_model`` and similar keys, next to an optimizer, arguments or metrics, are unwrapped.
     Names that training wrappers put on keys (``module.``, ``model.``, ``base_model.``,
-    ``_orig_mod.``) are removed in any order.
+    ``_forward_module.``, ``_orig_mod.``) are removed in any order. Of an ``AveragedModel``, its
+    averaged weights are read, and the number ``n_averaged`` is left out.
 
     Args:
         source: Path of the file, or mapping from names to tensors or arrays.
@@ -162,6 +165,11 @@ def _read_file(path: Path) -> Any:
     except CheckpointError:
         raise
     except _DAMAGE as error:
+        if (foreign := foreign_kind(path)) is not None:
+            raise CheckpointError(
+                f"Expected 'source' to be an intact {path.suffix} file of tensors "
+                f"(got {foreign}: '{path}')"
+            ) from error
         reason = printable(" ".join(_COLOR.sub("", str(error)).split()))
         if refused := _REFUSED.search(reason):
             raise CheckpointError(
@@ -255,6 +263,9 @@ def _strip_wrappers(state: State) -> State:
     stripped = True
     while stripped:
         stripped = False
+        others = {key: value for key, value in state.items() if key != _AVERAGED}
+        if others and all(key.startswith(_AVERAGES) for key in others):
+            state = others
         for prefix in _WRAPPER_PREFIXES:
             if any(key.startswith(prefix) for key in state):
                 state = strip_prefix(state, prefix)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_peft.datasets.part_labels import IGNORE_INDEX
+from pyg_peft.datasets.labels import IGNORE_INDEX
 
 
 def whole_labels(labels: Any, shape: str, count: int, name: str = "y") -> Tensor:

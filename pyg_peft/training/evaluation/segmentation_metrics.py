@@ -62,8 +62,8 @@ class InstanceMeanIoU(Metric):
     def update(self, scores: Tensor, target: Tensor, batch: Tensor, category: Tensor) -> None:
         found = choose_parts(scores, batch, category, self.mask)
         ious = shape_ious(found, target, batch, category, self.mask, self.ignore_index)
-        (labelled,) = known_points(target, self.ignore_index, batch)
-        filled = labelled.bincount(minlength=category.numel()) > 0
+        (labeled,) = known_points(target, self.ignore_index, batch)
+        filled = labeled.bincount(minlength=category.numel()) > 0
         self.total.index_add_(0, category[filled], ious[filled].to(self.total.dtype))
         self.count.index_add_(0, category[filled], filled[filled].to(self.count.dtype))
 

@@ -107,7 +107,7 @@ def _npz_clouds(path: Path, splits: WhichSplits) -> list[Tensor]:
     present = [name for name, code in SPLITS.items() if code in codes]
     wanted = _wanted(path, present, splits)
     rows = np.flatnonzero(select_rows(file, wanted, codes)).tolist()
-    return [_normalised(torch.from_numpy(file.positions(row))) for row in rows]
+    return [_normalized(torch.from_numpy(file.positions(row))) for row in rows]
 
 
 def _datasets(spec: str, splits: WhichSplits) -> list[Any]:
@@ -127,16 +127,16 @@ def _folder_clouds(root: Path, splits: WhichSplits) -> list[Tensor]:
         wanted = _wanted(root, present, splits)
         if any(path.parent.parent == root for path in found):  # splits without folders of classes
             taken = [p for p in found if wanted in (None, split_of_folder(tops[p]))]
-            return _unlabelled(root, taken)
+            return _unlabeled(root, taken)
     # A README.txt next to the class folders is not a cloud.
     if not loose or (len(loose) < len(found) and not any(map(may_be_cloud, loose))):
         wanted = _wanted(root, index_folder(root).splits, splits)
         shapes: Any = ShapeFolder(root, wanted, num_points=None)
         return [_pos(shapes[number]) for number in range(len(shapes))]
-    return _unlabelled(root, found)
+    return _unlabeled(root, found)
 
 
-def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
+def _unlabeled(root: Path, found: Sequence[Path]) -> list[Tensor]:
     """Return shapes outside of class folders, which belong to no data set of labeled shapes."""
     names = tuple(path.relative_to(root).as_posix() for path in found)
     index = FolderIndex(root, names, ("",) * len(names), (None,) * len(names))
@@ -145,7 +145,7 @@ def _unlabelled(root: Path, found: Sequence[Path]) -> list[Tensor]:
     options |= {"decimal": ".", "mesh_vertices": False}
     options |= {"drop_invalid": False, "seed": 0, "labels": False}
     file = load_folder(index, options, None)
-    return [_normalised(torch.from_numpy(file.positions(row))) for row in range(len(names))]
+    return [_normalized(torch.from_numpy(file.positions(row))) for row in range(len(names))]
 
 
 def _wanted(path: Path, present: Sequence[str], splits: WhichSplits) -> str | None:
@@ -160,7 +160,7 @@ def _wanted(path: Path, present: Sequence[str], splits: WhichSplits) -> str | No
     return "train"
 
 
-def _normalised(pos: Tensor) -> Tensor:
+def _normalized(pos: Tensor) -> Tensor:
     return _pos(Normalize()(Data(pos=pos)))
 
 

@@ -20,6 +20,7 @@ from pyg_peft.backbones.point_mae.pretraining import PointMAEPretraining
 from pyg_peft.backbones.weights.stand_ins import harmless_types_allowed
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
+from pyg_peft.nn.eval_mode import eval_mode
 from pyg_peft.storage import claim_folder, remove_leftovers, write_atomic
 from pyg_peft.training.data.batches import batch_sizes
 from pyg_peft.training.data.checks import check_kind
@@ -188,11 +189,9 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
 
 
 def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
-    model.eval()
-    with _own_randomness(next(model.parameters()).device), torch.no_grad():
-        found = watch(model, epochs)
-    model.train()
-    return found
+    own = _own_randomness(next(model.parameters()).device)
+    with eval_mode(model), own, torch.no_grad():
+        return watch(model, epochs)
 
 
 def _own_randomness(device: torch.device) -> AbstractContextManager[None]:

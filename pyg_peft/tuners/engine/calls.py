@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from pyg_peft.nn.batch_call import sequential_names
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
 
@@ -23,19 +25,13 @@ def parameter_names(module: nn.Module) -> tuple[str, ...]:
 
     For a ``torch_geometric.nn.Sequential`` they are read from its signature string.
     """
-    described = _described(module)
+    described = sequential_names(module)
     return _parameters(type(module).forward, _NAMED) if described is None else described
-
-
-def _described(module: nn.Module) -> tuple[str, ...] | None:
-    """Return the parameter names of a ``torch_geometric.nn.Sequential``, or ``None``."""
-    described = getattr(getattr(module, "signature", None), "param_dict", None)
-    return tuple(map(str, described)) if isinstance(described, dict) else None  # pyright: ignore[reportUnknownArgumentType]
 
 
 def required_names(module: nn.Module) -> tuple[str, ...]:
     """Return the names of the required parameters of a module's forward."""
-    if _described(module) is not None:
+    if sequential_names(module) is not None:
         return parameter_names(module)
     signature = inspect.signature(type(module).forward).parameters
     empty = inspect.Parameter.empty
@@ -55,7 +51,7 @@ def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """
     if not args:
         return kwargs
-    names = _described(module) or _parameters(type(module).forward, _POSITIONAL)
+    names = sequential_names(module) or _parameters(type(module).forward, _POSITIONAL)
     if len(args) > len(names):
         raise TypeError(
             f"Expected at most {len(names)} positional arguments for "

@@ -20,6 +20,7 @@ from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import Target, check_targets, match_modules
 from pyg_peft.tuners.engine.checks import check_types
 from pyg_peft.tuners.engine.dry_run import Widths
+from pyg_peft.tuners.engine.layers import is_never_called
 from pyg_peft.tuners.engine.slot import SLOT, Component
 from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
 
@@ -294,16 +295,14 @@ def trained_site(
 ) -> Site:
     """Return a site with the adapter's own copies of some tensors of the module at ``path``.
 
-    ``out_proj`` of ``nn.MultiheadAttention`` is never called. So its tensors are replaced in the
-    call of its parent, unless ``at_parent`` is false.
+    The tensors of a layer that is never called are replaced in the call of its parent, unless
+    ``at_parent`` is false.
     """
     module = base.get_submodule(path)
-    parent, _, child = path.rpartition(".")
-    if at_parent and child == "out_proj":
-        owner = base.get_submodule(parent)
-        if isinstance(owner, nn.MultiheadAttention):
-            own = TrainedTensors(module, parameters, buffers, inner=child)
-            return Site(parent, f"trained_{child}", own)
+    if at_parent and is_never_called(base, path):
+        parent, _, child = path.rpartition(".")
+        own = TrainedTensors(module, parameters, buffers, inner=child)
+        return Site(parent, f"trained_{child}", own)
     return Site(path, "trained", TrainedTensors(module, parameters, buffers))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyg_peft.errors import check_module
+from pyg_peft.nn.eval_mode import eval_mode
 from pyg_peft.tuners.engine.calls import parameter_names
 from pyg_peft.tuners.engine.slot import features_of
 
@@ -37,15 +38,9 @@ def call_on_example(model: nn.Module, example: Any) -> Any:
 @contextmanager
 def undisturbed(model: nn.Module) -> Generator[None]:
     """Put the model in eval mode without gradients, and restore modes and random state on exit."""
-    modes = [(module, module.training) for module in model.modules()]
     devices = {p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices=sorted(devices)):
+        yield
 
 
 def initialize(base: nn.Module, example: Any) -> None:
@@ -91,12 +86,8 @@ def try_out(model: nn.Module, example: Any) -> None:
     """Run a model with a new adapter once in eval mode, if there is an example."""
     if example is None:
         return
-    training = model.training
-    try:
-        with undisturbed(model):
-            call_on_example(model, example)
-    finally:
-        model.train(training)
+    with undisturbed(model):
+        call_on_example(model, example)
 
 
 __all__ = [

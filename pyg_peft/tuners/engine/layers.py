@@ -36,6 +36,12 @@ def adaptable_layers(base: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def is_never_called(base: nn.Module, path: str) -> bool:
+    """Whether a layer is ``out_proj`` of ``nn.MultiheadAttention``, which reads its weights."""
+    parent, _, child = path.rpartition(".")
+    return child == "out_proj" and isinstance(base.get_submodule(parent), nn.MultiheadAttention)
+
+
 def below(base: nn.Module, targets: Sequence[Target]) -> set[str]:
     """Return the paths of the modules that ``exclude_modules`` matches, and of all inside them."""
     excluded = match_modules(base, targets, argument="exclude_modules")
@@ -115,6 +121,7 @@ __all__ = [
     "below",
     "check_bottleneck",
     "input_channels",
+    "is_never_called",
     "linear_layers",
     "output_channels",
 ]

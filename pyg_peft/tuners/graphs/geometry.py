@@ -81,7 +81,8 @@ class CallReader:
 
     Args:
         module: The module whose calls are read.
-        names: Names of the geometry in its calls. The usual names are read if these are missing.
+        names: Names of the geometry in its calls. The usual names are read if these are missing,
+            except an attribute that is named by a dot.
 
     Attributes:
         names: The names as passed.
@@ -95,6 +96,7 @@ class CallReader:
         self.names = names
         self.parameters = parameter_names(module)
         owner, _, pos = names.pos.rpartition(".")
+        self._owner = owner
         # PyG's layers keep the usual names, also in a model with other names.
         self._pos = (pos, "pos")
         self._batch = (names.batch, "batch")
@@ -138,6 +140,8 @@ class CallReader:
         for owner in (*self._owners, *self._batch):
             if is_data(call.get(owner)):
                 data = call.pop(owner)
+                if owner == self._owner:
+                    self._check_attribute(data)
                 break
         # Ids that a call leaves out have their default.
         known = bool(self.batch) or any(name in call for name in self._batch)
@@ -150,6 +154,16 @@ class CallReader:
     def _found(self, get: Callable[[str], Any], knows_batch: bool) -> Found:
         pos, batch, edges = (_first(get, n) for n in (self._pos, self._batch, self._edges))
         return Found(_pair(pos), _ids(batch), knows_batch, edges, self.flipped)
+
+    def _check_attribute(self, data: Any) -> None:
+        """Raise unless a data argument has the positions under the attribute after the dot."""
+        if _getter(data)(self._pos[0]) is None:
+            keys = getattr(data, "keys", None)
+            held = sorted(map(str, keys() if callable(keys) else getattr(data, "__dict__", ())))
+            raise ValueError(
+                f"Expected 'pos_name' to name an attribute of {self._owner!r} "
+                f"(got {self.names.pos!r}; {self._owner!r} has {', '.join(held) or 'none'})"
+            )
 
     @property
     def perhaps_data(self) -> str:

@@ -6,6 +6,7 @@ from torch import nn
 
 from pyg_peft.errors import PlacementError
 from pyg_peft.trainable import match_modules
+from pyg_peft.tuners.engine.calls import parameter_names
 from pyg_peft.tuners.engine.config import Site
 from pyg_peft.tuners.engine.slot import SLOT, check_site
 from pyg_peft.tuners.graphs.geometry import CallReader, Names
@@ -20,6 +21,9 @@ class Origins:
         names: Names of the geometry in its calls.
         pos_from: Path or glob of the source that the user chose.
 
+    Raises:
+        PlacementError: If the positions are an attribute of a parameter that no module has.
+
     Attributes:
         around: Sources at enclosing modules, by path.
         beside: Sources at modules whose output the layers work on, by path.
@@ -31,6 +35,7 @@ class Origins:
         self.pos_from = pos_from
         self.around: dict[str, GeometrySource] = {}
         self.beside: dict[str, OutputSource] = {}
+        self._check_owner()
 
     def of(self, path: str) -> GeometrySource | None:
         """Return the source of geometry that a layer's call lacks; ``None`` if it lacks nothing.
@@ -74,6 +79,15 @@ class Origins:
     def reader(self, path: str) -> CallReader:
         """Return a reader for the calls of the module at a path."""
         return CallReader(self.base.get_submodule(path), self.names)
+
+    def _check_owner(self) -> None:
+        owner, dot, _ = self.names.pos.rpartition(".")
+        if dot and not any(owner in parameter_names(m) for m in self.base.modules()):
+            parameters = ", ".join(self.reader("").parameters) or "no named parameters"
+            raise PlacementError(
+                f"Expected 'pos_name' to begin with a parameter of the model (got "
+                f"{self.names.pos!r}; {type(self.base).__name__} has {parameters})"
+            )
 
     def _dotted(self) -> str:
         """Return a hint for positions that are an attribute of the model's argument."""

@@ -11,7 +11,7 @@ from pyg_peft.trainable import Target, match_modules
 from pyg_peft.tuners.engine.calls import first_input
 from pyg_peft.tuners.engine.checks import check_dropout, check_positive
 from pyg_peft.tuners.engine.config import MethodConfig, Site
-from pyg_peft.tuners.engine.layers import adaptable_layers, below
+from pyg_peft.tuners.engine.layers import adaptable_layers, below, is_never_called
 from pyg_peft.tuners.engine.slot import Args, Component, Kwargs
 
 
@@ -78,7 +78,7 @@ class LoRAConfig(MethodConfig):
         layers = adaptable_layers(base)
         if self.target_modules is None:
             inside = {path: layer for path, layer in layers.items() if path.startswith("blocks.")}
-            return {p: m for p, m in (inside or layers).items() if not _only_read(base, p)}
+            return {p: m for p, m in (inside or layers).items() if not is_never_called(base, p)}
         chosen: set[str] = set()
         for path, module in match_modules(base, self.target_modules).items():
             within = {p for p in layers if path == "" or f"{p}.".startswith(f"{path}.")}
@@ -120,12 +120,6 @@ class LowRankUpdate(Component):
     def merge(self, module: nn.Module) -> None:
         weight: Any = module.weight
         weight.data.add_(self.update.delta_weight().detach().to(weight.dtype))
-
-
-def _only_read(base: nn.Module, path: str) -> bool:
-    """Whether a layer is the ``out_proj`` of an attention, which reads its weights directly."""
-    parent, _, child = path.rpartition(".")
-    return child == "out_proj" and isinstance(base.get_submodule(parent), nn.MultiheadAttention)
 
 
 __all__ = ["LoRAConfig", "LowRankUpdate"]

@@ -655,7 +655,7 @@ class OddLabels(Const):
 
     @property
     def base(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
-        # Without one labelled cloud there may be nothing to open.
+        # Without one labeled cloud there may be nothing to open.
         return RIGHT if max(self.value) >= 0 else EITHER
 
     def odd(self) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from pyg_peft.errors import PlacementError
-from pyg_peft.nn import GeometryAwareAdapter, NeighborAttention, PointPriorPrompt, PromptTokens
+from pyg_peft.nn import NeighborAttention, PointPriorPrompt, PromptTokens
 from pyg_peft.tuners.engine.config import Site
 from pyg_peft.tuners.engine.layers import check_bottleneck, input_channels, output_channels
 from pyg_peft.tuners.engine.slot import SLOT, check_site
@@ -16,6 +16,7 @@ from pyg_peft.tuners.graphs.origins import Origins, listed
 from pyg_peft.tuners.graphs.prompts import GraphPrompts, takes_prompts
 from pyg_peft.tuners.graphs.sources import GeometrySource, SharedStructures
 from pyg_peft.tuners.methods.biases import bias_sites
+from pyg_peft.tuners.methods.point_peft.components import new_adapter, new_attention
 from pyg_peft.tuners.methods.point_peft.settings import PointPEFTSettings
 
 
@@ -66,20 +67,8 @@ def graph_sites(
         channels = output_channels(layer, path, config.channels)
         check_bottleneck(config.bottleneck_channels, channels, path)
         if channels not in attention:
-            attention[channels] = NeighborAttention(
-                channels, config.attention_channels, config.attention_heads
-            )
-        adapter = GeometryAwareAdapter(
-            channels,
-            config.bottleneck_channels,
-            k=config.k,
-            ratio=config.ratio,
-            num_interp=config.num_interp,
-            attention=attention[channels],
-            propagation_scale=config.propagation_scale,
-            center_scale=config.center_scale,
-            scale=config.scale,
-        )
+            attention[channels] = new_attention(config, channels)
+        adapter = new_adapter(config, channels, attention[channels])
         reader, joined = origins.reader(path), prompts.get(path)
         placed = GraphAdapter(adapter, path, reader, sources[path], shared, joined)
         sites.append(Site(path, "adapter", placed))

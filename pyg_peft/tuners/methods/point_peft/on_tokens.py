@@ -4,16 +4,11 @@ from collections.abc import Container
 
 from torch import nn
 
-from pyg_peft.nn import (
-    Bottleneck,
-    GeometryAwareAdapter,
-    NeighborAttention,
-    PointPriorPrompt,
-    PromptTokens,
-)
+from pyg_peft.nn import Bottleneck, PointPriorPrompt, PromptTokens
 from pyg_peft.tuners.engine.config import Site
 from pyg_peft.tuners.engine.slot import OutputAdapter
 from pyg_peft.tuners.engine.trained_tensors import TrainedTensors
+from pyg_peft.tuners.methods.point_peft.components import new_adapter, new_attention
 from pyg_peft.tuners.methods.point_peft.settings import PointPEFTSettings
 from pyg_peft.tuners.methods.point_peft.token_components import (
     GeometryBlock,
@@ -39,7 +34,7 @@ def token_sites(
         has_bank: Whether prompts depend on a memory bank.
     """
     channels, blocks = token_blocks(base)
-    attention = NeighborAttention(channels, config.attention_channels, config.attention_heads)
+    attention = new_attention(config, channels)
     chosen = blocks if chosen is None else chosen
     prompted = [path for path in list(blocks)[: config.prompt_depth] if path in chosen]
     prompts_of_each = config.num_prompts or 0
@@ -56,17 +51,7 @@ def token_sites(
         if path not in chosen:
             continue
         num_prompts = prompts_of_each if path in prompted else 0
-        adapter = GeometryAwareAdapter(
-            channels,
-            config.bottleneck_channels,
-            k=config.k,
-            ratio=config.ratio,
-            num_interp=config.num_interp,
-            attention=attention,
-            propagation_scale=config.propagation_scale,
-            center_scale=config.center_scale,
-            scale=config.scale,
-        )
+        adapter = new_adapter(config, channels, attention)
         # The after methods run in reverse order, so the adapter runs before prompts are removed.
         if num_prompts:
             prompt = (
