@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pyg_peft import backbones
 from pyg_peft.backbones.point_mae.masking import split_patches
-from pyg_peft.symmetries import Symmetries
+from pyg_peft.symmetries import Symmetries, symmetries_of
 from pyg_peft.testing import (
     Clouds,
     assert_batch_isolated,
@@ -101,9 +101,15 @@ def test_what_is_declared_holds_and_what_is_denied_does_not(name: str, generator
         generator=generator,
         claimed=claims_of(name),
         call=recipe.call,
-        rows=recipe.rows,
         reach=recipe.reach,
     )
+
+
+@pytest.mark.parametrize("name", names_where(lambda name: RECIPES[name].changes))
+def test_a_recipe_changes_only_what_is_declared_otherwise(name: str):
+    declared = symmetries_of(getattr(backbones, name.split()[0]))
+    for field, value in RECIPES[name].changes.items():
+        assert getattr(declared, field) != value, f"{name} declares {field}={value!r} itself"
 
 
 # ---- clouds among themselves ---------------------------------------------------------------------
@@ -226,6 +232,8 @@ def test_embedding_follows_the_patches(sizes: list[int], seed: int):
 
 @given_clouds()
 def test_decoding_follows_the_hidden_patches(sizes: list[int], seed: int):
+    """Here alone lies what it declares: the recipe returns a row per cloud."""
+    assert symmetries_of(backbones.PointMAEDecoder).permutation == "equivariant"
     generator, module = torch.Generator().manual_seed(seed), recipe_of("PointMAEDecoder").make()
     clouds = clouds_of("PointMAEDecoder", sizes, generator)
     visible, hidden, _ = split_patches(patches_of(clouds), every_second(patches_of(clouds)))

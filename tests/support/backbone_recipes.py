@@ -70,10 +70,10 @@ def counts(clouds: Clouds) -> Tensor:
     return clouds.batch.bincount(minlength=clouds.batch_size)
 
 
-def patches_of(clouds: Clouds) -> Patches:
+def patches_of(clouds: Clouds, x: Tensor | None = None) -> Patches:
     size = clouds.batch_size
     return build_patches(
-        clouds.pos, clouds.batch, num_centers=CENTERS, patch_size=MEMBERS, batch_size=size
+        clouds.pos, clouds.batch, num_centers=CENTERS, patch_size=MEMBERS, x=x, batch_size=size
     )
 
 
@@ -112,7 +112,8 @@ def decode(module: Any, clouds: Clouds) -> Tensor:
 
 def embed(module: Any, clouds: Clouds) -> Tensor:
     # Far from the origin, near which sampling skips points.
-    patches = patches_of(clouds.moved(clouds.pos + 20))
+    x = clouds.x if clouds.x.size(1) else None
+    patches = patches_of(clouds.moved(clouds.pos + 20), x)
     return tidy(module(patches), patches.mask)
 
 
@@ -213,12 +214,12 @@ RECIPES: dict[str, Recipe] = {
         call_cloud,
         channels=0,
     ),
-    "PointMAESegmentation with categories": Recipe(
+    "PointMAESegmentation with categories and features": Recipe(
         lambda: backbones.PointMAESegmentation(
-            4, **SIZES, num_levels=2, head_channels=16, num_categories=CATEGORIES
+            4, **SIZES, num_levels=2, head_channels=16, num_categories=CATEGORIES, in_channels=2
         ),
         call_with_category,
-        channels=0,
+        channels=2,
     ),
     "PointMAEPretraining": Recipe(
         lambda: backbones.PointMAEPretraining(**PRETRAINING), rebuild, "cloud", channels=0
@@ -233,13 +234,20 @@ RECIPES: dict[str, Recipe] = {
         lambda: backbones.PointMAEDecoder(CHANNELS, 1, HEADS, MEMBERS),
         decode,
         "cloud",
-        changes=SAMPLED,
+        changes={**SAMPLED, "permutation": "invariant"},
     ),
     "PatchEmbed": Recipe(
         lambda: backbones.PatchEmbed(CHANNELS),
         embed,
         "cloud",
         channels=0,
+        changes=SAMPLED,
+    ),
+    "PatchEmbed with features": Recipe(
+        lambda: backbones.PatchEmbed(CHANNELS, in_channels=2),
+        embed,
+        "cloud",
+        channels=2,
         changes=SAMPLED,
     ),
     "Attention": Recipe(lambda: backbones.Attention(CHANNELS, HEADS), attend),
