@@ -123,9 +123,13 @@ class Symmetries:
     def _motions(self) -> Iterator[str]:
         if not self.sees:
             yield "Does not depend on the cloud."
-        elif "pos" not in self.sees:
+            return
+        if "pos" not in self.sees:
             yield "Does not depend on positions."
-        elif self.translation and self.rotation:
+            return
+        if "x" not in self.sees:
+            yield "Does not depend on features."
+        if self.translation and self.rotation:
             yield "Invariant under translation, rotation and reflection of the positions."
         elif self.translation:
             yield "Translation invariant. Not rotation invariant."
