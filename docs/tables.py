@@ -1,10 +1,12 @@
-"""Write the tables of README.md: methods by backbone and task, and one row of accuracies.
+"""Write the generated tables of README.md and of docs/symmetries.md.
 
     python docs/tables.py            # print the tables
-    python docs/tables.py --write    # write them into README.md
+    python docs/tables.py --write    # write them into their pages
 
-The first table is made from ``METHODS`` and ``BACKBONES``, the second from ``docs/accuracy.md``.
-Each lies in README.md between two comments, ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``.
+README.md has the methods by backbone and task, made from ``METHODS`` and ``BACKBONES``, and one row
+of accuracies, from ``docs/accuracy.md``. The other page has the symmetries that backbones and
+components declare. Each table lies in its page between two comments, ``<!-- NAME: begin -->`` and
+``<!-- NAME: end -->``.
 """
 
 import argparse
@@ -16,13 +18,17 @@ from typing import Any
 import torch
 from torch import nn
 
+import pyg_peft.backbones
+import pyg_peft.nn
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.backbones.registry import BACKBONES
 from pyg_peft.errors import PlacementError
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.tuners import METHODS, MethodConfig
 
 DOCS = Path(__file__).resolve().parent
 README, ACCURACY = DOCS.parent / "README.md", DOCS / "accuracy.md"
+SYMMETRIES = DOCS / "symmetries.md"
 OVERVIEW = "## Accuracy, all sets"
 TASK_SET = "psb"
 SHOWN = ("full_fine_tuning", "linear_probe", "lora", "point_peft")
@@ -111,11 +117,39 @@ def accuracy_table() -> str:
     )
 
 
+def symmetries_table() -> str:
+    """Return the table of what backbones, their layers and components declare."""
+    heads = ["permutation", "translation", "rotation", "depends on", "local", "independent"]
+    lines = [_row(["name", *heads]), _row(["---"] * (1 + len(heads)))]
+    for package in (pyg_peft.backbones, pyg_peft.nn):
+        for name in sorted(package.__all__):
+            declared = vars(getattr(package, name)).get("symmetries")
+            if isinstance(declared, Symmetries):
+                lines.append(_row([f"`{name}`", *_claims(declared)]))
+    return "\n".join(lines)
+
+
+def _claims(declared: Symmetries) -> list[str]:
+    order = declared.permutation or "no"
+    order += f": {declared.of}" if declared.of != Symmetries(permutation=None).of else ""
+    motions = ["yes" if holds else "no" for holds in (declared.translation, declared.rotation)]
+    return [
+        f"{order}, first point kept" if declared.first_point else order,
+        *motions,
+        ", ".join(f"`{name}`" for name in declared.sees) or "–",
+        "–"
+        if declared.reach is None
+        else f"{declared.reach} hop{'s' if declared.reach > 1 else ''}",
+        declared.independent,
+    ]
+
+
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-TABLES = {"methods": methods_table, "accuracy": accuracy_table}
+TABLES = {"methods": methods_table, "accuracy": accuracy_table, "symmetries": symmetries_table}
+PAGES = {"methods": README, "accuracy": README, "symmetries": SYMMETRIES}
 
 
 def insert(page: str, name: str, table: str) -> str:
@@ -133,17 +167,15 @@ def insert(page: str, name: str, table: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the tables of README.md.")
-    parser.add_argument("--write", action="store_true", help="write README.md")
+    parser = argparse.ArgumentParser(description="Write the generated tables of the pages.")
+    parser.add_argument("--write", action="store_true", help="write the pages")
     write = parser.parse_args().write
-    page = README.read_text()
     for name, make in TABLES.items():
-        table = make()
-        page = insert(page, name, table)
-        if not write:
+        table, page = make(), PAGES[name]
+        if write:
+            page.write_text(insert(page.read_text(), name, table))
+        else:
             sys.stdout.write(f"{table}\n\n")
-    if write:
-        README.write_text(page)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ ROOMS = {
     "tuners": 7,
     "model": 8,
 }
-FOUNDATIONS = {"typing", "errors", "storage", "tensor_file"}
+FOUNDATIONS = {"typing", "errors", "storage", "symmetries", "tensor_file"}
 UNNUMBERED = {"training", "cli", "viz", "testing"}
 # Inside a room, the folders (or files) of a row may import those of the rows above; not each other.
 INSIDE = {

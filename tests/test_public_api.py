@@ -24,6 +24,7 @@ PACKAGES = [
     "pyg_peft.model",
     "pyg_peft.testing",
     "pyg_peft.errors",
+    "pyg_peft.symmetries",
 ]
 WITH_EXTRAS = {"pyg_peft.training": "lightning", "pyg_peft.viz": "matplotlib"}
 HEAVY = ["scipy", "lightning", "huggingface_hub", "matplotlib", "trimesh", "h5py", "torchmetrics"]

@@ -6,10 +6,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pyg_peft.errors import check_count, check_finite, check_index, check_tensor
+from pyg_peft.symmetries import Symmetries
 
 _CHUNK_SIZE = 16384
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the queries",
+    sees=("x",),
+    independent="rows",
+    note=(
+        "The output is invariant to the order of the table's rows, except among exactly equal "
+        "scores, and to the length of the query."
+    ),
+)
 def parameter_free_attention(
     query: Float[Tensor, "M C"],
     keys: Float[Tensor, "R C"],
@@ -49,8 +60,6 @@ def parameter_free_attention(
         - **output:** ``[M, V]``, ``[M, top_k]``, ``[M, top_k]``
 
     Symmetries:
-        Queries are processed independently. The output is invariant to the order of the table's
-        rows, except among exactly equal scores, and to the length of the query.
 
     Raises:
         ValueError: If widths or lengths do not match, a query is not finite, ``top_k`` is larger

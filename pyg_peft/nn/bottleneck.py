@@ -13,8 +13,10 @@ from pyg_peft.errors import (
     check_scale,
     check_tensor,
 )
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(permutation="equivariant", of="the rows", sees=("x",), independent="rows")
 def quick_gelu(x: Tensor) -> Tensor:
     r"""Return the sigmoid approximation of GELU, :math:`x \cdot \sigma(1.702\, x)`.
 
@@ -24,6 +26,8 @@ def quick_gelu(x: Tensor) -> Tensor:
     Shapes:
         input and output: any, equal.
 
+    Symmetries:
+
     Example:
         >>> quick_gelu(torch.tensor([0.0, 1.0]))
         tensor([0.0000, 0.8458])
@@ -32,6 +36,13 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the rows",
+    sees=("x",),
+    independent="rows",
+    note="How rows are batched does not matter, in training either.",
+)
 class Bottleneck(nn.Module):
     r"""Adds a small correction to each row independently, after `"Parameter-Efficient Transfer
     Learning for NLP" <https://arxiv.org/abs/1902.00751>`_.
@@ -59,8 +70,6 @@ class Bottleneck(nn.Module):
         - **output:** ``[..., C]``
 
     Symmetries:
-        Rows are processed independently: permutation equivariant, and invariant to how rows are
-        batched.
 
     Raises:
         ValueError: If a width or a probability is out of range, or rows have another width.

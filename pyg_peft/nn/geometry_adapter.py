@@ -20,9 +20,25 @@ from pyg_peft.geometry.interpolation import weighted_sums
 from pyg_peft.nn.bottleneck import Bottleneck
 from pyg_peft.nn.neighbor_attention import NeighborAttention
 from pyg_peft.nn.neighbor_max import neighbor_max
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Features, Pos
 
 
+@Symmetries(
+    permutation="equivariant",
+    reach=2,
+    note=(
+        "Invariant to the order of a center's members. Depends on positions only through "
+        "neighborhoods and distances. The invariance is that of a function of ``pos`` with ``x`` "
+        "fixed, except at exact ties. So a model stays invariant if ``x`` is invariant, that is, "
+        "if its channels are scalars (``0e`` of e3nn). For channels that rotate or change sign "
+        "with the cloud (pseudoscalars, vectors, higher irreps), layer norm, maximum and "
+        "activations act on each channel separately: the output is then neither invariant nor "
+        "equivariant. The output of a point depends on the point itself, the centers that it "
+        "receives from and their members. Rows without a center only pass through the "
+        "bottleneck."
+    ),
+)
 class GeometryAwareAdapter(MessagePassing):
     r"""Adds information from surrounding neighborhoods to each point, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
@@ -92,15 +108,6 @@ class GeometryAwareAdapter(MessagePassing):
         - **output:** ``[N, C]``
 
     Symmetries:
-        Permutation equivariant; invariant to the order of a center's members. Depends on positions
-        only through neighborhoods and distances: as a function of ``pos``, with ``x`` fixed, it is
-        invariant under translation, rotation and reflection, except at exact ties. So a model stays
-        invariant if ``x`` is invariant, that is, if its channels are scalars (``0e`` of e3nn). For
-        channels that rotate or change sign with the cloud (pseudoscalars, vectors, higher irreps),
-        layer norm, maximum and activations act on each channel separately: the output is then
-        neither invariant nor equivariant. Clouds are processed independently in eval mode. Local:
-        the output of a point depends on the point itself, the centers that it receives from and
-        their members. Rows without a center only pass through the bottleneck.
 
     Raises:
         ValueError: If a size is out of range, a shared attention or rows have another width,

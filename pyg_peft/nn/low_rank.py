@@ -4,8 +4,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.errors import check_channels, check_count, check_dtype, check_number
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the rows",
+    sees=("x",),
+    independent="rows",
+    note="How rows are batched does not matter, in training either.",
+)
 class LowRankLinear(nn.Module):
     r"""Computes the low-rank update that LoRA adds to a linear layer, after `"LoRA: Low-Rank
     Adaptation of Large Language Models" <https://arxiv.org/abs/2106.09685>`_.
@@ -32,8 +40,6 @@ class LowRankLinear(nn.Module):
         - **output:** ``[..., C_out]``
 
     Symmetries:
-        Rows are processed independently: permutation equivariant, and invariant to how rows are
-        batched.
 
     Raises:
         ValueError: If a width, rank, numerator or probability is out of range, or rows have another

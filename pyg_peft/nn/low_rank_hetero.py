@@ -5,8 +5,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pyg_peft.errors import check_count, check_dtype, check_index, check_number, check_tensor
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the rows",
+    sees=("x",),
+    independent="rows",
+    note="How rows are batched does not matter, in training either.",
+)
 class LowRankHeteroLinear(nn.Module):
     r"""Computes the low-rank update that LoRA adds to a :class:`torch_geometric.nn.HeteroLinear`,
     after `"LoRA: Low-Rank Adaptation of Large Language Models"
@@ -35,8 +43,6 @@ class LowRankHeteroLinear(nn.Module):
         - **output:** ``[N, C_out]``
 
     Symmetries:
-        Rows are processed independently: permutation equivariant, and invariant to how rows are
-        batched.
 
     Raises:
         ValueError: If a width, number of types, rank, numerator or probability is out of range,

@@ -16,12 +16,20 @@ from pyg_peft.nn.attention import parameter_free_attention
 from pyg_peft.nn.bank_features import Adapted, collect_features
 from pyg_peft.nn.bank_file import read_bank, write_bank
 from pyg_peft.nn.cloud_rows import CloudRows
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.tensor_file import check_values, fingerprint
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _TENSORS = ("keys", "values", "labels", "sample_id")
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the queries",
+    sees=("x",),
+    independent="rows",
+    note="The order of the bank's rows does not matter, except among exactly equal scores.",
+)
 class MemoryBank(nn.Module):
     r"""Retrieves the training samples that are most similar to a cloud, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
@@ -54,8 +62,6 @@ class MemoryBank(nn.Module):
         - **output:** ``[B, 2 + top_k, C]``
 
     Symmetries:
-        Clouds are processed independently. The order of the bank's rows does not matter, except
-        among exactly equal scores.
 
     Raises:
         ValueError: If tensors have unequal lengths, contain NaN or an infinite number, or ids are

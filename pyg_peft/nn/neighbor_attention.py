@@ -5,8 +5,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pyg_peft.errors import check_count, check_dtype, check_tensor
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the members",
+    sees=("x",),
+    note="Neighborhoods are processed independently, and the output follows their order.",
+)
 class NeighborAttention(nn.Module):
     r"""Computes attention among the members of a neighborhood, after `"Point-PEFT:
     Parameter-Efficient Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
@@ -40,8 +47,6 @@ class NeighborAttention(nn.Module):
         - **output:** ``[S, K, C]``; rows that the mask excludes are meaningless
 
     Symmetries:
-        Equivariant to the order of members and of neighborhoods; neighborhoods are processed
-        independently.
 
     Raises:
         ValueError: If a width is not positive, the number of heads does not divide the width, or

@@ -5,9 +5,11 @@ from torch import Tensor, nn
 
 from pyg_peft.errors import check_count, check_dtype, check_number, check_tensor
 from pyg_peft.nn.bottleneck import Bottleneck
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Tokens
 
 
+@Symmetries(permutation="invariant", sees=(), note="Has all symmetries trivially.")
 class PromptTokens(nn.Module):
     r"""Learned tokens shared by all clouds, after `"Visual Prompt Tuning"
     <https://arxiv.org/abs/2203.12119>`_.
@@ -28,7 +30,6 @@ class PromptTokens(nn.Module):
         - **output:** ``[B, P, C]``, a view that shares memory between clouds
 
     Symmetries:
-        Has all symmetries trivially, because it does not depend on the cloud.
 
     Raises:
         ValueError: If a size is not positive, or ``std`` or ``batch_size`` is negative.
@@ -67,6 +68,14 @@ class PromptTokens(nn.Module):
         return f"{self.num_prompts}, {self.channels}"
 
 
+@Symmetries(
+    permutation="invariant",
+    sees=("x",),
+    given="the query",
+    note=(
+        "The prior is a function of the query alone, so the prompt has the symmetries of the query."
+    ),
+)
 class PointPriorPrompt(nn.Module):
     r"""Prompt tokens shifted by a prior from a memory bank, after `"Point-PEFT: Parameter-Efficient
     Fine-Tuning for 3D Pre-trained Models" <https://arxiv.org/abs/2310.03059>`_.
@@ -93,8 +102,6 @@ class PointPriorPrompt(nn.Module):
         - **output:** ``[B, P, C]``
 
     Symmetries:
-        Clouds are processed independently. The prior is a function of the query alone, so the
-        prompt has the symmetries of the query.
 
     Raises:
         ValueError: If a size is not positive, or a prior has another shape than ``[B, P, C]``.

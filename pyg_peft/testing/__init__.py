@@ -6,6 +6,7 @@ test framework.
 """
 
 from pyg_peft.testing.attachment import assert_identity_at_init, assert_leaves_no_trace
+from pyg_peft.testing.claims import Reach, assert_symmetries
 from pyg_peft.testing.clouds import (
     Call,
     Clouds,
@@ -41,6 +42,7 @@ from pyg_peft.testing.symmetry import (
 __all__ = [
     "Call",
     "Clouds",
+    "Reach",
     "Rows",
     "assert_batch_isolated",
     "assert_checkpoints",
@@ -56,6 +58,7 @@ __all__ = [
     "assert_rotation_invariant",
     "assert_saved_and_loaded",
     "assert_sensitive",
+    "assert_symmetries",
     "assert_translation_invariant",
     "call_flat",
     "hops",

@@ -1,10 +1,8 @@
 """The laws over every public backbone and part of one: a name without a maker fails.
 
-What each claims stands in its docstring under *Symmetries*. The claims are read from there and
-must be those that are tested, and what is denied there must indeed fail.
+What is tested is what each declares by ``@Symmetries``; what is denied there must indeed fail.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +12,7 @@ from backbone_recipes import (
     NO_LAWS,
     RECIPES,
     Recipe,
+    claims_of,
     every_second,
     full_mask,
     patches_of,
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from pyg_peft import backbones
 from pyg_peft.backbones.point_mae.masking import split_patches
+from pyg_peft.symmetries import Symmetries, symmetries_of
 from pyg_peft.testing import (
     Clouds,
     assert_batch_isolated,
@@ -33,7 +33,7 @@ from pyg_peft.testing import (
     assert_local,
     assert_permutation_equivariant,
     assert_rotation_invariant,
-    assert_sensitive,
+    assert_symmetries,
     assert_translation_invariant,
     random_clouds,
 )
@@ -52,8 +52,8 @@ def recipe_of(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def names_where(holds: Callable[[Recipe], object]) -> list[str]:
-    return [name for name, recipe in RECIPES.items() if holds(recipe)]
+def names_where(holds: Callable[[str], object]) -> list[str]:
+    return [name for name in RECIPES if holds(name)]
 
 
 def clouds_of(name: str, sizes: list[int], generator: torch.Generator) -> Clouds:
@@ -84,29 +84,32 @@ def test_no_maker_is_left_over():
     assert {name.split()[0] for name in RECIPES} | set(NO_LAWS) <= set(backbones.__all__)
 
 
-def claims(name: str) -> dict[str, bool | None]:
-    """What the docstring says of moved and of turned clouds; ``None`` where it is silent."""
-    words = " ".join((getattr(backbones, name).__doc__ or "").split())
-    said = re.search(r"Symmetries: (.*?)(Raises|Differences|Example|Args):", f"{words} Args:")
-    text = said[1].lower() if said else ""
-    text = text.replace("translation does not reach it", "translation invariant")
-    found: dict[str, bool | None] = {}
-    for change in ("translation", "rotation"):
-        if re.search(rf"\bnot (translation or )?{change}( or rotation)? invariant", text):
-            found[change] = False
-        elif re.search(rf"{change} invariant|invariant under [a-z, ]*{change}", text):
-            found[change] = True
-        else:
-            found[change] = None
-    return found
-
-
 @pytest.mark.parametrize("name", LAWFUL)
-def test_what_the_docstring_claims_is_what_is_tested(name: str):
+def test_every_name_declares_its_own_symmetries(name: str):
+    declared = vars(getattr(backbones, name)).get("symmetries")
+    assert isinstance(declared, Symmetries), f"{name} declares none by @Symmetries(...)"
+    said = " ".join((getattr(backbones, name).__doc__ or "").split())
+    assert f"Symmetries: {' '.join(declared.text.split())}" in said
+
+
+@every_name
+def test_what_is_declared_holds_and_what_is_denied_does_not(name: str, generator: torch.Generator):
     recipe = recipe_of(name)
-    for change, said in claims(name).items():
-        tested = getattr(recipe, change)
-        assert said is None or said == tested, f"{name}: {change} {said}, tested {tested}"
+    assert_symmetries(
+        recipe.make(),
+        clouds_of(name, [14, 1, 0, 12], generator),
+        generator=generator,
+        claimed=claims_of(name),
+        call=recipe.call,
+        reach=recipe.reach,
+    )
+
+
+@pytest.mark.parametrize("name", names_where(lambda name: RECIPES[name].changes))
+def test_a_recipe_changes_only_what_is_declared_otherwise(name: str):
+    declared = symmetries_of(getattr(backbones, name.split()[0]))
+    for field, value in RECIPES[name].changes.items():
+        assert getattr(declared, field) != value, f"{name} declares {field}={value!r} itself"
 
 
 # ---- clouds among themselves ---------------------------------------------------------------------
@@ -120,7 +123,7 @@ def test_clouds_do_not_see_each_other(name: str, sizes: list[int], seed: int):
     assert_batch_isolated(recipe.make(), clouds, call=recipe.call, rows=recipe.rows)
 
 
-@pytest.mark.parametrize("name", names_where(lambda r: r.rows == "cloud"))
+@pytest.mark.parametrize("name", names_where(lambda name: RECIPES[name].rows == "cloud"))
 def test_an_empty_cloud_is_the_same_in_any_company(name: str, generator: torch.Generator):
     recipe, module = recipe_of(name), recipe_of(name).make()
     clouds = clouds_of(name, [9, 0, 1, 7, 0], generator).leaves()
@@ -146,19 +149,8 @@ def test_the_order_of_points(name: str, sizes: list[int], seed: int):
         generator=generator,
         call=recipe.call,
         rows=recipe.rows,
-        keep_first=recipe.order == "first stays",
+        keep_first=claims_of(name).first_point,
     )
-
-
-@pytest.mark.parametrize("name", names_where(lambda r: r.order == "first stays"))
-def test_sampling_starts_at_the_first_point(name: str, generator: torch.Generator):
-    """The authors' convention: another first point makes other patches."""
-    recipe = recipe_of(name)
-    clouds = clouds_of(name, [14, 12], generator)
-    with pytest.raises(AssertionError, match="depends on the order of the points"):
-        assert_permutation_equivariant(
-            recipe.make(), clouds, generator=generator, call=recipe.call, rows=recipe.rows
-        )
 
 
 CHECKS = {"translation": assert_translation_invariant, "rotation": assert_rotation_invariant}
@@ -166,52 +158,30 @@ CHECKS = {"translation": assert_translation_invariant, "rotation": assert_rotati
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    [(name, change) for change in CHECKS for name in names_where(lambda r: True)],
+    [(name, change) for change in CHECKS for name in RECIPES],
 )
 @settings(max_examples=2)
 @given(sizes=ragged, seed=st.integers(0, 2**31))
 def test_moved_and_turned_clouds(name: str, change: str, sizes: list[int], seed: int):
     recipe, generator = recipe_of(name), torch.Generator().manual_seed(seed)
     module, clouds = recipe.make(), clouds_of(name, sizes, generator)
-    if getattr(recipe, change):
+    if getattr(claims_of(name), change):
         CHECKS[change](module, clouds, generator=generator, call=recipe.call)
         return
     with pytest.raises(AssertionError, match="depends on a"):
         CHECKS[change](module, clouds, generator=generator, call=recipe.call)
 
 
-@pytest.mark.parametrize("to", ["x", "pos"])
-@every_name
-def test_what_is_seen_counts_and_nothing_else(name: str, to: Any, generator: torch.Generator):
-    recipe = recipe_of(name)
-    clouds = clouds_of(name, [14, 1, 0, 12], generator)
-    settings: dict[str, Any] = {"generator": generator, "to": to, "call": recipe.call}
-    if to in recipe.sees:
-        assert_sensitive(recipe.make(), clouds, **settings)
-        return
-    with pytest.raises(AssertionError, match=f"does not depend on '{to}'"):
-        assert_sensitive(recipe.make(), clouds, **settings)
-
-
-@pytest.mark.parametrize("name", names_where(lambda r: r.reach))
+@pytest.mark.parametrize("name", names_where(lambda name: RECIPES[name].reach))
 @settings(max_examples=3)
 @given(sizes=st.lists(st.integers(1, 10), max_size=2), seed=st.integers(0, 2**31))
 def test_local(name: str, sizes: list[int], seed: int):
-    recipe = recipe_of(name)
+    recipe, num_hops = recipe_of(name), claims_of(name).reach
     clouds = clouds_of(name, [9, *sizes], torch.Generator().manual_seed(seed))
-    assert recipe.reach is not None
-    reach = recipe.reach(clouds)
+    assert recipe.reach is not None and num_hops is not None
+    reach = recipe.reach(clouds, num_hops)
     assert not bool(reach[:9, :9].all()), "every point reaches every other: nothing is tested"
     assert_local(recipe.make(), clouds, reach, call=recipe.call)
-
-
-@pytest.mark.parametrize("name", names_where(lambda r: r.row_wise))
-def test_rows_do_not_see_each_other(name: str, generator: torch.Generator):
-    recipe, module = recipe_of(name), recipe_of(name).make()
-    rows = clouds_of(name, [1] * 6, generator)
-    one = Clouds(rows.x, rows.pos, torch.zeros_like(rows.batch), 1)
-    together, apart = recipe.call(module, one), recipe.call(module, rows)
-    torch.testing.assert_close(together, apart, rtol=1e-7, atol=1e-9)
 
 
 # ---- patches of a cloud --------------------------------------------------------------------------
@@ -262,6 +232,8 @@ def test_embedding_follows_the_patches(sizes: list[int], seed: int):
 
 @given_clouds()
 def test_decoding_follows_the_hidden_patches(sizes: list[int], seed: int):
+    """Here alone lies what it declares: the recipe returns a row per cloud."""
+    assert symmetries_of(backbones.PointMAEDecoder).permutation == "equivariant"
     generator, module = torch.Generator().manual_seed(seed), recipe_of("PointMAEDecoder").make()
     clouds = clouds_of("PointMAEDecoder", sizes, generator)
     visible, hidden, _ = split_patches(patches_of(clouds), every_second(patches_of(clouds)))

@@ -14,7 +14,8 @@ from torch_geometric.utils import scatter, to_dense_batch
 
 from pyg_peft import nn, testing
 from pyg_peft.geometry import build_structure
-from pyg_peft.testing import Call, Clouds, Rows, random_clouds
+from pyg_peft.symmetries import symmetries_of
+from pyg_peft.testing import Call, Clouds, Reach, Rows, random_clouds
 
 CHANNELS = 8
 SIZES = [7, 1, 0, 5]
@@ -23,18 +24,14 @@ POINTS = st.integers(0, 9)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a component is built and called, and what it claims."""
+    """How a component is built and called; its symmetries are those that it declares."""
 
     build: Callable[[], Any]
     call: Call
     rows: Rows = "point"
     # What a fresh component returns, if it claims to be an identity.
     identity: Callable[[Clouds], Tensor] | None = None
-    sees_pos: bool = False
-    sees_x: bool = True
-    # Rows do not even see the other rows of their own cloud.
-    row_wise: bool = False
-    reach: Callable[[Clouds], Tensor] | None = None
+    reach: Reach | None = None
     # How a compiled component is called, if some of its work stays outside of the graph.
     call_compiled: Call | None = None
 
@@ -69,12 +66,15 @@ def prompt_from_means(module: Any, clouds: Clouds) -> Tensor:
     return module(clouds.batch_size, prior=prior)
 
 
-def adapter_reach(clouds: Clouds) -> Tensor:
-    """A point sees itself, and the members of the centers that it receives from."""
+def adapter_reach(clouds: Clouds, num_hops: int) -> Tensor:
+    """A point sees itself, and the centers that it receives from; in two hops their members."""
     structure = build_structure(clouds.pos, clouds.batch, k=3, batch_size=clouds.batch_size)
     num_nodes, num_centers = clouds.batch.numel(), structure.center_index.numel()
     member = torch.zeros(num_centers, num_nodes, dtype=torch.float64)
-    member[structure.edge_index[1], structure.edge_index[0]] = 1
+    if num_hops > 1:
+        member[structure.edge_index[1], structure.edge_index[0]] = 1
+    else:
+        member[torch.arange(num_centers), structure.center_index] = 1
     receives = torch.zeros(num_nodes, num_centers, dtype=torch.float64)
     receives[structure.interp_index[1], structure.interp_index[0]] = 1
     return (receives @ member > 0) | torch.eye(num_nodes, dtype=torch.bool)
@@ -91,13 +91,11 @@ RECIPES = {
         build=lambda: nn.Bottleneck(CHANNELS, 4),
         call=lambda module, clouds: module(clouds.x),
         identity=lambda clouds: clouds.x,
-        row_wise=True,
     ),
     "GeometryAwareAdapter": Recipe(
         build=lambda: nn.GeometryAwareAdapter(CHANNELS, 4, k=3, attention_channels=6, num_heads=2),
         call=testing.call_flat,
         identity=lambda clouds: clouds.x,
-        sees_pos=True,
         reach=adapter_reach,
         call_compiled=adapter_with_structure,
     ),
@@ -105,18 +103,15 @@ RECIPES = {
         build=lambda: nn.LowRankHeteroLinear(CHANNELS, 6, 3, rank=2),
         call=lambda module, clouds: module(clouds.x, (clouds.x[:, 0] * 5).long() % 3),
         identity=lambda clouds: clouds.x.new_zeros(len(clouds.x), 6),
-        row_wise=True,
     ),
     "LowRankLinear": Recipe(
         build=lambda: nn.LowRankLinear(CHANNELS, 6, rank=2),
         call=lambda module, clouds: module(clouds.x),
         identity=lambda clouds: clouds.x.new_zeros(len(clouds.x), 6),
-        row_wise=True,
     ),
     "MemoryBank": Recipe(
         build=lambda: Asking(nn.MemoryBank(*table())),
         call=lambda module, clouds: module(clouds.x),
-        row_wise=True,
     ),
     "NeighborAttention": Recipe(
         build=lambda: nn.NeighborAttention(CHANNELS, 6, num_heads=2),
@@ -131,17 +126,14 @@ RECIPES = {
         build=lambda: nn.PromptTokens(4, CHANNELS),
         call=lambda module, clouds: module(clouds.batch_size),
         rows="cloud",
-        sees_x=False,
     ),
     "parameter_free_attention": Recipe(
         build=lambda: nn.parameter_free_attention,
         call=lambda function, clouds: function(clouds.x, *table(), 3)[0],
-        row_wise=True,
     ),
     "quick_gelu": Recipe(
         build=lambda: nn.quick_gelu,
         call=lambda function, clouds: function(clouds.x),
-        row_wise=True,
     ),
 }
 MODULES = sorted(name for name in nn.__all__ if inspect.isclass(getattr(nn, name)))
@@ -167,8 +159,9 @@ every_name = pytest.mark.parametrize("name", nn.__all__)
 every_module = pytest.mark.parametrize("name", MODULES)
 
 
-def test_every_component_has_a_recipe():
+def test_every_component_has_a_recipe_and_declares_its_own_symmetries():
     assert sorted(RECIPES) == sorted(nn.__all__)
+    assert [name for name in RECIPES if "symmetries" not in vars(getattr(nn, name))] == []
 
 
 @every_module
@@ -198,7 +191,7 @@ def test_clouds_do_not_see_each_other(name: str, sizes: list[int], seed: int):
     recipe, module = RECIPES[name], build(name)
     clouds = random_clouds(sizes, CHANNELS, generator=torch.Generator().manual_seed(seed))
     testing.assert_batch_isolated(module, clouds, call=recipe.call, rows=recipe.rows)
-    if recipe.row_wise:
+    if symmetries_of(getattr(nn, name)).independent == "rows":
         rows = replace(clouds, batch=torch.arange(len(clouds.x)), batch_size=len(clouds.x))
         testing.assert_batch_isolated(module, rows, call=recipe.call, rows=recipe.rows)
 
@@ -216,8 +209,11 @@ def test_symmetries(name: str, sizes: list[int], seed: int):
     clouds = random_clouds(sizes, CHANNELS, generator=generator)
     common: dict[str, Any] = {"generator": generator, "call": recipe.call}
     testing.assert_permutation_equivariant(module, clouds, rows=recipe.rows, **common)
-    testing.assert_translation_invariant(module, clouds, **common)
-    testing.assert_rotation_invariant(module, clouds, **common)
+    declared = symmetries_of(getattr(nn, name))
+    if declared.translation:
+        testing.assert_translation_invariant(module, clouds, **common)
+    if declared.rotation:
+        testing.assert_rotation_invariant(module, clouds, **common)
 
 
 @every_name
@@ -229,27 +225,16 @@ def test_memory_layout_never_matters(name: str, sizes: list[int], generator: tor
 
 
 @every_name
-@pytest.mark.parametrize("to", ["x", "pos"])
-def test_sensitive_to_what_it_claims_to_see(
-    name: str, to: Any, clouds: Clouds, generator: torch.Generator
-):
+def test_what_is_declared_holds_and_what_is_denied_does_not(name: str, generator: torch.Generator):
     recipe = RECIPES[name]
-    common: dict[str, Any] = {"generator": generator, "to": to, "call": recipe.call}
-    if {"x": recipe.sees_x, "pos": recipe.sees_pos}[to]:
-        testing.assert_sensitive(build(name), clouds, **common)
-    else:
-        with pytest.raises(AssertionError, match="does not depend"):
-            testing.assert_sensitive(build(name), clouds, **common)
-
-
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.reach])
-def test_local(name: str, generator: torch.Generator):
-    recipe = RECIPES[name]
-    clouds = random_clouds([9, 6], CHANNELS, generator=generator)
-    assert recipe.reach is not None
-    reach = recipe.reach(clouds)
-    assert not bool(reach[:9, :9].all()), "every point reaches every other: nothing is tested"
-    testing.assert_local(build(name), clouds, reach, call=recipe.call)
+    testing.assert_symmetries(
+        build(name),
+        random_clouds([9, 1, 0, 6], CHANNELS, generator=generator),
+        generator=generator,
+        claimed=symmetries_of(getattr(nn, name)),
+        call=recipe.call,
+        reach=recipe.reach,
+    )
 
 
 @every_module

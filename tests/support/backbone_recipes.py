@@ -1,22 +1,23 @@
-"""How a law is tested on each public name of ``pyg_peft.backbones``: built, called, and claimed.
+"""How a law is tested on each public name of ``pyg_peft.backbones``: how it is built and called.
 
 Every call returns a row per point or a row per cloud, so that the battery reads them all alike.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from flat_backbones import CASES, Case
 from torch import Tensor
-from torch_geometric.utils import scatter, to_dense_batch
+from torch_geometric.utils import to_dense_batch
 
 from pyg_peft import backbones
 from pyg_peft.backbones.point_mae.masking import split_patches
 from pyg_peft.geometry import Patches, build_patches, farthest_point_sample, knn_graph
-from pyg_peft.testing import Call, Clouds, Rows, hops, randomize_
+from pyg_peft.symmetries import Symmetries, symmetries_of
+from pyg_peft.testing import Call, Clouds, Reach, Rows, hops, randomize_
 
 CHANNELS, HEADS, CENTERS, MEMBERS, CATEGORIES = 12, 3, 6, 4, 3
 TOKENS = {"embed_dim": CHANNELS, "depth": 2, "num_heads": HEADS}
@@ -26,31 +27,23 @@ PRETRAINING = {**SIZES, "decoder_depth": 1, "decoder_num_heads": HEADS}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a name is built and called, and what it promises.
+    """How a name is built and called. What it promises is declared by the class itself.
 
     Args:
         build: makes it, fresh.
         call: calls it on flat clouds.
         rows: what a row of the result stands for.
         channels: width of ``x``; 0 if there is none.
-        order: which orders of a cloud's points give the same: any, or those with the same first
-            point, where sampling starts.
-        sees: what the output depends on.
-        translation, rotation: whether the output is invariant; if not, a change must show.
-        reach: for what is local, which point may influence which.
-        row_wise: rows do not see the other rows of their own cloud.
+        changes: what the class declares otherwise, of this setting or of all that the call does.
+        reach: for what is local, which point may influence which within some hops.
     """
 
     build: Callable[[], Any]
     call: Call
     rows: Rows = "point"
     channels: int = CHANNELS
-    order: Literal["any", "first stays"] = "any"
-    sees: tuple[str, ...] = ("x", "pos")
-    translation: bool = True
-    rotation: bool = True
-    reach: Callable[[Clouds], Tensor] | None = None
-    row_wise: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)
+    reach: Reach | None = None
 
     def make(self, seed: int = 0) -> Any:
         """Build it awake, in eval mode and double precision, the same for the same seed."""
@@ -77,10 +70,10 @@ def counts(clouds: Clouds) -> Tensor:
     return clouds.batch.bincount(minlength=clouds.batch_size)
 
 
-def patches_of(clouds: Clouds) -> Patches:
+def patches_of(clouds: Clouds, x: Tensor | None = None) -> Patches:
     size = clouds.batch_size
     return build_patches(
-        clouds.pos, clouds.batch, num_centers=CENTERS, patch_size=MEMBERS, batch_size=size
+        clouds.pos, clouds.batch, num_centers=CENTERS, patch_size=MEMBERS, x=x, batch_size=size
     )
 
 
@@ -119,7 +112,8 @@ def decode(module: Any, clouds: Clouds) -> Tensor:
 
 def embed(module: Any, clouds: Clouds) -> Tensor:
     # Far from the origin, near which sampling skips points.
-    patches = patches_of(clouds.moved(clouds.pos + 20))
+    x = clouds.x if clouds.x.size(1) else None
+    patches = patches_of(clouds.moved(clouds.pos + 20), x)
     return tidy(module(patches), patches.mask)
 
 
@@ -171,8 +165,8 @@ def align(module: Any, clouds: Clouds) -> Tensor:
     return module(clouds.x, clouds.batch, clouds.batch_size)
 
 
-def score_cloud(module: Any, clouds: Clouds) -> Tensor:
-    return module(scatter(clouds.x, clouds.batch, 0, clouds.batch_size, "mean"))
+def score_rows(module: Any, clouds: Clouds) -> Tensor:
+    return module(clouds.x)
 
 
 def score_points(module: Any, clouds: Clouds) -> Tensor:
@@ -184,8 +178,8 @@ def neighbors(clouds: Clouds, k: int = 4) -> Tensor:
     return knn_graph(clouds.pos.detach(), k, clouds.batch, loop=True, batch_size=clouds.batch_size)
 
 
-def one_hop(clouds: Clouds) -> Tensor:
-    return hops(neighbors(clouds), clouds.batch.numel())
+def along_neighbors(clouds: Clouds, num_hops: int) -> Tensor:
+    return hops(neighbors(clouds), clouds.batch.numel(), num_hops)
 
 
 def run_on_edges(module: Any, clouds: Clouds) -> Tensor:
@@ -194,16 +188,13 @@ def run_on_edges(module: Any, clouds: Clouds) -> Tensor:
 
 # ---- recipes -------------------------------------------------------------------------------------
 
-FREE: dict[str, Any] = {"translation": False, "rotation": False}
-BLIND: dict[str, Any] = {"sees": ("x",)}
-# Position codes are those of the centers where they lie.
-TOKENS_OF_POINTS: dict[str, Any] = {"order": "first stays", **FREE}
-TOKEN_MODEL: dict[str, Any] = {**TOKENS_OF_POINTS, "channels": 0, "sees": ("pos",)}
+# The call makes the patches, from the first point on.
+SAMPLED: dict[str, Any] = {"first_point": True}
 
 
 def of_case(case: Case, call: Call = call_cloud, **sizes: Any) -> Recipe:
     """A model on flat clouds, whose positions are its first features."""
-    return Recipe(lambda: case.make(**sizes).float(), call, rows=case.rows, channels=2, **FREE)
+    return Recipe(lambda: case.make(**sizes).float(), call, rows=case.rows, channels=2)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -211,70 +202,69 @@ RECIPES: dict[str, Recipe] = {
     "DGCNNSegmentation with categories": of_case(
         CASES["DGCNNSegmentation"], call_with_category, num_categories=CATEGORIES
     ),
-    "PointMAE": Recipe(lambda: backbones.PointMAE(4, **SIZES), call_cloud, "cloud", **TOKEN_MODEL),
+    "PointMAE": Recipe(lambda: backbones.PointMAE(4, **SIZES), call_cloud, "cloud", channels=0),
     "PointMAE with features": Recipe(
         lambda: backbones.PointMAE(4, **SIZES, in_channels=2),
         call_cloud,
         "cloud",
         channels=2,
-        **TOKENS_OF_POINTS,
     ),
     "PointMAESegmentation": Recipe(
         lambda: backbones.PointMAESegmentation(4, **SIZES, num_levels=2, head_channels=16),
         call_cloud,
-        **TOKEN_MODEL,
+        channels=0,
     ),
-    "PointMAESegmentation with categories": Recipe(
+    "PointMAESegmentation with categories and features": Recipe(
         lambda: backbones.PointMAESegmentation(
-            4, **SIZES, num_levels=2, head_channels=16, num_categories=CATEGORIES
+            4, **SIZES, num_levels=2, head_channels=16, num_categories=CATEGORIES, in_channels=2
         ),
         call_with_category,
-        **TOKEN_MODEL,
+        channels=2,
     ),
     "PointMAEPretraining": Recipe(
-        lambda: backbones.PointMAEPretraining(**PRETRAINING), rebuild, "cloud", **TOKEN_MODEL
+        lambda: backbones.PointMAEPretraining(**PRETRAINING), rebuild, "cloud", channels=0
     ),
     "PointMAECompletion": Recipe(
         lambda: backbones.PointMAECompletion(**PRETRAINING, num_cloud_points=5),
         rebuild,
         "cloud",
-        **TOKEN_MODEL,
+        channels=0,
     ),
     "PointMAEDecoder": Recipe(
         lambda: backbones.PointMAEDecoder(CHANNELS, 1, HEADS, MEMBERS),
         decode,
         "cloud",
-        **TOKENS_OF_POINTS,
+        changes={**SAMPLED, "permutation": "invariant"},
     ),
     "PatchEmbed": Recipe(
         lambda: backbones.PatchEmbed(CHANNELS),
         embed,
         "cloud",
         channels=0,
-        order="first stays",
-        sees=("pos",),
-        rotation=False,
+        changes=SAMPLED,
     ),
-    "Attention": Recipe(lambda: backbones.Attention(CHANNELS, HEADS), attend, **BLIND),
-    "Block": Recipe(lambda: backbones.Block(CHANNELS, HEADS), run_block, **BLIND),
-    "DropPath": Recipe(lambda: backbones.DropPath(0.5), on_tokens, row_wise=True, **BLIND),
-    "Mlp": Recipe(lambda: backbones.Mlp(CHANNELS, 8), on_tokens, row_wise=True, **BLIND),
-    "ClassificationHead": Recipe(
-        lambda: backbones.ClassificationHead(CHANNELS, 4), score_cloud, "cloud", **BLIND
+    "PatchEmbed with features": Recipe(
+        lambda: backbones.PatchEmbed(CHANNELS, in_channels=2),
+        embed,
+        "cloud",
+        channels=2,
+        changes=SAMPLED,
     ),
+    "Attention": Recipe(lambda: backbones.Attention(CHANNELS, HEADS), attend),
+    "Block": Recipe(lambda: backbones.Block(CHANNELS, HEADS), run_block),
+    "DropPath": Recipe(lambda: backbones.DropPath(0.5), on_tokens),
+    "Mlp": Recipe(lambda: backbones.Mlp(CHANNELS, 8), on_tokens),
+    "ClassificationHead": Recipe(lambda: backbones.ClassificationHead(CHANNELS, 4), score_rows),
     "SegmentationHead": Recipe(
         lambda: backbones.SegmentationHead(CHANNELS, 5, 4, lift_channels=8, channels=8),
         score_points,
-        row_wise=True,
-        **BLIND,
     ),
-    "EdgeConvBlock": Recipe(
-        lambda: backbones.EdgeConvBlock(CHANNELS, (8,), k=4), run_level, **BLIND
-    ),
+    "EdgeConvBlock": Recipe(lambda: backbones.EdgeConvBlock(CHANNELS, (8,), k=4), run_level),
     "EdgeConvBlock by position": Recipe(
         lambda: backbones.EdgeConvBlock(CHANNELS, (8,), k=4, by_pos=True),
         run_level,
-        reach=one_hop,
+        changes={"sees": ("x", "pos"), "reach": 1},
+        reach=along_neighbors,
     ),
     "SetAbstraction": Recipe(
         lambda: backbones.SetAbstraction(
@@ -282,13 +272,11 @@ RECIPES: dict[str, Recipe] = {
         ),
         abstract,
         "cloud",
-        rotation=False,
     ),
     "GlobalSetAbstraction": Recipe(
         lambda: backbones.GlobalSetAbstraction(CHANNELS, (8,)),
         lambda module, clouds: run_level(module, clouds).x,
         "cloud",
-        **FREE,
     ),
     "FeaturePropagation": Recipe(
         lambda: backbones.FeaturePropagation(CHANNELS, CHANNELS, (8,)), propagate
@@ -296,11 +284,16 @@ RECIPES: dict[str, Recipe] = {
     "PointTransformerBlock": Recipe(
         lambda: backbones.PointTransformerBlock(CHANNELS, share=3),
         run_on_edges,
-        rotation=False,
-        reach=one_hop,
+        reach=along_neighbors,
     ),
-    "TNet": Recipe(lambda: backbones.TNet(CHANNELS), align, **BLIND),
+    "TNet": Recipe(lambda: backbones.TNet(CHANNELS), align),
 }
+
+
+def claims_of(name: str) -> Symmetries:
+    """What the class of a recipe declares, in the setting and by the call of the recipe."""
+    return replace(symmetries_of(getattr(backbones, name.split()[0])), **RECIPES[name].changes)
+
 
 #: Public names without clouds, and why no law applies to them.
 NO_LAWS = {

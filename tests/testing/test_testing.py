@@ -1,5 +1,6 @@
 """Each function of the battery passes on a good module and fails on one broken in its way."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import Unsupported
 
 from pyg_peft import testing
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.testing import Clouds, random_clouds
 
 CHAIN = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])
@@ -57,6 +59,12 @@ class Blind(Good):
 class Ordered(Good):
     def gather(self, h: Tensor, pos: Tensor, batch: Tensor) -> Tensor:
         return h * torch.arange(len(h))[:, None]
+
+
+class OrderedInClouds(Good):
+    def gather(self, h: Tensor, pos: Tensor, batch: Tensor) -> Tensor:
+        first = torch.searchsorted(batch, batch)
+        return super().gather(h * (torch.arange(len(h)) - first)[:, None], pos, batch)
 
 
 class Absolute(Good):
@@ -166,6 +174,115 @@ def test_symmetries(check: str, broken: type[Good], clouds: Clouds, generator: t
     function(awake(Good, generator), clouds, generator=generator)
     with pytest.raises(AssertionError, match="The output"):
         function(awake(broken, generator), clouds, generator=generator)
+
+
+TRUTH = Symmetries(permutation="equivariant")
+
+
+@TRUTH
+class Honest(Good):
+    """Gathers by distance.
+
+    Symmetries:
+    """
+
+
+@pytest.mark.parametrize(
+    ("lie", "found"),
+    [
+        ({"permutation": None}, "Lying denies permutation equivariance, which holds"),
+        ({"permutation": "invariant"}, "10 rows, not the 4 of one per cloud"),
+        ({"first_point": True}, "Lying denies permutation equivariance if the first points change"),
+        ({"translation": False}, "Lying denies translation invariance, which holds"),
+        ({"rotation": False}, "Lying denies rotation invariance, which holds"),
+        ({"sees": ("x",)}, "Lying claims independence of 'pos': The output depends on 'pos'"),
+        ({"sees": ("pos",)}, "Lying claims independence of 'x': The output depends on 'x'"),
+        ({"independent": "rows"}, "Lying claims independence of rows"),
+    ],
+)
+def test_a_lie_about_symmetries(
+    lie: dict[str, Any], found: str, clouds: Clouds, generator: torch.Generator
+):
+    class Lying(Honest):
+        pass
+
+    testing.assert_symmetries(awake(Honest, generator), clouds, generator=generator)
+    replace(TRUTH, **lie)(Lying)
+    with pytest.raises(AssertionError, match=found):
+        testing.assert_symmetries(awake(Lying, generator), clouds, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("broken", "truth", "lie", "found"),
+    [
+        (
+            Absolute,
+            {"translation": False, "rotation": False, "independent": "rows"},
+            {"rotation": False, "independent": "rows"},
+            "Absolute claims translation",
+        ),
+        (Directed, {"rotation": False}, {}, "Directed claims rotation"),
+        (OrderedInClouds, {"permutation": None}, {}, "OrderedInClouds claims permutation equi"),
+        (Blind, {"sees": ("x",), "independent": "rows"}, {"independent": "rows"}, "of 'pos'"),
+        (Blind, {"sees": ("x",), "independent": "rows"}, {"sees": ("x",)}, "of rows, which holds"),
+    ],
+)
+def test_symmetries_that_a_module_lacks(
+    broken: type[Good],
+    truth: dict[str, Any],
+    lie: dict[str, Any],
+    found: str,
+    clouds: Clouds,
+    generator: torch.Generator,
+):
+    module = awake(broken, generator)
+    testing.assert_symmetries(module, clouds, generator=generator, claimed=replace(TRUTH, **truth))
+    with pytest.raises(AssertionError, match=found):
+        testing.assert_symmetries(
+            module, clouds, generator=generator, claimed=replace(TRUTH, **lie)
+        )
+
+
+@pytest.mark.parametrize("claimed", [1, 2, 3])
+def test_the_declared_reach(claimed: int, generator: torch.Generator):
+    """A point sees two neighbors to its left, so two hops are neither too few nor too many."""
+    clouds = random_clouds([6, 5], generator=generator)
+
+    def left(x: Tensor, pos: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+        order = pos[:, 0].argsort()
+        order = order[batch[order].argsort(stable=True)]
+        out = x.clone()
+        for step in (1, 2):
+            to, source = order[step:], order[:-step]
+            inside = batch[to] == batch[source]
+            out = out.index_add(0, to[inside], x[source[inside]])
+        return out
+
+    def reach(clouds: Clouds, num_hops: int) -> Tensor:
+        order = clouds.pos[:, 0].argsort()
+        order = order[clouds.batch[order].argsort(stable=True)]
+        inside = clouds.batch[order[1:]] == clouds.batch[order[:-1]]
+        edges = torch.stack([order[:-1][inside], order[1:][inside]])
+        return testing.hops(edges, clouds.batch.numel(), num_hops)
+
+    declared = replace(TRUTH, rotation=False, reach=claimed)
+    arguments: dict[str, Any] = {"generator": generator, "claimed": declared}
+    if claimed == 2:
+        testing.assert_symmetries(left, clouds, reach=reach, **arguments)
+    else:
+        with pytest.raises(
+            AssertionError, match=f"left (claims|denies) locality within {min(claimed, 2)} "
+        ):
+            testing.assert_symmetries(left, clouds, reach=reach, **arguments)
+    with pytest.raises(ValueError, match=f"declared {claimed}"):
+        testing.assert_symmetries(left, clouds, **arguments)
+    with pytest.raises(ValueError, match="at most 3 points"):
+        testing.assert_symmetries(
+            left,
+            random_clouds([3, 2], generator=generator),
+            reach=lambda *_: ~torch.zeros(5, 5).bool(),
+            **arguments,
+        )
 
 
 def test_order_given_the_first_point(clouds: Clouds, generator: torch.Generator):

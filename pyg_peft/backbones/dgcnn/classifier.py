@@ -18,9 +18,16 @@ from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
 from pyg_peft.backbones.weights import build_checked
 from pyg_peft.backbones.weights.flat_files import OwnWeights, own_weights
 from pyg_peft.errors import check_count
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(
+    permutation="invariant",
+    translation=False,
+    rotation=False,
+    note="Positions are the first features. At exact ties the order of the points matters.",
+)
 class DGCNN(FlatBackbone):
     """The DGCNN classifier, after `"Dynamic Graph CNN for Learning on Point Clouds"
     <https://arxiv.org/abs/1801.07829>`_, section 4.1.
@@ -39,8 +46,6 @@ class DGCNN(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
 
     Symmetries:
-        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: positions are the first features.
 
     Raises:
         ValueError: If a size is not positive, or ``x`` has the wrong number of channels.

@@ -15,6 +15,7 @@ from pyg_peft.errors import check_count, check_finite, check_flag, check_number
 from pyg_peft.geometry import knn_graph
 from pyg_peft.geometry.layout import count_clouds, offsets
 from pyg_peft.geometry.tables import search_table, to_edges
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, EdgeIndex, Features, Pos
 
 
@@ -43,6 +44,15 @@ def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeInd
     return to_edges(search_table(x, x, k, ptr, ptr))
 
 
+@Symmetries(
+    permutation="equivariant",
+    sees=("x",),
+    note=(
+        "With ``by_pos``, neighbors are searched by position: the output then depends on "
+        "distances too, is invariant under translation, rotation and reflection of the "
+        "positions, and is local: one hop. At exact ties the order of the points matters."
+    ),
+)
 class EdgeConvBlock(nn.Module):
     r"""Apply one level of DGCNN: an edge convolution on a graph in feature space, after `"Dynamic
     Graph CNN for Learning on Point Clouds" <https://arxiv.org/abs/1801.07829>`_.
@@ -65,7 +75,6 @@ class EdgeConvBlock(nn.Module):
         x (N, in_channels), pos (N, 3), batch (N); output (N, channels[-1]).
 
     Symmetries:
-        Permutation equivariant except at exact ties; clouds do not influence each other.
 
     Raises:
         ValueError: If ``k`` is not positive.

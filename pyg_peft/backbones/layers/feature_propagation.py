@@ -19,6 +19,7 @@ from pyg_peft.errors import (
 )
 from pyg_peft.geometry import interpolate, interpolation_weights, knn
 from pyg_peft.geometry.layout import count_clouds
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
@@ -38,6 +39,10 @@ def bring_back(
     return interpolate(coarse_x, edge_index, weight, pos.size(0))
 
 
+@Symmetries(
+    permutation="equivariant",
+    note="Features are held fixed. At exact ties the order of the points matters.",
+)
 class FeaturePropagation(nn.Module):
     """Interpolate coarse features, concatenate the finer ones, and mix them, after `"PointNet++"
     <https://arxiv.org/abs/1706.02413>`_, section 3.4.
@@ -53,8 +58,6 @@ class FeaturePropagation(nn.Module):
         coarse_pos (M, 3), coarse_batch (M); output (N, channels[-1]).
 
     Symmetries:
-        Invariant under rotation, reflection and translation of the positions, features held fixed;
-        permutation equivariant except at exact ties; clouds do not influence each other.
 
     Raises:
         ValueError: If ``k`` is not positive.

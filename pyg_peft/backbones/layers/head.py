@@ -4,8 +4,10 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.layers.tokens import check_rates
 from pyg_peft.errors import check_count, check_dtype, check_tensor
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(permutation="equivariant", of="the rows", sees=("x",), independent="rows")
 class ClassificationHead(nn.Module):
     """Compute scores with the authors' head of three linear layers. The hidden layers have 256
     channels, with batch norm, ReLU and dropout in between.
@@ -17,6 +19,8 @@ class ClassificationHead(nn.Module):
 
     Shapes:
         x (B, in_channels); output (B, num_classes).
+
+    Symmetries:
     """
 
     def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.5) -> None:

@@ -5,9 +5,16 @@ from torch import Tensor, nn
 
 from pyg_peft.errors import check_count, check_tensor, described
 from pyg_peft.geometry import Patches
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Tokens
 
 
+@Symmetries(
+    permutation="invariant",
+    of="a patch's members",
+    rotation=False,
+    note="Translation does not reach it, because the members are relative to their center.",
+)
 class PatchEmbed(nn.Module):
     r"""Embed each patch with a small PointNet: two shared MLPs, each followed by a maximum.
 
@@ -33,8 +40,6 @@ class PatchEmbed(nn.Module):
         zero where ``patches.mask`` is false.
 
     Symmetries:
-        Invariant under permutations of a patch's members. Not rotation invariant. Translation does
-        not reach it, because the members are relative to their center.
 
     Raises:
         ValueError: If features are missing, have the wrong width, or are given although

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.layers.tokens import check_rates
 from pyg_peft.errors import check_batch, check_count, check_dtype, check_tensor
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch
 
 
+@Symmetries(permutation="equivariant", sees=("x",), independent="rows")
 class SegmentationHead(nn.Module):
     r"""Compute scores of points with the authors' head for part segmentation: two layers per point,
     then three layers that also take a summary of the cloud.
@@ -39,7 +41,6 @@ class SegmentationHead(nn.Module):
         output (N, num_classes).
 
     Symmetries:
-        Permutation equivariant. In evaluation, points do not influence each other.
 
     Raises:
         ValueError: If ``channels`` is not a multiple of 4, or if categories are negative, missing,

@@ -8,8 +8,10 @@ from pyg_peft.backbones.layers.segment_max import segment_max
 from pyg_peft.backbones.layers.shared_mlp import shared_mlp
 from pyg_peft.errors import check_count, check_dtype, check_tensor
 from pyg_peft.geometry.layout import count_clouds, offsets, to_dense
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(permutation="equivariant", sees=("x",))
 class TNet(nn.Module):
     r"""Predict a matrix for each cloud and apply it to its points, after `"PointNet"
     <https://arxiv.org/abs/1612.00593>`_, figure 2.
@@ -28,7 +30,6 @@ class TNet(nn.Module):
         x (N, channels), batch (N); output (N, channels).
 
     Symmetries:
-        Equivariant under permutations of the points; clouds do not influence each other.
 
     Example:
         >>> x = torch.randn(5, 3)

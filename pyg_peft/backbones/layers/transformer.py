@@ -17,6 +17,7 @@ from pyg_peft.errors import (
     described,
 )
 from pyg_peft.geometry import Patches
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Mask, Tokens
 
 
@@ -71,6 +72,7 @@ def _broadcasts(mask: Tensor, shape: tuple[int, ...]) -> bool:
     )
 
 
+@Symmetries(permutation="equivariant", of="the samples", sees=("x",), independent="rows")
 class DropPath(nn.Module):
     """Drop the residual branch of whole samples while training (stochastic depth).
 
@@ -81,6 +83,8 @@ class DropPath(nn.Module):
 
     Shapes:
         x (B, ...); output the same.
+
+    Symmetries:
 
     Raises:
         ValueError: If ``drop_prob`` is not in ``[0, 1)``.
@@ -105,6 +109,7 @@ class DropPath(nn.Module):
         return f"drop_prob={self.drop_prob}"
 
 
+@Symmetries(permutation="equivariant", of="the tokens", sees=("x",))
 class Attention(nn.Module):
     r"""Apply multi-head self-attention with one joint projection for queries, keys and values.
 
@@ -120,7 +125,6 @@ class Attention(nn.Module):
         x (B, L, C); mask (B, 1, 1, L), true for keys that take part; output (B, L, C).
 
     Symmetries:
-        Equivariant under permutations of the tokens.
 
     Raises:
         ValueError: If ``num_heads`` does not divide ``channels``.
@@ -158,6 +162,7 @@ class Attention(nn.Module):
         return f"channels={self.channels}, num_heads={self.num_heads}"
 
 
+@Symmetries(permutation="equivariant", of="the tokens", sees=("x",), independent="rows")
 class Mlp(nn.Module):
     """Apply two linear layers with an exact (erf) GELU between them.
 
@@ -167,6 +172,8 @@ class Mlp(nn.Module):
 
     Shapes:
         x (..., C); output (..., C).
+
+    Symmetries:
     """
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
@@ -183,6 +190,12 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the tokens together with the mask",
+    sees=("x",),
+    note="Patches that ``patches.mask`` excludes influence no other token.",
+)
 class Block(nn.Module):
     r"""Apply a pre-norm transformer block.
 
@@ -203,8 +216,6 @@ class Block(nn.Module):
         x (B, L, C) with ``L >= G``, the patches last; output (B, L, C).
 
     Symmetries:
-        Equivariant under permutations of the tokens together with the mask. Patches that
-        ``patches.mask`` excludes influence no other token.
 
     Example:
         >>> import torch

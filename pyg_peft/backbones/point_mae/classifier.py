@@ -25,9 +25,17 @@ from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.backbones.weights.shipped import find_pretrained
 from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
 
+@Symmetries(
+    permutation="invariant",
+    first_point=True,
+    translation=False,
+    rotation=False,
+    note="Given its patches: invariant under permutations of them and of their members.",
+)
 class PointMAE(PointMAEEncoder):
     r"""The Point-MAE classifier, after `"Masked Autoencoders for Point Cloud Self-supervised
     Learning" <https://arxiv.org/abs/2203.06604>`_.
@@ -53,8 +61,6 @@ class PointMAE(PointMAEEncoder):
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
 
     Symmetries:
-        Batch invariant in evaluation. Given its patches: invariant under permutations of them and
-        of their members. Not rotation invariant. The patches depend on a cloud's first point.
 
     Raises:
         ValueError: If a size is not positive, ``num_heads`` does not divide ``embed_dim``, or ``x``

@@ -16,6 +16,7 @@ from pyg_peft.backbones.point_mae.reconstruction import Reconstruction
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import Patches, nearest_squared_distances
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Mask, Tokens
 
 
@@ -32,6 +33,14 @@ class Completion(Reconstruction):
     patches: Patches
 
 
+@Symmetries(
+    permutation="invariant",
+    first_point=True,
+    translation=False,
+    rotation=False,
+    sees=("pos",),
+    note="Given its patches and the mask: invariant under permutations of a cloud's patches.",
+)
 class PointMAECompletion(PointMAEPretraining):
     r"""Pre-train a masked autoencoder that also completes the shape from a classifier's features.
 
@@ -60,7 +69,6 @@ class PointMAECompletion(PointMAEPretraining):
         pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
 
     Symmetries:
-        Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
         ValueError: As :class:`PointMAEPretraining`, and if ``completion_weight`` is not positive.

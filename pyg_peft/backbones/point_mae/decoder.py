@@ -7,8 +7,16 @@ from pyg_peft.backbones.layers.tokens import PositionEmbedding
 from pyg_peft.backbones.layers.transformer import init_transformer_, make_blocks
 from pyg_peft.errors import check_count, check_dtype, check_tensor, described
 from pyg_peft.geometry import Patches
+from pyg_peft.symmetries import Symmetries
 
 
+@Symmetries(
+    permutation="equivariant",
+    of="the hidden patches",
+    translation=False,
+    rotation=False,
+    note="Invariant under permutations of the visible patches.",
+)
 class PointMAEDecoder(nn.Module):
     """Predict the points of hidden patches from the features of visible ones.
 
@@ -28,7 +36,6 @@ class PointMAEDecoder(nn.Module):
         (B, M, K, 3), relative to the centers.
 
     Symmetries:
-        Equivariant under permutations of the hidden patches, invariant under those of the visible.
     """
 
     def __init__(

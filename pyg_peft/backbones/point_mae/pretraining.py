@@ -18,9 +18,18 @@ from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import Patches
 from pyg_peft.geometry.chamfer import loss_of_rebuilt
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Mask, Pos, Tokens
 
 
+@Symmetries(
+    permutation="invariant",
+    first_point=True,
+    translation=False,
+    rotation=False,
+    sees=("pos",),
+    note="Given its patches and the mask: invariant under permutations of a cloud's patches.",
+)
 class PointMAEPretraining(PointMAEEncoder):
     r"""Pre-train the masked autoencoder of `"Masked Autoencoders for Point Cloud Self-supervised
     Learning" <https://arxiv.org/abs/2203.06604>`_.
@@ -50,7 +59,6 @@ class PointMAEPretraining(PointMAEEncoder):
         pos (N, 3), batch (N), mask (B, G), true for hidden patches; output: a scalar.
 
     Symmetries:
-        Given its patches and the mask: invariant under permutations of a cloud's patches.
 
     Raises:
         ValueError: If ``mask_ratio`` is not in ``(0, 1)``, if it hides no patch, or if a size is

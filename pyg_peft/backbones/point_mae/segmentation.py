@@ -24,9 +24,17 @@ from pyg_peft.backbones.weights import agreed_sizes, build_checked
 from pyg_peft.backbones.weights.shipped import find_pretrained
 from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos, Tokens
 
 
+@Symmetries(
+    permutation="equivariant",
+    first_point=True,
+    translation=False,
+    rotation=False,
+    note="Given its patches: equivariant under permutations of points.",
+)
 class PointMAESegmentation(PointMAEEncoder):
     r"""The Point-MAE network for part segmentation, after `"Masked Autoencoders for Point Cloud
     Self-supervised Learning" <https://arxiv.org/abs/2203.06604>`_.
@@ -55,7 +63,6 @@ class PointMAESegmentation(PointMAEEncoder):
         x (N, in_channels), pos (N, 3), batch (N), category (B); output (N, num_classes).
 
     Symmetries:
-        Batch invariant in evaluation; given its patches, equivariant under permutations of points.
 
     Raises:
         ValueError: If a size, the number of channels of ``x``, or ``category`` does not fit.

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import PointTransformerConv
 
 from pyg_peft.errors import check_count, check_dtype, check_finite, check_index, check_tensor
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import EdgeIndex, Features, Pos
 
 
@@ -31,6 +32,12 @@ class ShareChannels(nn.Module):
         return f"times={self.times}"
 
 
+@Symmetries(
+    permutation="equivariant",
+    rotation=False,
+    reach=1,
+    given="the edges",
+)
 class PointTransformerBlock(nn.Module):
     r"""Apply the residual block of Point Transformer, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 4a.
@@ -52,7 +59,6 @@ class PointTransformerBlock(nn.Module):
         output (N, C).
 
     Symmetries:
-        Given the edges, permutation equivariant and translation invariant. Local: one hop.
 
     Raises:
         ValueError: If ``share`` does not divide ``channels``.

@@ -14,9 +14,16 @@ from pyg_peft.backbones.point_transformer.level import TransitionDown
 from pyg_peft.backbones.weights import build_checked, infer_depth
 from pyg_peft.backbones.weights.flat_files import OwnWeights, own_weights
 from pyg_peft.errors import check_count
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(
+    permutation="invariant",
+    translation=False,
+    rotation=False,
+    note="Positions are the first features. At exact ties the order of the points matters.",
+)
 class PointTransformer(FlatBackbone):
     """The Point Transformer classifier, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
@@ -37,8 +44,6 @@ class PointTransformer(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
 
     Symmetries:
-        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: positions are the first features.
 
     Raises:
         ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the

@@ -15,9 +15,16 @@ from pyg_peft.backbones.point_transformer.level import Summit, TransitionUp
 from pyg_peft.backbones.weights import build_checked, infer_depth
 from pyg_peft.backbones.weights.flat_files import own_weights
 from pyg_peft.errors import check_count
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(
+    permutation="equivariant",
+    translation=False,
+    rotation=False,
+    note="Positions are the first features. At exact ties the order of the points matters.",
+)
 class PointTransformerSegmentation(FlatBackbone):
     """The Point Transformer segmentation network, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
@@ -42,8 +49,6 @@ class PointTransformerSegmentation(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
 
     Symmetries:
-        Permutation equivariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: positions are the first features.
 
     Raises:
         ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the

@@ -16,9 +16,11 @@ from pyg_peft.backbones.pointnet.keys import map_pointnet_keys
 from pyg_peft.backbones.weights import build_checked
 from pyg_peft.backbones.weights.flat_files import own_weights
 from pyg_peft.errors import check_count, check_flag
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(permutation="invariant", translation=False, rotation=False)
 class PointNet(FlatBackbone):
     """The PointNet classifier, after `"PointNet: Deep Learning on Point Sets for 3D Classification
     and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
@@ -36,7 +38,6 @@ class PointNet(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
 
     Symmetries:
-        Permutation invariant; batch invariant in evaluation. Not translation or rotation invariant.
 
     Raises:
         ValueError: If a size is not positive, or ``x`` has the wrong number of channels.

@@ -17,9 +17,11 @@ from pyg_peft.backbones.pointnet.keys import map_pointnet_keys
 from pyg_peft.backbones.weights import build_checked
 from pyg_peft.backbones.weights.flat_files import own_weights
 from pyg_peft.errors import check_count, check_flag
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(permutation="equivariant", translation=False, rotation=False)
 class PointNetSegmentation(FlatBackbone):
     """The PointNet segmentation network, after `"PointNet: Deep Learning on Point Sets for 3D
     Classification and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
@@ -40,8 +42,6 @@ class PointNetSegmentation(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
 
     Symmetries:
-        Permutation equivariant; batch invariant in evaluation. Not translation or rotation
-        invariant.
 
     Raises:
         ValueError: If a size is not positive, or ``x`` has the wrong number of channels.

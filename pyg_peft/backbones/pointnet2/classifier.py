@@ -14,11 +14,18 @@ from pyg_peft.backbones.pointnet2.set_abstraction import GlobalSetAbstraction, S
 from pyg_peft.backbones.weights import build_checked
 from pyg_peft.backbones.weights.flat_files import own_weights
 from pyg_peft.errors import check_count, check_number
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 LAYERS = r"conv\.local_nn|mlp"
 
 
+@Symmetries(
+    permutation="invariant",
+    translation=False,
+    rotation=False,
+    note="The last level takes positions. At exact ties the order of the points matters.",
+)
 class PointNetPlusPlus(FlatBackbone):
     """The PointNet++ classifier with single-scale grouping, after `"PointNet++: Deep Hierarchical
     Feature Learning on Point Sets in a Metric Space" <https://arxiv.org/abs/1706.02413>`_.
@@ -42,8 +49,6 @@ class PointNetPlusPlus(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (B, num_classes).
 
     Symmetries:
-        Permutation invariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: the last level takes positions.
 
     Raises:
         ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the

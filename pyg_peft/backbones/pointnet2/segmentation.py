@@ -15,9 +15,19 @@ from pyg_peft.backbones.pointnet2.classifier import LAYERS, check_radii, pointne
 from pyg_peft.backbones.weights import build_checked
 from pyg_peft.backbones.weights.flat_files import own_weights
 from pyg_peft.errors import check_count
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(
+    permutation="equivariant",
+    translation=False,
+    rotation=False,
+    note=(
+        "The points' own positions are inputs of the last step. At exact ties the order of "
+        "the points matters."
+    ),
+)
 class PointNetPlusPlusSegmentation(FlatBackbone):
     """The PointNet++ segmentation network with single-scale grouping, after `"PointNet++: Deep
     Hierarchical Feature Learning on Point Sets in a Metric Space"
@@ -47,8 +57,6 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
 
     Symmetries:
-        Permutation equivariant except at exact ties; batch invariant in evaluation. Not translation
-        or rotation invariant: the points' own positions are inputs of the last step.
 
     Raises:
         ValueError: If a size is not positive, if the sizes differ in number, or if ``x`` has the

@@ -14,9 +14,15 @@ from pyg_peft.backbones.layers.tokens import check_sizes
 from pyg_peft.errors import check_batch, check_count, check_number, check_pos
 from pyg_peft.geometry import ball_query
 from pyg_peft.geometry.layout import count_clouds
+from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
 
+@Symmetries(
+    permutation="invariant",
+    rotation=False,
+    note="At exact ties the order of the points matters.",
+)
 class SetAbstraction(nn.Module):
     r"""Sample centers and summarize the points around each center, after `"PointNet++"
     <https://arxiv.org/abs/1706.02413>`_.
@@ -37,8 +43,6 @@ class SetAbstraction(nn.Module):
         (S, channels[-1]), positions (S, 3) and ids (S) of the centers.
 
     Symmetries:
-        Translation invariant; permutation invariant except at exact ties; clouds do not influence
-        each other. Not rotation invariant.
 
     Raises:
         ValueError: If a size is not positive.
@@ -91,6 +95,7 @@ class SetAbstraction(nn.Module):
         return f"num_centers={self.num_centers}, radius={self.radius}, patch_size={self.patch_size}"
 
 
+@Symmetries(permutation="invariant", translation=False, rotation=False)
 class GlobalSetAbstraction(nn.Module):
     """Summarize each cloud as a whole: the last level of PointNet++.
 
@@ -103,7 +108,6 @@ class GlobalSetAbstraction(nn.Module):
         empty cloud, positions (B, 3), all at the origin, and ids (B).
 
     Symmetries:
-        Permutation invariant; clouds do not influence each other. Not translation invariant.
 
     Example:
         >>> level = GlobalSetAbstraction(4, (8, 16)).eval()
