@@ -1,10 +1,10 @@
 """The base class of the Point-MAE family: patches, tokens and transformer blocks."""
 
-from inspect import signature
 from typing import Any
 
 from torch import nn
 
+from pyg_peft.backbones.layers.constructor import constructor_arguments
 from pyg_peft.backbones.layers.patch_embed import PatchEmbed
 from pyg_peft.backbones.layers.tokens import PositionEmbedding
 from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
@@ -68,9 +68,7 @@ class PointMAEEncoder(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments; the class called with them has the same shapes."""
-        # A user's subclass may take other arguments, so use the package's own class.
-        own = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("pyg_peft."))
-        return {name: getattr(self, name) for name in signature(own).parameters}
+        return constructor_arguments(self, PointMAEEncoder)
 
     def make_patches(
         self,
