@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pyg_peft.backbones.layers.constructor import constructor_arguments
 from pyg_peft.backbones.layers.patch_embed import PatchEmbed
@@ -84,6 +84,12 @@ class PointMAEEncoder(nn.Module):
     def embed(self, patches: Patches) -> Tokens:
         """Return tokens of patches without position codes, ``[B, G, C]``, zero where masked."""
         return self.patch_embed(patches)
+
+    def run_blocks(self, x: Tokens, code: Tensor, patches: Patches) -> Tokens:
+        """Return normalized tokens after all blocks; position codes are added before each block."""
+        for block in self.blocks:
+            x = block(x + code, patches=patches)
+        return self.norm(x)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.config.items())

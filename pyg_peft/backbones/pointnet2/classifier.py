@@ -20,8 +20,10 @@ class PointNetPlusPlus(FlatBackbone):
     Feature Learning on Point Sets in a Metric Space" <https://arxiv.org/abs/1706.02413>`_.
 
     Each level samples centers and summarizes the points in a ball around each center. The last
-    level summarizes the cloud. ``from_checkpoint`` infers all sizes except ``num_centers``, ``radii``,
-    ``patch_sizes`` and ``head_dropout``.
+    level summarizes the cloud.
+
+    ``from_checkpoint`` infers all sizes except ``num_centers``, ``radii``, ``patch_sizes`` and
+    ``head_dropout``.
 
     Args:
         num_classes: Number of classes.
