@@ -478,6 +478,7 @@ def nearest_paths(target: str, paths: Sequence[str]) -> str:
 __all__ = [
     "CheckpointError",
     "MissingExtraError",
+    "MissingHeadError",
     "PlacementError",
     "check_batch",
     "check_channels",

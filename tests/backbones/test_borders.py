@@ -31,6 +31,9 @@ from pyg_peft.backbones import (
     TNet,
     orthogonality_penalty,
 )
+from pyg_peft.backbones.layers.category_level import CategoryLevel
+from pyg_peft.backbones.layers.point_level import PointLevel
+from pyg_peft.backbones.point_transformer.level import Summit, TransitionDown, TransitionUp
 from pyg_peft.geometry import build_patches
 from pyg_peft.testing import random_clouds, randomize_
 
@@ -202,22 +205,27 @@ def test_category(category: Any):
 # ---- parts that may be called by themselves ------------------------------------------------------
 
 LEVEL = {"x": torch.randn(9, 4), "pos": torch.randn(9, 3), "batch": torch.zeros(9).long()}
+COARSE = {
+    "coarse_x": torch.randn(3, 6),
+    "coarse_pos": torch.randn(3, 3),
+    "coarse_batch": torch.zeros(3).long(),
+}
 PARTS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "Attention": (lambda: Attention(12, 3), {"x": torch.randn(2, 5, 12)}),
     "Block": (lambda: Block(12, 3), {"x": torch.randn(2, 5, 12)}),
+    "CategoryLevel": (
+        lambda: CategoryLevel(4, (8,), num_categories=3),
+        {**LEVEL, "batch_size": 1, "category": torch.tensor([2])},
+    ),
     "ClassificationHead": (lambda: ClassificationHead(12, 4), {"x": torch.randn(3, 12)}),
     "EdgeConvBlock": (lambda: EdgeConvBlock(4, (8,), k=3), LEVEL),
     "FeaturePropagation": (
         lambda: FeaturePropagation(6, 4, (8,)),
-        {
-            **LEVEL,
-            "coarse_x": torch.randn(3, 6),
-            "coarse_pos": torch.randn(3, 3),
-            "coarse_batch": torch.zeros(3).long(),
-        },
+        {**LEVEL, **COARSE},
     ),
     "GlobalSetAbstraction": (lambda: GlobalSetAbstraction(4, (8,)), LEVEL),
     "Mlp": (lambda: Mlp(12, 24), {"x": torch.randn(2, 5, 12)}),
+    "PointLevel": (lambda: PointLevel(4, (8,), aligns_pos=True, aligns_features=True), LEVEL),
     "PointTransformerBlock": (
         lambda: PointTransformerBlock(8, share=2),
         {
@@ -234,6 +242,13 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
         lambda: SetAbstraction(4, (8,), num_centers=3, radius=1.0, patch_size=4),
         LEVEL,
     ),
+    "Summit": (lambda: Summit(4, k=3, depth=1, share=2), LEVEL),
+    "TransitionDown": (lambda: TransitionDown(4, 8, stride=2, k=3, depth=1), LEVEL),
+    "TransitionDown without neighbors": (
+        lambda: TransitionDown(4, 8, stride=1, k=3, depth=0),
+        LEVEL,
+    ),
+    "TransitionUp": (lambda: TransitionUp(6, 4, k=3, depth=0), {**LEVEL, **COARSE}),
     "TNet": (lambda: TNet(4), {"x": LEVEL["x"], "batch": LEVEL["batch"], "batch_size": 1}),
 }
 
@@ -263,7 +278,17 @@ FINITE_NOT = LEVEL["pos"].clone().index_fill_(0, torch.tensor([2]), torch.nan)
 
 
 @pytest.mark.parametrize(
-    "name", ["EdgeConvBlock", "FeaturePropagation", "GlobalSetAbstraction", "SetAbstraction"]
+    "name",
+    [
+        "EdgeConvBlock",
+        "FeaturePropagation",
+        "GlobalSetAbstraction",
+        "SetAbstraction",
+        "Summit",
+        "TransitionDown",
+        "TransitionDown without neighbors",
+        "TransitionUp",
+    ],
 )
 @pytest.mark.parametrize(
     ("argument", "value"),
@@ -276,10 +301,23 @@ def test_clouds_of_a_level(name: str, argument: str, value: Any):
         build().eval()(**{**given, argument: value})
 
 
+@pytest.mark.parametrize("name", [name for name in PARTS if "pos" in PARTS[name][1]])
+def test_a_level_without_points(name: str):
+    """Without points and ``batch_size``, the last id of the batch used to be asked for."""
+    build, given = PARTS[name]
+    empty = {argument: value[:0] for argument, value in given.items() if isinstance(value, Tensor)}
+    if "edge_index" in empty:
+        empty["edge_index"] = torch.zeros(2, 0).long()
+    found = build().eval()(**empty)
+    assert all(len(part) == 0 for part in (found if isinstance(found, tuple) else (found,)))
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
         ("Attention", {"mask": torch.ones(2, 1, 1, 5)}),
+        ("CategoryLevel", {"batch": torch.ones(9).long()}),
+        ("CategoryLevel", {"batch": -torch.ones(9).long()}),
         ("Attention", {"mask": torch.ones(2, 1, 1, 4, dtype=torch.bool)}),
         ("Attention", {"mask": torch.ones(2, 5, dtype=torch.bool)}),
         ("PointTransformerBlock", {"edge_index": torch.tensor([[0, 2], [0, 1]])}),
@@ -290,6 +328,7 @@ def test_clouds_of_a_level(name: str, argument: str, value: Any):
         ("SegmentationHead", {"batch": UNSORTED}),
         ("SegmentationHead", {"batch": torch.ones(9).long()}),
         ("SegmentationHead", {"summary": torch.randn(2, 6)}),
+        ("PointLevel", {"batch": UNSORTED}),
         ("TNet", {"batch": UNSORTED, "batch_size": 2}),
         ("TNet", {"batch": UNSORTED.sort().values}),
     ],

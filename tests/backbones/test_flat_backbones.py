@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from pyg_peft.backbones import PointMAE, PointNet
+from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.errors import CheckpointError
 from pyg_peft.testing import (
     assert_batch_isolated,
@@ -78,6 +79,19 @@ def test_config_of_a_users_subclass_is_that_of_its_parent():
             super().__init__(num_classes=4, head_dropout=0.1)
 
     assert Mine().config == PointNet(num_classes=4, head_dropout=0.1).config
+
+
+def test_config_of_a_users_own_family():
+    class Mine(FlatBackbone):
+        def __init__(self, num_classes: int, width: int = 3) -> None:
+            super().__init__(num_classes, 0, head_channels=(), head_dropout=0.0)
+            self.width = width
+
+    class Mine2(Mine):
+        def __init__(self) -> None:
+            super().__init__(num_classes=4, width=5)
+
+    assert Mine2().config == {"num_classes": 4, "width": 5}
 
 
 def test_reset_is_reproducible(case: Case):

@@ -1,8 +1,7 @@
 """DGCNN for classification: edge convolutions on graphs in feature space, then a head."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -14,9 +13,8 @@ from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.point_level import PointLevel
 from pyg_peft.backbones.layers.segment_max import segment_max
 from pyg_peft.backbones.layers.stages import mean_of_clouds
-from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
-from pyg_peft.backbones.weights import build_checked
-from pyg_peft.backbones.weights.flat_files import OwnWeights, own_weights
+from pyg_peft.backbones.layers.tokens import check_levels
+from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_count
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
@@ -31,6 +29,8 @@ from pyg_peft.typing import Batch, Pos
 class DGCNN(FlatBackbone):
     """The DGCNN classifier, after `"Dynamic Graph CNN for Learning on Point Clouds"
     <https://arxiv.org/abs/1801.07829>`_, section 4.1.
+
+    ``from_checkpoint`` infers all sizes except ``k`` and ``head_dropout``.
 
     Args:
         num_classes: Number of classes.
@@ -76,53 +76,21 @@ class DGCNN(FlatBackbone):
         head_channels: Sequence[int] = (512, 256),
         head_dropout: float = 0.5,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
-        mix_channels = check_count(mix_channels, "mix_channels")
-        k = check_count(k, "k")
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
-        self.channels = check_levels(channels, "channels")
-        self.mix_channels = mix_channels
-        self.k = k
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
-        self.head_dropout = head_dropout
-        self.embed_dim = 2 * mix_channels
-        self.levels = edge_conv_levels(in_channels, self.channels, k)
-        together = sum(level[-1] for level in self.channels)
-        self.mix = PointLevel(together, (mix_channels,), slope=0.2, bias=False)
-        self.reset_head(num_classes)
-
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
-
-        Widths are inferred from the weights. If the file is one of :class:`DGCNNSegmentation`, the
-        head is newly initialized.
-
-        Args:
-            source: File, or mapping with this library's keys; see ``read_state_dict``.
-            num_classes: Number of classes. Required if the file has no head; otherwise it must
-                match the file's head.
-            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
-                ``head_dropout``; also ``head_channels`` if the head is newly initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(source, num_classes, name=cls.__name__)
-        model = build_checked(
-            lambda: cls(**{**level_sizes(weights), **weights.head_channels(), **sizes}),
-            weights.state,
-            fresh=weights.fresh,
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
         )
-        return model
+        self.channels = check_levels(channels, "channels")
+        self.mix_channels = check_count(mix_channels, "mix_channels")
+        self.k = check_count(k, "k")
+        self.embed_dim = 2 * self.mix_channels
+        self.levels = edge_conv_levels(self.in_channels, self.channels, self.k)
+        together = sum(level[-1] for level in self.channels)
+        self.mix = PointLevel(together, (self.mix_channels,), slope=0.2, bias=False)
+        self.reset_head(self.num_classes)
+
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        return level_sizes(weights)
 
     def head_options(self) -> dict[str, Any]:
         return {"dropout": self.head_dropout, "slope": 0.2, "first_bias": False}
@@ -156,7 +124,6 @@ def level_sizes(weights: OwnWeights) -> dict[str, Any]:
     width = weights.inputs("levels.0.conv.nn.lins.0.weight")
     weights.inputs("mix.mlp.lins.0.weight")
     return {
-        "num_classes": weights.num_classes,
         "in_channels": width // 2 - 3,
         "channels": weights.channels("levels", r"conv\.nn"),
         "mix_channels": weights.state["mix.mlp.lins.0.weight"].size(0),

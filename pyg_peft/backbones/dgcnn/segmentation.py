@@ -1,8 +1,7 @@
 """DGCNN for segmentation: features of each point, of its cloud and of the cloud's category."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -15,8 +14,7 @@ from pyg_peft.backbones.layers.category_level import CategoryLevel
 from pyg_peft.backbones.layers.point_level import PointLevel
 from pyg_peft.backbones.layers.segment_max import segment_max
 from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
-from pyg_peft.backbones.weights import build_checked
-from pyg_peft.backbones.weights.flat_files import own_weights
+from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_count
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
@@ -38,14 +36,11 @@ class DGCNNSegmentation(FlatBackbone):
 
     Args:
         num_classes: Number of classes of a point.
-        in_channels: Width of the point features ``x``, which are appended to the coordinates.
+        in_channels, channels, mix_channels, head_channels: See :class:`DGCNN`.
         num_categories: Number of object categories. If it is positive, calls need ``category``. The
             paper has 16 for ShapeNet parts and none for scenes.
-        channels: Widths of the layers of each edge convolution.
-        mix_channels: Width of the layer on the concatenated features of all levels.
         k: Number of neighbors of a point, including the point itself.
         decoder_channels: Widths of the layers on local and global features.
-        head_channels: Widths of the hidden layers of the head.
         head_dropout: Dropout probability after each hidden layer of the head except the last.
 
     Shapes:
@@ -85,62 +80,33 @@ class DGCNNSegmentation(FlatBackbone):
         head_channels: Sequence[int] = (256, 128),
         head_dropout: float = 0.5,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
-        mix_channels = check_count(mix_channels, "mix_channels")
-        k = check_count(k, "k")
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
+        )
         self.num_categories = check_count(num_categories, "num_categories", least=0)
         self.channels = check_levels(channels, "channels")
-        self.mix_channels = mix_channels
-        self.k = k
+        self.mix_channels = check_count(mix_channels, "mix_channels")
+        self.k = check_count(k, "k")
         self.decoder_channels = check_sizes(decoder_channels, "decoder_channels")
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
-        self.head_dropout = head_dropout
         self.embed_dim = self.decoder_channels[-1]
-        self.levels = edge_conv_levels(in_channels, self.channels, k)
+        self.levels = edge_conv_levels(self.in_channels, self.channels, self.k)
         together = sum(level[-1] for level in self.channels)
-        self.mix = PointLevel(together, (mix_channels,), slope=0.2, bias=False)
-        both = mix_channels + together
+        self.mix = PointLevel(together, (self.mix_channels,), slope=0.2, bias=False)
+        both = self.mix_channels + together
         self.decoder = nn.ModuleList(
             [CategoryLevel(both, self.decoder_channels, self.num_categories)]
         )
-        self.reset_head(num_classes)
+        self.reset_head(self.num_classes)
 
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
-
-        Widths are inferred from the weights. If the file is a classifier's, the decoder and the
-        head are newly initialized.
-
-        Args:
-            source: File, or mapping with this library's keys; see ``read_state_dict``.
-            num_classes: Number of classes. Required if the file has no head for points; otherwise
-                it must match the file's head.
-            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
-                ``head_dropout``; ``num_categories``, ``decoder_channels`` and ``head_channels`` if
-                these are newly initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
-        read = {**level_sizes(weights), **weights.head_channels()}
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        sizes = level_sizes(weights)
         if weights.has("decoder."):
-            read["decoder_channels"] = weights.channels("decoder", "mlp")[0]
+            sizes["decoder_channels"] = weights.channels("decoder", "mlp")[0]
         if weights.has("decoder.0.category_mlp."):
             key = "decoder.0.category_mlp.lins.0.weight"
-            read["num_categories"] = weights.inputs(key)
-        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
-        return model
+            sizes["num_categories"] = weights.inputs(key)
+        return sizes
 
     def head_options(self) -> dict[str, Any]:
         rates = {"dropout": self.head_dropout, "last_dropout": 0.0}

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pyg_peft.backbones.layers.flat_input import check_level
 from pyg_peft.backbones.layers.shared_mlp import shared_mlp
-from pyg_peft.errors import check_count, check_tensor
+from pyg_peft.errors import check_batch, check_count, check_tensor
+from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.typing import Batch, Features, Pos
 
 
@@ -49,6 +51,7 @@ class CategoryLevel(nn.Module):
     ) -> None:
         check_count(num_categories, "num_categories", least=0)
         super().__init__()
+        self.in_channels = in_channels
         self.num_categories = num_categories
         self.out_channels = channels[-1]
         self.category_mlp = None
@@ -69,14 +72,17 @@ class CategoryLevel(nn.Module):
         x: Features,
         pos: Pos,
         batch: Batch,
-        batch_size: int,
+        batch_size: int | None = None,
         *,
         category: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "N D"]:
-        self._check(category, batch_size)
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.mlp.parameters()))
+        size = count_clouds(batch, batch_size)
+        self._check(category, size)
         if self.category_mlp is not None and category is not None:
+            check_batch(batch, x.size(0), size)
             code = F.one_hot(category.long(), self.num_categories).to(x.dtype)
-            x = torch.cat([x, self.category_mlp(code)[batch]], dim=1)
+            x = torch.cat([x, self.category_mlp(code)[batch.long()]], dim=1)
         return self.mlp(x)
 
     def _check(self, category: Tensor | None, batch_size: int) -> None:

@@ -9,14 +9,7 @@ from torch import Tensor, nn
 from pyg_peft.backbones.layers.flat_input import check_level
 from pyg_peft.backbones.layers.shared_mlp import shared_mlp
 from pyg_peft.backbones.layers.tokens import check_sizes
-from pyg_peft.errors import (
-    check_batch,
-    check_count,
-    check_dtype,
-    check_finite,
-    check_reach,
-    check_tensor,
-)
+from pyg_peft.errors import check_batch, check_count, check_finite, check_reach
 from pyg_peft.geometry import interpolate, interpolation_weights, knn
 from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.symmetries import Symmetries
@@ -33,7 +26,17 @@ def bring_back(
     k: int,
     batch_size: int | None,
 ) -> Tensor:
-    """Interpolate the ``k`` nearest coarse points' features by inverse squared distance."""
+    """Interpolate the ``k`` nearest coarse points' features by inverse squared distance.
+
+    Raises:
+        ValueError: If positions are not finite or too far away, or ids do not fit.
+    """
+    for points, name in ((pos, "pos"), (coarse_pos, "coarse_pos")):
+        check_finite(points, name)
+        check_reach(points, name)
+    check_batch(batch, pos.size(0), batch_size)
+    rows, device = coarse_pos.size(0), pos.device
+    check_batch(coarse_batch, rows, batch_size, device=device, name="coarse_batch")
     edge_index = knn(coarse_pos, pos, k, coarse_batch, batch, batch_size=batch_size)
     weight = interpolation_weights(coarse_pos, pos, edge_index)
     return interpolate(coarse_x, edge_index, weight, pos.size(0))
@@ -98,19 +101,10 @@ class FeaturePropagation(nn.Module):
     ) -> Float[Tensor, "N D"]:
         like = next(self.mlp.parameters())
         check_level(x, pos, batch, in_channels=self.in_channels, like=like)
-        check_tensor(coarse_x, "coarse_x", shape=("M", self.coarse_channels), device=pos.device)
-        check_dtype(coarse_x, like, "coarse_x")
-        num_coarse = coarse_x.size(0)
-        check_tensor(coarse_pos, "coarse_pos", shape=(num_coarse, 3), device=pos.device)
-        check_dtype(coarse_pos, like, "coarse_pos")
-        for points, name in ((pos, "pos"), (coarse_pos, "coarse_pos")):
-            check_finite(points, name)
-            check_reach(points, name)
+        coarse = (coarse_x, coarse_pos, coarse_batch)
+        check_level(*coarse, in_channels=self.coarse_channels, like=like, prefix="coarse_")
         if batch_size is not None:
             batch_size = count_clouds(batch, batch_size)
-        check_batch(batch, pos.size(0), batch_size)
-        check_batch(coarse_batch, num_coarse, batch_size, device=pos.device, name="coarse_batch")
-        coarse = (coarse_x, coarse_pos, coarse_batch)
         brought = bring_back(*coarse, pos, batch, k=self.k, batch_size=batch_size)
         return self.mlp(brought if x is None else torch.cat([brought, x], dim=1))
 

@@ -95,7 +95,13 @@ def flat_input(
 
 
 def check_level(
-    x: Tensor | None, pos: Tensor, batch: Tensor, *, in_channels: int, like: Tensor
+    x: Tensor | None,
+    pos: Tensor,
+    batch: Tensor,
+    *,
+    in_channels: int,
+    like: Tensor,
+    prefix: str = "",
 ) -> None:
     """Check the inputs of a level that is called on its own.
 
@@ -107,14 +113,32 @@ def check_level(
         batch: Cloud ids.
         in_channels: Number of channels of ``x``.
         like: A weight of the level.
+        prefix: Prefix of the arguments' names in error messages.
     """
-    check_tensor(pos, "pos", shape=("N", 3))
-    check_dtype(pos, like, "pos")
-    check_tensor(batch, "batch", shape=pos.shape[:1], kind="int", device=pos.device)
+    check_tensor(pos, f"{prefix}pos", shape=("N", 3))
+    check_dtype(pos, like, f"{prefix}pos")
+    check_tensor(batch, f"{prefix}batch", shape=pos.shape[:1], kind="int", device=pos.device)
     if x is None and in_channels == 0:
         return
-    check_tensor(x, "x", shape=(pos.size(0), in_channels), device=pos.device)
-    check_dtype(x, like)  # pyright: ignore[reportArgumentType]
+    x = check_tensor(x, f"{prefix}x", shape=(pos.size(0), in_channels), device=pos.device)
+    check_dtype(x, like, f"{prefix}x")
 
 
-__all__ = ["FlatClouds", "check_level", "flat_input"]
+def check_clouds(pos: Tensor, batch: Tensor, batch_size: int | None) -> int:
+    """Return the number of clouds of a level that is called on its own; raise if values are wrong.
+
+    A search for neighbors checks the values too. This check is for levels that may search for none,
+    or only later.
+
+    Args:
+        pos: Positions.
+        batch: Cloud ids.
+        batch_size: Number of clouds, if trailing ones may be empty.
+    """
+    size = count_clouds(batch, batch_size)
+    check_pos(pos)
+    check_batch(batch, pos.size(0), size)
+    return size
+
+
+__all__ = ["FlatClouds", "check_clouds", "check_level", "flat_input"]

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyg_peft.backbones.layers.flat_input import check_level
 from pyg_peft.backbones.layers.shared_mlp import shared_mlp
 from pyg_peft.backbones.layers.t_net import TNet
+from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.typing import Batch, Features, Pos
 
 
@@ -63,7 +65,8 @@ class PointLevel(nn.Module):
     def forward(
         self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None
     ) -> Float[Tensor, "N D"]:
-        size = int(batch[-1]) + 1 if batch_size is None else batch_size
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.mlp.parameters()))
+        size = count_clouds(batch, batch_size)
         if self.input_transform is not None:
             aligned = self.input_transform(x[:, :3], batch, size)
             x = torch.cat([aligned, x[:, 3:]], dim=1)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.contract import TokenStructures
 from pyg_peft.backbones.layers.head import ClassificationHead
-from pyg_peft.backbones.layers.patch_embed import check_tokens
 from pyg_peft.backbones.layers.tokens import (
     add_position,
     check_rates,
@@ -19,10 +18,9 @@ from pyg_peft.backbones.layers.tokens import (
     prepend,
     zero_masked,
 )
-from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.point_mae.files import classifier_weights
+from pyg_peft.backbones.point_mae.with_head import PointMAEWithHead
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
-from pyg_peft.backbones.weights.shipped import find_pretrained
 from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches
 from pyg_peft.symmetries import Symmetries
@@ -36,7 +34,7 @@ from pyg_peft.typing import Batch, Mask, Pos, Tokens
     rotation=False,
     note="Given its patches: invariant under permutations of them and of their members.",
 )
-class PointMAE(PointMAEEncoder):
+class PointMAE(PointMAEWithHead):
     r"""The Point-MAE classifier, after `"Masked Autoencoders for Point Cloud Self-supervised
     Learning" <https://arxiv.org/abs/2203.06604>`_.
 
@@ -111,7 +109,7 @@ class PointMAE(PointMAEEncoder):
         self.head_dropout = head_dropout
         self.cls_token = nn.Parameter(torch.empty(1, 1, self.embed_dim))
         self.cls_pos = nn.Parameter(torch.empty(1, 1, self.embed_dim))
-        self.head = ClassificationHead(2 * self.embed_dim, num_classes, dropout=head_dropout)
+        self.head = self.make_head(num_classes)
         self.reset_parameters()
 
     @classmethod
@@ -146,35 +144,14 @@ class PointMAE(PointMAEEncoder):
             draw_tokens_(model.cls_token, model.cls_pos)
         return model
 
-    @classmethod
-    def from_pretrained(cls, name: str, num_classes: int | None = None, **sizes: Any) -> Self:
-        """Build a model with weights that ship with the package.
-
-        Args:
-            name: One of the names that :func:`pyg_peft.backbones.list_models` returns.
-            num_classes: As in :meth:`from_checkpoint`.
-            **sizes: As in :meth:`from_checkpoint`; they replace the sizes stored with the file.
-
-        Raises:
-            ValueError: If the name does not exist; the message lists all names.
-            CheckpointError: If the installed file is damaged.
-        """
-        path, stored = find_pretrained(name)
-        return cls.from_checkpoint(path, num_classes, **{**stored, **sizes})
-
     def reset_parameters(self) -> None:
         super().reset_parameters()
         for token in (self.cls_token, self.cls_pos):
             nn.init.trunc_normal_(token, std=0.02)
         self.head.reset_parameters()
 
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head with a new one for ``num_classes``, on the same device and dtype."""
-        num_classes = check_count(num_classes, "num_classes")
-        head = ClassificationHead(2 * self.embed_dim, num_classes, dropout=self.head_dropout)
-        head = head.to(self.norm.weight.device, self.norm.weight.dtype)
-        self.head = head.train(self.head.training)
-        self.num_classes = num_classes
+    def make_head(self, num_classes: int) -> ClassificationHead:
+        return ClassificationHead(2 * self.embed_dim, num_classes, dropout=self.head_dropout)
 
     def forward_features(
         self,
@@ -188,7 +165,7 @@ class PointMAE(PointMAEEncoder):
 
         ``structure`` and ``prior`` are only passed to every block by name.
         """
-        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
+        x = self.embed_or_check(patches, tokens)
         x = prepend(self.cls_token, x)
         code = prepend(self.cls_pos, self.pos_embed(patches.center))
         for block in self.blocks:
@@ -205,11 +182,9 @@ class PointMAE(PointMAEEncoder):
         The feature is the maximum over the normalized tokens without a summary token. It is zero
         for an empty cloud.
         """
-        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
-        code = self.pos_embed(patches.center)
-        for block in self.blocks:
-            x = block(x + code, patches=patches)
-        return max_valid(self.norm(x), patches.mask)
+        x = self.embed_or_check(patches, tokens)
+        x = self.run_blocks(x, self.pos_embed(patches.center), patches)
+        return max_valid(x, patches.mask)
 
     def forward(
         self,

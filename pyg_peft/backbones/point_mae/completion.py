@@ -154,9 +154,7 @@ class PointMAECompletion(PointMAEPretraining):
         """Return the normalized summary token and visible tokens, ``[B, 1 + V, C]``."""
         x = prepend(self.cls_token, self.patch_embed(visible))
         code = prepend(self.cls_pos, self.pos_embed(visible.center))
-        for block in self.blocks:
-            x = block(x + code, patches=visible)
-        return self.norm(x)
+        return self.run_blocks(x, code, visible)
 
     def forward_encoder(self, visible: Patches) -> Tokens:
         return self.forward_features(visible)[:, 1:]

@@ -1,10 +1,10 @@
 """The base class of the Point-MAE family: patches, tokens and transformer blocks."""
 
-from inspect import signature
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from pyg_peft.backbones.layers.constructor import constructor_arguments
 from pyg_peft.backbones.layers.patch_embed import PatchEmbed
 from pyg_peft.backbones.layers.tokens import PositionEmbedding
 from pyg_peft.backbones.layers.transformer import check_heads, init_transformer_, make_blocks
@@ -68,9 +68,7 @@ class PointMAEEncoder(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments; the class called with them has the same shapes."""
-        # A user's subclass may take other arguments, so use the package's own class.
-        own = next(kind for kind in type(self).__mro__ if kind.__module__.startswith("pyg_peft."))
-        return {name: getattr(self, name) for name in signature(own).parameters}
+        return constructor_arguments(self, PointMAEEncoder)
 
     def make_patches(
         self,
@@ -86,6 +84,12 @@ class PointMAEEncoder(nn.Module):
     def embed(self, patches: Patches) -> Tokens:
         """Return tokens of patches without position codes, ``[B, G, C]``, zero where masked."""
         return self.patch_embed(patches)
+
+    def run_blocks(self, x: Tokens, code: Tensor, patches: Patches) -> Tokens:
+        """Return normalized tokens after all blocks; position codes are added before each block."""
+        for block in self.blocks:
+            x = block(x + code, patches=patches)
+        return self.norm(x)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.config.items())

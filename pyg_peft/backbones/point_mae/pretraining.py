@@ -158,11 +158,7 @@ class PointMAEPretraining(PointMAEEncoder):
 
     def forward_encoder(self, visible: Patches) -> Tokens:
         """Return normalized features of the visible patches, ``[B, V, C]``."""
-        x = self.patch_embed(visible)
-        code = self.pos_embed(visible.center)
-        for block in self.blocks:
-            x = block(x + code, patches=visible)
-        return self.norm(x)
+        return self.run_blocks(self.patch_embed(visible), self.pos_embed(visible.center), visible)
 
     def reconstruct(
         self,

@@ -9,7 +9,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pyg_peft.backbones.contract import TokenStructures
-from pyg_peft.backbones.layers.patch_embed import check_tokens
 from pyg_peft.backbones.layers.patch_propagation import mean_valid, patches_to_points
 from pyg_peft.backbones.layers.segmentation_head import SegmentationHead
 from pyg_peft.backbones.layers.tokens import (
@@ -18,10 +17,9 @@ from pyg_peft.backbones.layers.tokens import (
     max_valid,
     zero_masked,
 )
-from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.point_mae.segmentation_files import segmentation_weights
+from pyg_peft.backbones.point_mae.with_head import PointMAEWithHead
 from pyg_peft.backbones.weights import agreed_sizes, build_checked
-from pyg_peft.backbones.weights.shipped import find_pretrained
 from pyg_peft.errors import check_count
 from pyg_peft.geometry import Patches
 from pyg_peft.symmetries import Symmetries
@@ -35,7 +33,7 @@ from pyg_peft.typing import Batch, Pos, Tokens
     rotation=False,
     note="Given its patches: equivariant under permutations of points.",
 )
-class PointMAESegmentation(PointMAEEncoder):
+class PointMAESegmentation(PointMAEWithHead):
     r"""The Point-MAE network for part segmentation, after `"Masked Autoencoders for Point Cloud
     Self-supervised Learning" <https://arxiv.org/abs/2203.06604>`_.
 
@@ -126,7 +124,7 @@ class PointMAESegmentation(PointMAEEncoder):
         self.num_levels = num_levels
         self.head_channels = head_channels
         self.head_dropout = head_dropout
-        self.head = self._new_head(num_classes)
+        self.head = self.make_head(num_classes)
         self.reset_parameters()
 
     @classmethod
@@ -160,22 +158,16 @@ class PointMAESegmentation(PointMAEEncoder):
         model = build_checked(lambda: cls(**agreed_sizes(read, sizes)), state, fresh=fresh)
         return model
 
-    @classmethod
-    def from_pretrained(cls, name: str, num_classes: int | None = None, **sizes: Any) -> Self:
-        """Build a model with shipped weights; see :meth:`PointMAE.from_pretrained`."""
-        path, stored = find_pretrained(name)
-        return cls.from_checkpoint(path, num_classes, **{**stored, **sizes})
-
     def reset_parameters(self) -> None:
         super().reset_parameters()
         self.head.reset_parameters()
 
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head with a new one for ``num_classes``, on the same device and dtype."""
-        num_classes = check_count(num_classes, "num_classes")
-        head = self._new_head(num_classes).to(self.norm.weight)
-        self.head = head.train(self.head.training)
-        self.num_classes = num_classes
+    def make_head(self, num_classes: int) -> SegmentationHead:
+        width = self.num_levels * self.embed_dim
+        sizes = {"lift_channels": 4 * self.embed_dim, "channels": self.head_channels}
+        sizes["num_categories"] = self.num_categories
+        dropout = self.head_dropout
+        return SegmentationHead(3 + width, 2 * width, num_classes, dropout=dropout, **sizes)
 
     def forward_features(
         self,
@@ -189,7 +181,7 @@ class PointMAESegmentation(PointMAEEncoder):
 
         Masked tokens are zero.
         """
-        x = self.embed(patches) if tokens is None else check_tokens(tokens, patches, self.embed_dim)
+        x = self.embed_or_check(patches, tokens)
         code = self.pos_embed(patches.center)
         last = {self.depth * level // self.num_levels for level in range(1, self.num_levels + 1)}
         levels: list[Tensor] = []
@@ -239,13 +231,6 @@ class PointMAESegmentation(PointMAEEncoder):
             patches = self.make_patches(pos, batch, batch_size, x)
         x = self.forward_features(patches, tokens=tokens, structure=structure, prior=prior)
         return self.forward_head(x, patches, pos, batch, category)
-
-    def _new_head(self, num_classes: int) -> SegmentationHead:
-        width = self.num_levels * self.embed_dim
-        sizes = {"lift_channels": 4 * self.embed_dim, "channels": self.head_channels}
-        sizes["num_categories"] = self.num_categories
-        dropout = self.head_dropout
-        return SegmentationHead(3 + width, 2 * width, num_classes, dropout=dropout, **sizes)
 
 
 __all__ = ["PointMAESegmentation"]

@@ -1,8 +1,7 @@
 """Point Transformer for classification: five levels of vector attention, a mean, then a head."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,8 +10,8 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.stages import Stage, encode, features, mean_of_clouds
 from pyg_peft.backbones.layers.tokens import check_sizes
 from pyg_peft.backbones.point_transformer.level import TransitionDown
-from pyg_peft.backbones.weights import build_checked, infer_depth
-from pyg_peft.backbones.weights.flat_files import OwnWeights, own_weights
+from pyg_peft.backbones.weights import infer_depth
+from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_count
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
@@ -27,6 +26,8 @@ from pyg_peft.typing import Batch, Pos
 class PointTransformer(FlatBackbone):
     """The Point Transformer classifier, after `"Point Transformer"
     <https://arxiv.org/abs/2012.09164>`_, figure 3.
+
+    ``from_checkpoint`` infers all sizes except ``k``, ``stride`` and ``head_dropout``.
 
     Args:
         num_classes: Number of classes.
@@ -77,56 +78,23 @@ class PointTransformer(FlatBackbone):
         head_channels: Sequence[int] = (256, 128),
         head_dropout: float = 0.5,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
-        stride = check_count(stride, "stride")
-        share = check_count(share, "share")
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
+        )
         self.channels = check_sizes(channels, "channels")
         self.depths = check_sizes(depths, "depths", least=0)
         self.k = check_sizes(k, "k")
-        self.stride = stride
-        self.share = share
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
-        self.head_dropout = head_dropout
+        self.stride = check_count(stride, "stride")
+        self.share = check_count(share, "share")
         self.embed_dim = self.channels[-1]
         self.levels = point_transformer_levels(
-            in_channels, self.channels, self.depths, self.k, stride, share
+            self.in_channels, self.channels, self.depths, self.k, self.stride, self.share
         )
-        self.reset_head(num_classes)
+        self.reset_head(self.num_classes)
 
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
-
-        Widths and depths are inferred from the weights. If the file is one of
-        :class:`PointTransformerSegmentation`, the head is newly initialized.
-
-        Args:
-            source: File, or mapping with this library's keys; see ``read_state_dict``.
-            num_classes: Number of classes. Required if the file has no head; otherwise it must
-                match the file's head.
-            **sizes: Constructor arguments that cannot be inferred from the weights: ``k``,
-                ``stride``, ``head_dropout``; also ``head_channels`` if the head is newly
-                initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(source, num_classes, name=cls.__name__)
-        model = build_checked(
-            lambda: cls(**{**level_sizes(weights), **weights.head_channels(), **sizes}),
-            weights.state,
-            fresh=weights.fresh,
-        )
-        return model
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        return level_sizes(weights)
 
     def forward_features(
         self,
@@ -171,7 +139,6 @@ def level_sizes(weights: OwnWeights) -> dict[str, Any]:
     channels = [level[-1] for level in weights.channels("levels", r"conv\.local_nn|mlp")]
     depths = [infer_depth(weights.state, f"levels.{n}.blocks") for n in range(len(channels))]
     sizes: dict[str, Any] = {
-        "num_classes": weights.num_classes,
         "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
         "channels": channels,
         "depths": depths,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import PointNetConv
 
 from pyg_peft.backbones.layers.feature_propagation import bring_back
+from pyg_peft.backbones.layers.flat_input import check_clouds, check_level
 from pyg_peft.backbones.layers.segment_max import SegmentMax
 from pyg_peft.backbones.layers.shared_mlp import shared_mlp
 from pyg_peft.backbones.layers.stages import Stage, mean_of_clouds, sample_centers
@@ -65,7 +66,8 @@ class TransitionDown(nn.Module):
                 part.reset_parameters()  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None) -> Stage:
-        size = count_clouds(batch, batch_size)
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.parameters()))
+        size = check_clouds(pos, batch, batch_size)
         if self.mlp is not None:
             x = self.mlp(x)
         if self.conv is not None:
@@ -102,7 +104,7 @@ class Summit(nn.Module):
     def __init__(self, channels: int, *, k: int, depth: int, share: int = 8) -> None:
         check_positive(k=k)
         super().__init__()
-        self.out_channels = channels
+        self.in_channels = self.out_channels = channels
         self.k = k
         self.of_cloud = nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
         self.mlp = shared_mlp(2 * channels, channels)
@@ -116,7 +118,9 @@ class Summit(nn.Module):
     def forward(
         self, x: Features, pos: Pos, batch: Batch, batch_size: int | None = None
     ) -> Features:
-        size = count_clouds(batch, batch_size)
+        check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.parameters()))
+        size = check_clouds(pos, batch, batch_size)
+        batch = batch.long()
         mean = self.of_cloud(mean_of_clouds(x, batch, size))  # [B, C]
         x = self.mlp(torch.cat([x, mean[batch]], dim=1))
         return run_blocks(self.blocks, x, pos, batch, self.k, size)
@@ -153,7 +157,8 @@ class TransitionUp(nn.Module):
     ) -> None:
         check_positive(k=k)
         super().__init__()
-        self.out_channels = channels
+        self.coarse_channels = coarse_channels
+        self.in_channels = self.out_channels = channels
         self.k = k
         self.mlp = shared_mlp(channels, channels)
         self.coarse_mlp = shared_mlp(coarse_channels, channels)
@@ -173,9 +178,13 @@ class TransitionUp(nn.Module):
         coarse_batch: Tensor,
         batch_size: int | None = None,
     ) -> Features:
+        like = next(self.parameters())
+        check_level(x, pos, batch, in_channels=self.in_channels, like=like)
+        coarse = (coarse_x, coarse_pos, coarse_batch)
+        check_level(*coarse, in_channels=self.coarse_channels, like=like, prefix="coarse_")
         size = count_clouds(batch, batch_size)
-        coarse = (self.coarse_mlp(coarse_x), coarse_pos, coarse_batch)
-        x = self.mlp(x) + bring_back(*coarse, pos, batch, k=3, batch_size=size)
+        mixed = (self.coarse_mlp(coarse_x), coarse_pos, coarse_batch)
+        x = self.mlp(x) + bring_back(*mixed, pos, batch, k=3, batch_size=size)
         return run_blocks(self.blocks, x, pos, batch, self.k, size)
 
     def extra_repr(self) -> str:

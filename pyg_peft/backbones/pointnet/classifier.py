@@ -1,8 +1,7 @@
 """PointNet for classification: shared layers on all points, a maximum, then a head."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,11 +10,11 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.point_level import PointLevel
 from pyg_peft.backbones.layers.segment_max import segment_max
-from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
+from pyg_peft.backbones.layers.tokens import check_levels
 from pyg_peft.backbones.pointnet.keys import map_pointnet_keys
-from pyg_peft.backbones.weights import build_checked
-from pyg_peft.backbones.weights.flat_files import own_weights
-from pyg_peft.errors import check_count, check_flag
+from pyg_peft.backbones.weights.flat_files import OwnWeights
+from pyg_peft.backbones.weights.reading import State
+from pyg_peft.errors import check_flag
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
@@ -24,6 +23,9 @@ from pyg_peft.typing import Batch, Pos
 class PointNet(FlatBackbone):
     """The PointNet classifier, after `"PointNet: Deep Learning on Point Sets for 3D Classification
     and Segmentation" <https://arxiv.org/abs/1612.00593>`_, figure 2.
+
+    ``from_checkpoint`` also reads the keys of learning3d's PointNet classifier. It infers all sizes
+    except ``head_dropout``.
 
     Args:
         num_classes: Number of classes.
@@ -67,51 +69,22 @@ class PointNet(FlatBackbone):
         transforms: bool = True,
         head_dropout: float = 0.3,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
+        )
         self.channels = check_levels(channels, "channels")
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.transforms = check_flag(transforms, "transforms")
-        self.head_dropout = head_dropout
         self.embed_dim = self.channels[-1][-1]
-        self.levels = pointnet_levels(in_channels, self.channels, transforms)
-        self.reset_head(num_classes)
+        self.levels = pointnet_levels(self.in_channels, self.channels, self.transforms)
+        self.reset_head(self.num_classes)
 
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
+    @staticmethod
+    def map_keys(state: State) -> State:
+        return map_pointnet_keys(state)
 
-        All sizes are inferred from the weights. If the file is one of
-        :class:`PointNetSegmentation`, the head is newly initialized.
-
-        Args:
-            source: A ``.pth``, ``.pt``, ``.t7``, ``.safetensors`` or ``.npz`` file, or a mapping,
-                with this library's keys or those of learning3d's PointNet classifier.
-            num_classes: Number of classes. Required if the file has no head; otherwise it must
-                match the file's head.
-            **sizes: ``head_dropout``; also ``head_channels`` if the head is newly initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(source, num_classes, name=cls.__name__, rename=map_pointnet_keys)
-        read: dict[str, Any] = {
-            "num_classes": weights.num_classes,
-            "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
-            "channels": weights.channels("levels", "mlp"),
-            "transforms": weights.has("levels.0.input_transform."),
-            **weights.head_channels(),
-        }
-        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
-        return model
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        return level_sizes(weights)
 
     def head_options(self) -> dict[str, Any]:
         return {"dropout": 0.0, "last_dropout": self.head_dropout}
@@ -148,6 +121,15 @@ def run_levels(levels: nn.ModuleList, clouds: FlatClouds) -> tuple[Tensor, Tenso
     """Return the points' features after the first level and after the last."""
     local = levels[0](clouds.points, clouds.pos, clouds.batch, clouds.batch_size)
     return local, levels[1](local, clouds.pos, clouds.batch, clouds.batch_size)
+
+
+def level_sizes(weights: OwnWeights) -> dict[str, Any]:
+    """Return the constructor arguments that can be inferred from the encoder's weights."""
+    return {
+        "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
+        "channels": weights.channels("levels", "mlp"),
+        "transforms": weights.has("levels.0.input_transform."),
+    }
 
 
 __all__ = ["PointNet"]

@@ -1,8 +1,7 @@
 """PointNet for segmentation: features of each point and of its cloud."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,11 +11,11 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.point_level import PointLevel
 from pyg_peft.backbones.layers.segment_max import segment_max
 from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
-from pyg_peft.backbones.pointnet.classifier import pointnet_levels, run_levels
+from pyg_peft.backbones.pointnet.classifier import level_sizes, pointnet_levels, run_levels
 from pyg_peft.backbones.pointnet.keys import map_pointnet_keys
-from pyg_peft.backbones.weights import build_checked
-from pyg_peft.backbones.weights.flat_files import own_weights
-from pyg_peft.errors import check_count, check_flag
+from pyg_peft.backbones.weights.flat_files import OwnWeights
+from pyg_peft.backbones.weights.reading import State
+from pyg_peft.errors import check_flag
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
@@ -31,12 +30,9 @@ class PointNetSegmentation(FlatBackbone):
 
     Args:
         num_classes: Number of classes of a point.
-        in_channels: Width of the point features ``x``, which are appended to the coordinates.
-        channels: Widths of the shared layers of both levels.
+        in_channels, channels, head_channels, transforms: See :class:`PointNet`.
         decoder_channels: Widths of the layers on local and global features.
-        head_channels: Widths of the hidden layers of the head.
-        transforms: Whether to align coordinates and the first level's features by T-Nets.
-        head_dropout: Dropout probability after the last hidden layer of the head.
+        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
@@ -71,58 +67,28 @@ class PointNetSegmentation(FlatBackbone):
         transforms: bool = True,
         head_dropout: float = 0.0,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
+        )
         self.channels = check_levels(channels, "channels")
         self.decoder_channels = check_sizes(decoder_channels, "decoder_channels")
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
         self.transforms = check_flag(transforms, "transforms")
-        self.head_dropout = head_dropout
         self.embed_dim = self.decoder_channels[-1]
-        self.levels = pointnet_levels(in_channels, self.channels, transforms)
+        self.levels = pointnet_levels(self.in_channels, self.channels, self.transforms)
         both = self.channels[0][-1] + self.channels[1][-1]
         self.decoder = nn.ModuleList([PointLevel(both, self.decoder_channels)])
-        self.reset_head(num_classes)
+        self.reset_head(self.num_classes)
 
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
+    @staticmethod
+    def map_keys(state: State) -> State:
+        return map_pointnet_keys(state)
 
-        All sizes are inferred from the weights. If the file is a classifier's, the decoder and the
-        head are newly initialized.
-
-        Args:
-            source: See :meth:`PointNet.from_checkpoint`.
-            num_classes: Number of classes. Required if the file has no head for points; otherwise
-                it must match the file's head.
-            **sizes: ``head_dropout``; ``decoder_channels`` and ``head_channels`` if these are newly
-                initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(
-            source, num_classes, name=cls.__name__, segments=True, rename=map_pointnet_keys
-        )
-        read: dict[str, Any] = {
-            "num_classes": weights.num_classes,
-            "in_channels": weights.inputs("levels.0.mlp.lins.0.weight") - 3,
-            "channels": weights.channels("levels", "mlp"),
-            "transforms": weights.has("levels.0.input_transform."),
-            **weights.head_channels(),
-        }
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        sizes = level_sizes(weights)
         if weights.has("decoder."):
-            read["decoder_channels"] = weights.channels("decoder", "mlp")[0]
-        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
-        return model
+            sizes["decoder_channels"] = weights.channels("decoder", "mlp")[0]
+        return sizes
 
     def forward_features(
         self,

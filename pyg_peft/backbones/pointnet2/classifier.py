@@ -1,8 +1,7 @@
 """PointNet++ for classification: a PointNet around sampled centers, in each of several levels."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,13 +10,10 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.stages import Stage, encode, features
 from pyg_peft.backbones.layers.tokens import check_levels, check_sequence, check_sizes
 from pyg_peft.backbones.pointnet2.set_abstraction import GlobalSetAbstraction, SetAbstraction
-from pyg_peft.backbones.weights import build_checked
-from pyg_peft.backbones.weights.flat_files import own_weights
-from pyg_peft.errors import check_count, check_number
+from pyg_peft.backbones.weights.flat_files import OwnWeights
+from pyg_peft.errors import check_number
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
-
-LAYERS = r"conv\.local_nn|mlp"
 
 
 @Symmetries(
@@ -32,6 +28,9 @@ class PointNetPlusPlus(FlatBackbone):
 
     Each level samples centers and summarizes the points in a ball around each center. The last
     level summarizes the cloud.
+
+    ``from_checkpoint`` infers all sizes except ``num_centers``, ``radii``, ``patch_sizes`` and
+    ``head_dropout``.
 
     Args:
         num_classes: Number of classes.
@@ -82,60 +81,27 @@ class PointNetPlusPlus(FlatBackbone):
         head_channels: Sequence[int] = (512, 256),
         head_dropout: float = 0.5,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
+        )
         self.channels = check_levels(channels, "channels")
         self.num_centers = check_sizes(num_centers, "num_centers")
         self.radii = check_radii(radii)
         self.patch_sizes = check_sizes(patch_sizes, "patch_sizes")
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
-        self.head_dropout = head_dropout
         self.embed_dim = self.channels[-1][-1]
         self.levels = pointnet2_levels(
-            in_channels, self.channels, self.num_centers, self.radii, self.patch_sizes
+            self.in_channels, self.channels, self.num_centers, self.radii, self.patch_sizes
         )
         if not isinstance(self.levels[-1], GlobalSetAbstraction):
             raise ValueError(
                 f"Expected 'num_centers' to name all levels but the last, {len(self.channels) - 1} "
                 f"(got {len(self.num_centers)})"
             )
-        self.reset_head(num_classes)
+        self.reset_head(self.num_classes)
 
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
-
-        Widths are inferred from the weights. If the file is one of
-        :class:`PointNetPlusPlusSegmentation`, the head is newly initialized.
-
-        Args:
-            source: File, or mapping with this library's keys; see ``read_state_dict``.
-            num_classes: Number of classes. Required if the file has no head; otherwise it must
-                match the file's head.
-            **sizes: Constructor arguments that cannot be inferred from the weights:
-                ``num_centers``, ``radii``, ``patch_sizes``, ``head_dropout``; also
-                ``head_channels`` if the head is newly initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(source, num_classes, name=cls.__name__)
-        read: dict[str, Any] = {
-            "num_classes": weights.num_classes,
-            "in_channels": weights.inputs("levels.0.conv.local_nn.lins.0.weight") - 3,
-            "channels": weights.channels("levels", LAYERS),
-            **weights.head_channels(),
-        }
-        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
-        return model
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        return level_sizes(weights)
 
     def forward_features(
         self,
@@ -188,6 +154,14 @@ def pointnet2_levels(
     if len(channels) > len(num_centers):
         levels.append(GlobalSetAbstraction(in_channels, channels[-1]))
     return levels
+
+
+def level_sizes(weights: OwnWeights) -> dict[str, Any]:
+    """Return the constructor arguments that can be inferred from the encoder's weights."""
+    return {
+        "in_channels": weights.inputs("levels.0.conv.local_nn.lins.0.weight") - 3,
+        "channels": weights.channels("levels", r"conv\.local_nn|mlp"),
+    }
 
 
 __all__ = ["PointNetPlusPlus"]

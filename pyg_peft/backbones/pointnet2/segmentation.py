@@ -1,8 +1,7 @@
 """PointNet++ for segmentation: the levels of the classifier, then a decoder."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,10 +10,8 @@ from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.feature_propagation import FeaturePropagation
 from pyg_peft.backbones.layers.stages import Stage, decode, encode
 from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
-from pyg_peft.backbones.pointnet2.classifier import LAYERS, check_radii, pointnet2_levels
-from pyg_peft.backbones.weights import build_checked
-from pyg_peft.backbones.weights.flat_files import own_weights
-from pyg_peft.errors import check_count
+from pyg_peft.backbones.pointnet2.classifier import check_radii, level_sizes, pointnet2_levels
+from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, Pos
 
@@ -43,15 +40,12 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
 
     Args:
         num_classes: Number of classes of a point.
-        in_channels: Width of the point features ``x``.
+        in_channels, radii, patch_sizes, head_channels, head_dropout: See
+            :class:`PointNetPlusPlus`.
         channels: Widths of the layers of each level; a level beyond those of ``num_centers`` is for
             whole clouds.
         num_centers: Number of centers per cloud of each level.
-        radii: Radius of the balls of each level, in the unit of ``pos``.
-        patch_sizes: Maximum number of points of a ball.
         decoder_channels: Widths of the layers of each decoder level, starting with the coarsest.
-        head_channels: Widths of the hidden layers of the head.
-        head_dropout: Dropout probability after each hidden layer of the head.
 
     Shapes:
         x (N, in_channels), pos (N, 3), batch (N); output (N, num_classes).
@@ -88,8 +82,6 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
         head_channels: Sequence[int] = (128,),
         head_dropout: float = 0.5,
     ) -> None:
-        num_classes = check_count(num_classes, "num_classes")
-        in_channels = check_count(in_channels, "in_channels", least=0)
         decoder_channels = check_levels(decoder_channels, "decoder_channels")
         channels = check_levels(channels, "channels")
         if len(decoder_channels) != len(channels):
@@ -97,62 +89,32 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
                 f"Expected 'decoder_channels' to name {len(channels)} levels "
                 f"(got {len(decoder_channels)})"
             )
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        super().__init__(
+            num_classes, in_channels, head_channels=head_channels, head_dropout=head_dropout
+        )
         self.channels = channels
         self.num_centers = check_sizes(num_centers, "num_centers")
         self.radii = check_radii(radii)
         self.patch_sizes = check_sizes(patch_sizes, "patch_sizes")
         self.decoder_channels = decoder_channels
-        self.head_channels = check_sizes(head_channels, "head_channels", fewest=0)
-        self.head_dropout = head_dropout
         self.embed_dim = self.decoder_channels[-1][-1]
         self.levels = pointnet2_levels(
-            in_channels, self.channels, self.num_centers, self.radii, self.patch_sizes
+            self.in_channels, self.channels, self.num_centers, self.radii, self.patch_sizes
         )
         self.decoder = nn.ModuleList()
         coarse = self.channels[-1][-1]
-        finer = [3 + in_channels, *(level[-1] for level in self.channels[:-1])]
+        finer = [3 + self.in_channels, *(level[-1] for level in self.channels[:-1])]
         for skip, widths in zip(reversed(finer), self.decoder_channels, strict=True):
             self.decoder.append(FeaturePropagation(coarse, skip, widths))
             coarse = widths[-1]
-        self.reset_head(num_classes)
+        self.reset_head(self.num_classes)
 
-    @classmethod
-    def from_checkpoint(
-        cls, source: str | Path | Mapping[str, Any], num_classes: int | None = None, **sizes: Any
-    ) -> Self:
-        """Build the model that fits a file of weights, and load the weights.
-
-        Widths are inferred from the weights. If the file is a classifier's, the decoder and the
-        head are newly initialized.
-
-        Args:
-            source: File, or mapping with this library's keys; see ``read_state_dict``.
-            num_classes: Number of classes. Required if the file has no head for points; otherwise
-                it must match the file's head.
-            **sizes: Constructor arguments that cannot be inferred from the weights:
-                ``num_centers``, ``radii``, ``patch_sizes``, ``head_dropout``; ``decoder_channels``
-                and ``head_channels`` if these are newly initialized.
-
-        Raises:
-            FileNotFoundError: If the file does not exist.
-            CheckpointError: If the file is damaged, or if keys or shapes do not fit; the message
-                names all of them.
-            ValueError: If ``num_classes`` is missing or differs from the file's head.
-        """
-        weights = own_weights(source, num_classes, name=cls.__name__, segments=True)
-        read: dict[str, Any] = {
-            "num_classes": weights.num_classes,
-            "in_channels": weights.inputs("levels.0.conv.local_nn.lins.0.weight") - 3,
-            "channels": weights.channels("levels", LAYERS),
-            **weights.head_channels(),
-        }
+    @staticmethod
+    def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
+        sizes = level_sizes(weights)
         if weights.has("decoder."):
-            read["decoder_channels"] = weights.channels("decoder", "mlp")
-        model = build_checked(lambda: cls(**{**read, **sizes}), weights.state, fresh=weights.fresh)
-        return model
+            sizes["decoder_channels"] = weights.channels("decoder", "mlp")
+        return sizes
 
     def forward_features(
         self,

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import PointNetConv
 
-from pyg_peft.backbones.layers.flat_input import check_level
+from pyg_peft.backbones.layers.flat_input import check_clouds, check_level
 from pyg_peft.backbones.layers.segment_max import SegmentMax, segment_max
 from pyg_peft.backbones.layers.shared_mlp import shared_mlp
 from pyg_peft.backbones.layers.stages import Stage, sample_centers
 from pyg_peft.backbones.layers.tokens import check_sizes
-from pyg_peft.errors import check_batch, check_count, check_number, check_pos
+from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import ball_query
 from pyg_peft.geometry.layout import count_clouds
 from pyg_peft.symmetries import Symmetries
@@ -129,9 +129,7 @@ class GlobalSetAbstraction(nn.Module):
 
     def forward(self, x: Tensor, pos: Pos, batch: Batch, batch_size: int | None = None) -> Stage:
         check_level(x, pos, batch, in_channels=self.in_channels, like=next(self.mlp.parameters()))
-        size = count_clouds(batch, batch_size)
-        check_pos(pos)
-        check_batch(batch, pos.size(0), size)
+        size = check_clouds(pos, batch, batch_size)
         batch = batch.long()
         x = segment_max(self.mlp(torch.cat([x, pos], dim=1)), batch, size)
         return Stage(x, pos.new_zeros(size, 3), torch.arange(size, device=pos.device))

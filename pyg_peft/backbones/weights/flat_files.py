@@ -88,8 +88,8 @@ def own_weights(
     num_classes: int | None,
     *,
     name: str,
-    segments: bool = False,
-    rename: Callable[[State], State] | None = None,
+    segments: bool,
+    rename: Callable[[State], State],
 ) -> OwnWeights:
     """Read the weights of a classifier or of a segmentation model.
 
@@ -107,8 +107,7 @@ def own_weights(
         CheckpointError: If the file is damaged.
         ValueError: If ``num_classes`` is missing or differs from the file's head.
     """
-    state = read_state_dict(source)
-    state = state if rename is None else rename(state)
+    state = rename(read_state_dict(source))
     fresh: tuple[str, ...] = ()
     if any(key.startswith("decoder.") for key in state) != segments:
         state = {key: value for key, value in state.items() if not key.startswith(_TASK)}
