@@ -124,6 +124,7 @@ class DGCNNSegmentation(FlatBackbone):
     def compute_features(
         self, clouds: FlatClouds, *, category: Int[Tensor, " B"] | None = None
     ) -> Float[Tensor, "N C"]:
+        """Return one feature per point, ``[N, embed_dim]``."""
         local = run_levels(self.levels, clouds)
         of_cloud = segment_max(self.mix(local, *clouds[1:]), clouds.batch, clouds.batch_size)
         x = torch.cat([of_cloud[clouds.batch], local], dim=1)
