@@ -26,7 +26,7 @@ class FlatBackbone(nn.Module):
     The rows of features and scores are the ``B`` clouds for a classifier, and the ``N`` points for
     a segmentation model. A subclass sets its further constructor arguments as attributes and builds
     ``levels`` and the layers after them. Its constructor ends with :meth:`reset_head`. It also
-    implements ``infer_sizes`` and ``forward_features``.
+    implements ``infer_sizes`` and ``compute_features``.
 
     Args:
         num_classes: Number of classes of a cloud or of a point.
@@ -130,6 +130,10 @@ class FlatBackbone(nn.Module):
         like = next(self.levels.parameters())
         return flat_input(x, pos, batch, batch_size, in_channels=self.in_channels, like=like)
 
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "rows C"]:
+        """Return the features of checked clouds, as in :meth:`forward_features`."""
+        raise NotImplementedError
+
     def forward_features(
         self,
         x: Float[Tensor, "N in_channels"] | None = None,
@@ -138,7 +142,7 @@ class FlatBackbone(nn.Module):
         batch_size: int | None = None,
     ) -> Float[Tensor, "rows C"]:
         """Return one feature per row, ``[rows, embed_dim]``."""
-        raise NotImplementedError
+        return self.compute_features(self.flat_input(x, pos, batch, batch_size))
 
     def forward_head(self, x: Float[Tensor, "rows C"]) -> Float[Tensor, "rows num_classes"]:
         """Return scores ``[rows, num_classes]`` for the output of :meth:`forward_features`."""

@@ -17,7 +17,6 @@ from pyg_peft.backbones.layers.tokens import check_levels
 from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_count
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(
@@ -95,15 +94,8 @@ class DGCNN(FlatBackbone):
     def head_options(self) -> dict[str, Any]:
         return {"dropout": self.head_dropout, "slope": 0.2, "first_bias": False}
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "B C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "B C"]:
         """Return maximum and mean of each cloud, ``[B, embed_dim]``; zero for an empty cloud."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         mixed: Tensor = self.mix(run_levels(self.levels, clouds), *clouds[1:])
         largest = segment_max(mixed, clouds.batch, clouds.batch_size)
         mean = mean_of_clouds(mixed, clouds.batch, clouds.batch_size)

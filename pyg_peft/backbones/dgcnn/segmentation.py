@@ -11,6 +11,7 @@ from pyg_peft.backbones.dgcnn.classifier import level_sizes, run_levels
 from pyg_peft.backbones.dgcnn.edge_conv_block import edge_conv_levels
 from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.category_level import CategoryLevel
+from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.point_level import PointLevel
 from pyg_peft.backbones.layers.segment_max import segment_max
 from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
@@ -123,6 +124,12 @@ class DGCNNSegmentation(FlatBackbone):
     ) -> Float[Tensor, "N C"]:
         """Return one feature per point, ``[N, embed_dim]``."""
         clouds = self.flat_input(x, pos, batch, batch_size)
+        return self.compute_features(clouds, category=category)
+
+    def compute_features(
+        self, clouds: FlatClouds, *, category: Int[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "N C"]:
+        """Return one feature per point, ``[N, embed_dim]``."""
         local = run_levels(self.levels, clouds)
         of_cloud = segment_max(self.mix(local, *clouds[1:]), clouds.batch, clouds.batch_size)
         x = torch.cat([of_cloud[clouds.batch], local], dim=1)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.stages import Stage, encode, features, mean_of_clouds
 from pyg_peft.backbones.layers.tokens import check_sizes
 from pyg_peft.backbones.point_transformer.level import TransitionDown
@@ -14,7 +15,6 @@ from pyg_peft.backbones.weights import infer_depth
 from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_count
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(
@@ -96,15 +96,8 @@ class PointTransformer(FlatBackbone):
     def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
         return level_sizes(weights)
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "B C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "B C"]:
         """Return the mean over the last level, ``[B, embed_dim]``; zero for an empty cloud."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         last = encode(self.levels, stage, clouds.batch_size)[-1]
         return mean_of_clouds(features(last), last.batch, clouds.batch_size)

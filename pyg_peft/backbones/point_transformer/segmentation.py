@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.stages import Stage, decode, encode
 from pyg_peft.backbones.layers.tokens import check_sizes
 from pyg_peft.backbones.point_transformer.classifier import level_sizes, point_transformer_levels
@@ -15,7 +16,6 @@ from pyg_peft.backbones.weights import infer_depth
 from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_count
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(
@@ -101,15 +101,8 @@ class PointTransformerSegmentation(FlatBackbone):
             sizes["decoder_depth"] = infer_depth(weights.state, "decoder.0.blocks")
         return sizes
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "N C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "N C"]:
         """Return one feature per point, ``[N, embed_dim]``."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.points, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)[1:]
         summit, *ups = self.decoder

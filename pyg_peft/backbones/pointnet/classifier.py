@@ -16,7 +16,6 @@ from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.backbones.weights.reading import State
 from pyg_peft.errors import check_flag
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(permutation="invariant", translation=False, rotation=False)
@@ -89,15 +88,8 @@ class PointNet(FlatBackbone):
     def head_options(self) -> dict[str, Any]:
         return {"dropout": 0.0, "last_dropout": self.head_dropout}
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "B C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "B C"]:
         """Return the maximum over each cloud, ``[B, embed_dim]``; zero for an empty cloud."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         _, x = run_levels(self.levels, clouds)
         return segment_max(x, clouds.batch, clouds.batch_size)
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.point_level import PointLevel
 from pyg_peft.backbones.layers.segment_max import segment_max
 from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
@@ -17,7 +18,6 @@ from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.backbones.weights.reading import State
 from pyg_peft.errors import check_flag
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(permutation="equivariant", translation=False, rotation=False)
@@ -90,15 +90,8 @@ class PointNetSegmentation(FlatBackbone):
             sizes["decoder_channels"] = weights.channels("decoder", "mlp")[0]
         return sizes
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "N C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "N C"]:
         """Return one feature per point, ``[N, embed_dim]``."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         local, x = run_levels(self.levels, clouds)
         of_cloud = segment_max(x, clouds.batch, clouds.batch_size)
         x = torch.cat([local, of_cloud[clouds.batch]], dim=1)

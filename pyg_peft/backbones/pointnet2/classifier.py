@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.stages import Stage, encode, features
 from pyg_peft.backbones.layers.tokens import check_levels, check_sequence, check_sizes
 from pyg_peft.backbones.pointnet2.set_abstraction import GlobalSetAbstraction, SetAbstraction
 from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.errors import check_number
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(
@@ -103,15 +103,8 @@ class PointNetPlusPlus(FlatBackbone):
     def infer_sizes(weights: OwnWeights) -> dict[str, Any]:
         return level_sizes(weights)
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "B C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "B C"]:
         """Return one feature per cloud, ``[B, embed_dim]``; zero for an empty cloud."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         return features(encode(self.levels, stage, clouds.batch_size)[-1])
 

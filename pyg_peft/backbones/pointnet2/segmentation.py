@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.flat_backbone import FlatBackbone
 from pyg_peft.backbones.layers.feature_propagation import FeaturePropagation
+from pyg_peft.backbones.layers.flat_input import FlatClouds
 from pyg_peft.backbones.layers.stages import Stage, decode, encode
 from pyg_peft.backbones.layers.tokens import check_levels, check_sizes
 from pyg_peft.backbones.pointnet2.classifier import check_radii, level_sizes, pointnet2_levels
 from pyg_peft.backbones.weights.flat_files import OwnWeights
 from pyg_peft.symmetries import Symmetries
-from pyg_peft.typing import Batch, Pos
 
 
 @Symmetries(
@@ -116,15 +116,8 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
             sizes["decoder_channels"] = weights.channels("decoder", "mlp")
         return sizes
 
-    def forward_features(
-        self,
-        x: Float[Tensor, "N in_channels"] | None = None,
-        pos: Pos | None = None,
-        batch: Batch | None = None,
-        batch_size: int | None = None,
-    ) -> Float[Tensor, "N C"]:
+    def compute_features(self, clouds: FlatClouds) -> Float[Tensor, "N C"]:
         """Return one feature per point, ``[N, embed_dim]``."""
-        clouds = self.flat_input(x, pos, batch, batch_size)
         stage = Stage(clouds.x, clouds.pos, clouds.batch)
         stages = encode(self.levels, stage, clouds.batch_size)
         stages[0] = stage._replace(x=clouds.points)
