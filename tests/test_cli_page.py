@@ -92,9 +92,7 @@ def test_commands_and_options_in_the_text_exist(page: Path):
 
 def test_an_option_that_does_not_exist_is_found(tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(
-        "`pyg-peft fit --nonsense 1`\n```sh\npyg-peft fit --dta x\n```\n"
-    )
+    page.write_text("`pyg-peft fit --nonsense 1`\n```sh\npyg-peft fit --dta x\n```\n")
     with pytest.raises(AssertionError, match="--nonsense"):
         test_commands_and_options_in_the_text_exist(page)
     parser, _ = make_parser("fit")
