@@ -72,8 +72,7 @@ def entries(page: Path) -> Iterator[tuple[str, Any]]:
         for name in module.__all__ if ":members:" in options else ():
             value = getattr(module, name)
             if is_code(value):
-                own = value.__module__ == path or ":imported-members:" in options
-                if own and value.__doc__:
+                if value.__doc__:
                     yield name, value
             elif name in data_with_a_text(module):
                 yield name, value
