@@ -44,6 +44,7 @@ METHODS = [
     "linear probe",
 ]
 LIMITS = {"Point-PEFT, bank": 1.0, "Point-PEFT, no bank": 0.85, "Point-PEFT, cached": 0.6}
+MEMORY_LIMIT = 0.8  # of the same methods
 
 
 def build(method: str) -> nn.Module:
@@ -177,6 +178,11 @@ def main() -> None:
         }
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(record, indent=2) + "\n")
+    for method, limit in LIMITS.items():
+        row = table[method]
+        slowest = max(row["time"], row["time with geometry"])
+        if slowest > limit or row["memory"] > MEMORY_LIMIT:
+            sys.exit(f"Expected {method} to keep {limit} of time and {MEMORY_LIMIT} of memory")
 
 
 if __name__ == "__main__":

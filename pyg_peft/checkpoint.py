@@ -29,8 +29,11 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import remove_leftovers, sync_folder, write_atomic
 from pyg_peft.tensor_file import fingerprint, read_content, read_tensors, short, write_tensors
 
+#: File of the tensors, in the folder of an adapter.
 WEIGHTS = "adapter_model.safetensors"
+#: File of the configuration.
 CONFIG = "adapter_config.json"
+#: File of the model card.
 CARD = "README.md"
 FORMAT = 1
 _KIND = "an adapter"

@@ -14,6 +14,8 @@ from torch import nn
 from pyg_peft.errors import PlacementError, check_module, nearest_paths
 from pyg_peft.nn.module_paths import matches_glob
 
+#: A path in which ``*`` matches one segment and ``**`` many; ``re:`` and a regular expression; or a
+#: class, which matches its instances.
 Target: TypeAlias = str | type[nn.Module]
 
 

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from tuned import CHANNELS, SIZES, WAYS, Way, logits, points, portrait, tiny_bank, tiny_base, train
+from tuned import CHANNELS, SIZES, WAYS, Way, logits, points, portrait, tiny_base, train
 
 from pyg_peft.errors import PlacementError
 from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.tuners import (
-    METHODS,
     BitFitConfig,
     FullFineTuningConfig,
     LinearProbeConfig,
@@ -28,34 +27,7 @@ def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b)
 
 
-def test_every_method_has_a_way():
-    assert {way.method for way in WAYS} == set(METHODS)
-
-
 # ---- on and off ----------------------------------------------------------------------------------
-
-
-@every_way
-def test_identity_at_init_only_where_it_is_claimed(way: Way):
-    base = tiny_base()
-    before = logits(base)
-    assert equal(logits(way.attach(base)), before) == METHODS[way.method].identity_at_init
-
-
-@every_way
-def test_disabled_after_training_it_is_the_base_bit_for_bit(way: Way):
-    expected = logits(tiny_base())
-    model = way.attach(tiny_base())
-    train(model)
-    tuned = logits(model)
-    assert not equal(tuned, expected)
-    with model.disable_adapter():
-        assert model.active_adapter is None and model.memory_bank is None
-        assert equal(logits(model), expected)
-        with model.disable_adapter():
-            assert equal(logits(model), expected)
-        assert equal(logits(model), expected)
-    assert model.active_adapter == "default" and equal(logits(model), tuned)
 
 
 @every_way
@@ -137,24 +109,6 @@ def test_an_interrupt_in_the_middle_does_no_lasting_harm(way: Way, monkeypatch: 
 # ---- several adapters ----------------------------------------------------------------------------
 
 
-@every_way
-def test_training_one_adapter_never_moves_another(way: Way):
-    model = way.attach(tiny_base(), "a")
-    train(model)
-    first = logits(model)
-    for other in WAYS:
-        bank = tiny_bank(6) if other.has_bank else None
-        model.add_adapter("b", other.config(), memory_bank=bank)
-        assert model.active_adapter == "b"
-        train(model, steps=1)
-        assert not equal(logits(model), first)
-        model.set_adapter("a")
-        assert equal(logits(model), first), other
-        model.delete_adapter("b")
-        assert equal(logits(model), first), other
-    assert list(model.peft_config) == ["a"]
-
-
 def test_only_the_active_adapter_trains():
     model = LORA.attach(tiny_base(), "a")
     model.add_adapter("b", BitFitConfig())
@@ -187,22 +141,6 @@ def test_names_that_no_module_can_have(name: str):
 
 
 # ---- in and out ----------------------------------------------------------------------------------
-
-
-@every_way
-@pytest.mark.parametrize("training", [False, True])
-def test_unloading_gives_the_base_back(way: Way, training: bool):
-    base = tiny_base().train(training)
-    base.norm.weight.requires_grad_(False)
-    base.blocks[0].eval()
-    base.norm.register_forward_hook(lambda module, args, output: None)
-    before = portrait(base)
-    model = way.attach(base)
-    train(model)
-    model.add_adapter("b", way.config(), memory_bank=tiny_bank() if way.has_bank else None)
-    assert model.unload() is base
-    assert portrait(base) == before
-    assert len(model.memory_banks) == 0 and not model.peft_config
 
 
 @pytest.mark.parametrize("num_classes", [None, 7])

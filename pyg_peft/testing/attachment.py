@@ -57,11 +57,11 @@ def assert_leaves_no_trace(
     """Fail unless adapting, randomizing, training and unloading a model leaves it unchanged.
 
     The comparison covers the module objects with their names and classes; the keys, values and
-    order of the state dict; hooks, attributes, ``requires_grad``, the training mode, and the exact
-    output.
+    order of the state dict; hooks, attributes, ``requires_grad``, the mode of every module, and the
+    exact output in eval mode.
 
     Args:
-        base: The model. It is put in eval mode.
+        base: The model, in any mode. It is put in eval mode at the end.
         clouds: Input of the models.
         attach: Function that puts a method on the model, such as ``get_peft_model``.
         detach: Function that removes it and returns the base model, such as ``PeftModel.unload``.
@@ -83,8 +83,11 @@ def assert_leaves_no_trace(
         ...
         AssertionError: Left behind: requires_grad of weight, requires_grad of bias
     """
-    base.eval()
-    before, expected = _portrait(base), call(base, clouds)
+    before = _portrait(base)
+    modes = {module: module.training for module in base.modules()}
+    expected = call(base.eval(), clouds)
+    for module, training in modes.items():
+        module.training = training
     adapted = attach(base)
     randomize_(adapted, generator)
     adapted.train()
@@ -94,12 +97,11 @@ def assert_leaves_no_trace(
     released = detach(adapted)
     if released is not base:
         raise AssertionError("Expected 'detach' to return the base model (got another object)")
-    base.eval()
     after = _portrait(base)
     traces = [key for key in {**before, **after} if not _same(before.get(key), after.get(key))]
     if traces:
         raise AssertionError(f"Left behind: {', '.join(traces)}")
-    if not torch.equal(call(base, clouds), expected):
+    if not torch.equal(call(base.eval(), clouds), expected):
         raise AssertionError("The output of the base model has changed")
 
 

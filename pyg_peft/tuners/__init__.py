@@ -15,6 +15,7 @@ from pyg_peft.tuners.methods.vpt import VPTConfig
 
 Config = TypeVar("Config", bound=type[MethodConfig])
 
+#: The configuration class of every method, by its name.
 METHODS: dict[str, type[MethodConfig]] = {
     "adapter": AdapterConfig,
     "bitfit": BitFitConfig,

@@ -1,7 +1,7 @@
 """A backbone of 24 channels, a bank, and every method in a size that fits."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -34,16 +34,19 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Way:
-    """A method, with a memory bank or without."""
+    """A method, with a memory bank or without, and settings other than the usual ones."""
 
     method: str
     has_bank: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
-        return self.method + (" with a bank" if self.has_bank else "")
+        changed = ", ".join(f"{name}={value}" for name, value in self.more.items())
+        bank = " with a bank" if self.has_bank else ""
+        return f"{self.method}{bank}" + (f", {changed}" if changed else "")
 
     def config(self, **settings: Any) -> MethodConfig:
-        return METHODS[self.method](**{**SETTINGS.get(self.method, {}), **settings})
+        return METHODS[self.method](**{**SETTINGS.get(self.method, {}), **self.more, **settings})
 
     def attach(self, base: nn.Module, name: str = "default", **settings: Any) -> PeftModel:
         bank = tiny_bank() if self.has_bank else None

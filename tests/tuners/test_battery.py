@@ -1,6 +1,9 @@
-"""The property battery over every method: a method without a recipe fails."""
+"""The property battery of methods: every method on every kind of model, one row each.
 
-from dataclasses import dataclass
+Rows are in ``tests/support/method_rows.py``. A method without a row, or a registered backbone of no
+kind there, fails.
+"""
+
 from pathlib import Path
 from typing import Any
 
@@ -8,122 +11,68 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_rows import KINDS, ROWS, Kind, Row, rows_of
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from tuned import WAYS, Way, portrait, tiny_bank
 
-from pyg_peft import MemoryBank, PeftModel, get_peft_model, testing
-from pyg_peft.backbones import PointMAE
+from pyg_peft import PeftModel, testing
+from pyg_peft.backbones.contract import is_token_backbone
+from pyg_peft.backbones.registry import BACKBONES
+from pyg_peft.checkpoint import WEIGHTS
 from pyg_peft.testing import Clouds, random_clouds
-from pyg_peft.tuners import (
-    METHODS,
-    AdapterConfig,
-    BitFitConfig,
-    FullFineTuningConfig,
-    LinearProbeConfig,
-    LoRAConfig,
-    MethodConfig,
-    PointPEFTConfig,
-    VPTConfig,
-)
+from pyg_peft.tuners import METHODS
 
-CHANNELS = 24
 # Fewer points than patches, a single point, an empty cloud in the middle and one at the end.
 SIZES = [30, 5, 0, 12, 1, 0]
+ROWS_ON_PATCHES = rows_of(KINDS[0])
+every_row = pytest.mark.parametrize("row", ROWS, ids=str)
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+LORA = Row(KINDS[0], Way("lora"))
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """One setting of a method that the battery runs on."""
-
-    config: MethodConfig
-    has_bank: bool = False
+def clouds_for(kind: Kind, sizes: list[int] = SIZES, seed: int = 0) -> Clouds:
+    generator = torch.Generator().manual_seed(seed)
+    return random_clouds(sizes, max(kind.channels, 1), generator=generator)
 
 
-POINT_PEFT = PointPEFTConfig(
-    bottleneck_channels=6, num_prompts=5, prompt_bottleneck_channels=4, attention_channels=6, k=4
-)
-RECIPES = {
-    "adapter": Recipe(AdapterConfig(bottleneck_channels=4)),
-    "bitfit": Recipe(BitFitConfig()),
-    "full_fine_tuning": Recipe(FullFineTuningConfig()),
-    "linear_probe": Recipe(LinearProbeConfig()),
-    "lora": Recipe(LoRAConfig(rank=2)),
-    "point_peft": Recipe(POINT_PEFT),
-    "point_peft with a bank": Recipe(POINT_PEFT, has_bank=True),
-    "vpt": Recipe(VPTConfig(num_prompts=3)),
-    "vpt shallow": Recipe(VPTConfig(num_prompts=3, deep=False)),
-}
-every_recipe = pytest.mark.parametrize("name", RECIPES)
-
-
-def new_base(seed: int = 0) -> PointMAE:
-    """Build a small backbone in double precision, without dropout, its statistics not trivial."""
-    torch.manual_seed(seed)
-    base = PointMAE(
-        5,
-        embed_dim=CHANNELS,
-        depth=2,
-        num_heads=6,
-        num_centers=8,
-        patch_size=4,
-        drop_path=0.0,
-        head_dropout=0.0,
-    ).double()
-    testing.randomize_(base, torch.Generator().manual_seed(seed))
-    return base.eval()
-
-
-def new_bank() -> MemoryBank:
-    values = torch.randn(20, CHANNELS, generator=torch.Generator().manual_seed(5)).double()
-    keys = torch.nn.functional.normalize(values, dim=-1)
-    return MemoryBank(keys, values, sample_id=torch.arange(20))
-
-
-def attach(name: str, base: torch.nn.Module, adapter_name: str = "default") -> PeftModel:
-    recipe = RECIPES[name]
-    torch.manual_seed(2)
-    bank = new_bank() if recipe.has_bank else None
-    model = get_peft_model(base, recipe.config, adapter_name, memory_bank=bank)
-    return model.double().eval()
-
-
-def awake(name: str) -> PeftModel:
-    model = attach(name, new_base())
-    testing.randomize_(model, torch.Generator().manual_seed(3))
-    return model
-
-
-def call(model: Any, clouds: Clouds) -> Tensor:
-    """Call a tuned model, or a base."""
-    more: dict[str, Tensor] = {}
-    if getattr(model, "memory_bank", None) is not None:
-        more["sample_id"] = torch.arange(clouds.batch_size)
-    return model(pos=clouds.pos, batch=clouds.batch, batch_size=clouds.batch_size, **more)
-
-
-def owned_buffers(model: PeftModel) -> list[str]:
+def owned_buffers(model: PeftModel, adapter_name: str = "default") -> list[str]:
     """The buffers that an adapter holds, and may therefore train."""
-    return [name for name, _ in model.named_buffers() if ".peft." in name]
+    held = f".peft.adapters.{adapter_name}."
+    return [name for name, _ in model.named_buffers() if held in name]
 
 
-@pytest.fixture
-def clouds(generator: torch.Generator) -> Clouds:
-    return random_clouds(SIZES, generator=generator)
+# ---- rows ----------------------------------------------------------------------------------------
 
 
-def test_every_method_has_a_recipe():
-    assert {name.split()[0] for name in RECIPES} == set(METHODS)
-    assert all(type(r.config) is METHODS[name.split()[0]] for name, r in RECIPES.items())
+def test_every_method_has_rows():
+    assert {row.way.method for row in ROWS} == set(METHODS)
+    assert {row.way.method for row in ROWS if row.kind.targets} >= {"adapter", "point_peft", "lora"}
+    for kind in KINDS[:2]:
+        assert {str(row.way) for row in rows_of(kind)} >= {str(way) for way in WAYS}
 
 
-@every_recipe
-def test_identity_where_claimed_and_nowhere_else(
-    name: str, clouds: Clouds, generator: torch.Generator
-):
-    base = new_base()
+def test_every_backbone_is_of_a_kind():
+    """On tokens or on points, for clouds or for points: no registered backbone is anything else."""
+    kinds = {(not kind.targets, BACKBONES[kind.name].task) for kind in KINDS}
+    with torch.device("meta"):
+        found = {name: (is_token_backbone(kind(2)), kind.task) for name, kind in BACKBONES.items()}
+    assert set(found.values()) <= kinds
+    assert all(found[kind.name] == (not kind.targets, BACKBONES[kind.name].task) for kind in KINDS)
+
+
+# ---- on and off ----------------------------------------------------------------------------------
+
+
+@every_row
+def test_identity_where_claimed_and_nowhere_else(row: Row, generator: torch.Generator):
+    base, clouds, call = row.kind.base(), clouds_for(row.kind), row.kind.call
     reference = call(base, clouds)
-    model = attach(name, base)
-    if RECIPES[name].config.identity_at_init:
+    model = row.attach(base)
+    counts = model.count_parameters()
+    assert 0 < counts.head <= counts.trainable
+    if row.is_identity:
         testing.assert_identity_at_init(
             model, clouds, reference=reference, generator=generator, call=call
         )
@@ -131,136 +80,218 @@ def test_identity_where_claimed_and_nowhere_else(
         assert not torch.equal(call(model, clouds), reference)
 
 
-@every_recipe
+@every_row
+def test_disabling_gives_the_base_bit_for_bit(row: Row):
+    clouds, call, model = clouds_for(row.kind), row.kind.call, row.awake()
+    reference = call(row.kind.base(), clouds)
+    tuned = call(model, clouds)
+    assert not torch.equal(tuned, reference)
+    with model.disable_adapter():
+        assert model.active_adapter is None and model.memory_bank is None
+        assert torch.equal(call(model, clouds), reference)
+        with model.disable_adapter():
+            assert torch.equal(call(model, clouds), reference)
+        assert torch.equal(call(model, clouds), reference)
+    assert model.active_adapter == "default" and torch.equal(call(model, clouds), tuned)
+
+
+@every_row
+def test_unloading_leaves_no_trace(row: Row, generator: torch.Generator):
+    """Also of a second adapter, and also where the base has hooks, modes and flags of its own.
+
+    Classifiers are tuned while they train, all but a part; segmentation models the other way round.
+    """
+    training = row.kind.rows == "cloud"
+    base = row.kind.base().train(training)
+    next(base.parameters()).requires_grad_(False)
+    first = next(base.children())
+    first.train(not training)
+    first.register_forward_hook(lambda module, args, output: None)
+
+    def attach(base: torch.nn.Module) -> PeftModel:
+        model = row.attach(base)
+        model.add_adapter("second", row.config(), memory_bank=row.bank())
+        return model.double()
+
+    def detach(model: PeftModel) -> torch.nn.Module:
+        released = model.unload()
+        assert len(model.memory_banks) == 0 and not model.peft_config
+        return released
+
+    testing.assert_leaves_no_trace(
+        base,
+        clouds_for(row.kind),
+        attach=attach,
+        detach=detach,
+        generator=generator,
+        call=row.kind.call,
+    )
+
+
+# ---- clouds --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.kind.targets], ids=str)
 @settings(max_examples=5)
 @given(sizes=st.lists(st.integers(0, 20), min_size=2, max_size=4), seed=st.integers(0, 2**31))
-def test_clouds_do_not_see_each_other(name: str, sizes: list[int], seed: int):
-    clouds = random_clouds([9, *sizes, 1], generator=torch.Generator().manual_seed(seed))
-    testing.assert_batch_isolated(awake(name), clouds, call=call, rows="cloud")
+def test_clouds_do_not_see_each_other(row: Row, sizes: list[int], seed: int):
+    clouds = clouds_for(row.kind, [9, *sizes, 1], seed)
+    testing.assert_batch_isolated(row.awake(), clouds, call=row.kind.call, rows=row.kind.rows)
 
 
-@every_recipe
-def test_gradients(name: str, clouds: Clouds):
-    testing.assert_gradients(awake(name), clouds, call=call)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.kind.targets], ids=str)
+def test_clouds_of_layers_do_not_see_each_other(row: Row):
+    """Any sizes and orders, on every registered backbone, are drawn in ``test_graph_laws.py``."""
+    clouds = clouds_for(row.kind, [9, 0, 7, 1, 0])
+    testing.assert_batch_isolated(row.awake(), clouds, call=row.kind.call, rows=row.kind.rows)
 
 
-@every_recipe
-def test_nothing_frozen_moves(name: str, clouds: Clouds):
-    model = awake(name)
-    before = {key: value.clone() for key, value in new_base().state_dict().items()}
-    testing.assert_frozen_after_step(model, clouds, call=call, moving_buffers=owned_buffers(model))
+# ---- training ------------------------------------------------------------------------------------
+
+
+@every_row
+def test_gradients(row: Row):
+    testing.assert_gradients(row.awake(), clouds_for(row.kind), call=row.kind.call)
+
+
+@every_row
+def test_nothing_frozen_moves(row: Row):
+    model, clouds = row.awake(), clouds_for(row.kind)
+    before = {key: value.clone() for key, value in row.kind.base().state_dict().items()}
+    moving = owned_buffers(model)
+    testing.assert_frozen_after_step(model, clouds, call=row.kind.call, moving_buffers=moving)
     after = model.unload().state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
-@every_recipe
-def test_training_mode_reaches_only_what_is_trained(name: str):
-    model = attach(name, new_base()).train()
+@every_row
+def test_training_mode_reaches_only_what_is_trained(row: Row):
+    model = row.attach(row.kind.base()).train()
     for path, module in model.base.named_modules():
         if "peft" not in path.split(".") and isinstance(module, torch.nn.BatchNorm1d):
             slot = getattr(module, "peft", torch.nn.Identity())
             assert module.training == bool(list(slot.buffers())), path
 
 
-@every_recipe
-def test_unloading_leaves_no_trace(name: str, clouds: Clouds, generator: torch.Generator):
-    testing.assert_leaves_no_trace(
-        new_base(),
-        clouds,
-        attach=lambda base: attach(name, base),
-        detach=lambda model: model.unload(),
-        generator=generator,
-        call=call,
-    )
+@every_kind
+def test_training_one_adapter_moves_no_other(kind: Kind):
+    """All ways on one base: each is trained in turn, and the others answer as before."""
+    rows, clouds = rows_of(kind), clouds_for(kind)
+    model = rows[0].attach(kind.base(), "way0")
+    testing.randomize_(model, torch.Generator().manual_seed(0))
+    for number, row in enumerate(rows[1:], 1):
+        bank = tiny_bank(5 + number) if row.way.has_bank else None
+        model.add_adapter(f"way{number}", row.config(), memory_bank=bank)
+        testing.randomize_(model.double(), torch.Generator().manual_seed(number))
+
+    def answers() -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        model.eval()
+        for name in model.peft_config:
+            model.set_adapter(name)
+            with torch.no_grad():
+                found[name] = kind.call(model, clouds)
+        return found
+
+    before = answers()
+    for name in before:
+        model.set_adapter(name)
+        moving = owned_buffers(model, name)
+        testing.assert_frozen_after_step(model, clouds, call=kind.call, moving_buffers=moving)
+        after = answers()
+        changed = {key for key, answer in after.items() if not torch.equal(answer, before[key])}
+        assert changed == {name}
+        before = after
+    model.set_adapter("way0")
+    for name in list(model.peft_config)[1:]:
+        model.delete_adapter(name)
+        assert torch.equal(kind.call(model, clouds), before["way0"]), name
+    assert list(model.peft_config) == ["way0"]
 
 
-@every_recipe
-def test_disabling_gives_the_base_bit_for_bit(name: str, clouds: Clouds):
-    reference, model = call(new_base(), clouds), awake(name)
-    tuned = call(model, clouds)
-    assert not torch.equal(tuned, reference)
-    with model.disable_adapter():
-        assert torch.equal(call(model, clouds), reference)
-        with model.disable_adapter():
-            assert torch.equal(call(model, clouds), reference)
-        assert torch.equal(call(model, clouds), reference)
-    assert torch.equal(call(model, clouds), tuned)
+@every_row
+def test_checkpointing(row: Row):
+    testing.assert_checkpoints(row.awake(), clouds_for(row.kind), call=row.kind.call)
 
 
-@every_recipe
-def test_training_one_adapter_moves_no_other(name: str, clouds: Clouds):
-    model, recipe = awake(name), RECIPES[name]
-    first = call(model, clouds)
-    model.add_adapter("second", recipe.config, memory_bank=new_bank() if recipe.has_bank else None)
-    testing.randomize_(model.double(), torch.Generator().manual_seed(11))
-    moving = [buffer for buffer in owned_buffers(model) if ".second." in buffer]
-    testing.assert_frozen_after_step(model, clouds, call=call, moving_buffers=moving)
-    model.eval()
-    assert not torch.equal(call(model, clouds), first)
-    model.set_adapter("default")
-    assert torch.equal(call(model, clouds), first)
-    model.delete_adapter("second")
-    assert torch.equal(call(model, clouds), first)
+@pytest.mark.parametrize("row", ROWS_ON_PATCHES, ids=str)
+def test_checkpointed_blocks_give_equal_gradients(row: Row):
+    def gradients(recompute: bool) -> dict[str, Tensor]:
+        model = row.awake().train()
+        if recompute:
+            blocks = model.base.get_submodule("blocks").children()
+            for module in [*blocks, model.base.get_submodule("head.layers")]:
+                run = module.forward
+                module.forward = lambda *a, f=run, **k: checkpoint(f, *a, use_reentrant=False, **k)
+        before = portrait(model.base)["tensors"]
+        torch.manual_seed(0)
+        row.kind.call(model, clouds_for(row.kind)).square().sum().backward()
+        assert portrait(model.base)["tensors"] == before
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    plain, recomputed = gradients(False), gradients(True)
+    assert plain.keys() == recomputed.keys() and plain
+    for name, grad in plain.items():
+        torch.testing.assert_close(recomputed[name], grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
-@every_recipe
-def test_saved_and_loaded(name: str, clouds: Clouds):
+# ---- files and copies ----------------------------------------------------------------------------
+
+
+@every_row
+def test_saved_and_loaded(row: Row, tmp_path: Path):
+    """The file holds what is trained, and no more."""
+
     def load(folder: Path) -> PeftModel:
         torch.manual_seed(4)
-        return PeftModel.from_pretrained(new_base(), folder)
+        return PeftModel.from_pretrained(row.kind.base(), folder)
 
+    model = row.awake()
     testing.assert_saved_and_loaded(
-        awake(name),
-        clouds,
+        model,
+        clouds_for(row.kind),
         save=lambda model, folder: model.save_pretrained(folder),
         load=load,
-        call=call,
+        call=row.kind.call,
     )
-
-
-@every_recipe
-def test_the_file_holds_what_is_trained_and_no_more(name: str, tmp_path: Path):
-    model = awake(name)
     model.save_pretrained(tmp_path)
-    saved = sum(t.numel() for t in load_file(tmp_path / "adapter_model.safetensors").values())
+    saved = sum(t.numel() for t in load_file(tmp_path / WEIGHTS).values())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     buffers = dict(model.named_buffers())
     assert saved == trained + sum(buffers[key].numel() for key in owned_buffers(model))
 
 
-@every_recipe
-def test_copies(name: str, clouds: Clouds):
-    testing.assert_deepcopy_and_pickle(awake(name), clouds, call=call)
+@every_row
+def test_copies(row: Row):
+    testing.assert_deepcopy_and_pickle(row.awake(), clouds_for(row.kind), call=row.kind.call)
 
 
-@every_recipe
-def test_checkpointing(name: str, clouds: Clouds):
-    testing.assert_checkpoints(awake(name), clouds, call=call)
+# ---- compiled and merged -------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-@every_recipe
-def test_compiles(name: str, generator: torch.Generator):
-    model = awake(name)
+@pytest.mark.parametrize("row", ROWS_ON_PATCHES, ids=str)
+def test_compiles(row: Row):
+    model = row.awake()
 
     def call_on_patches(compiled: Any, clouds: Clouds) -> Tensor:
         frozen = model.precompute(pos=clouds.pos, batch=clouds.batch, batch_size=clouds.batch_size)
         return compiled(**frozen)
 
-    batches = [random_clouds(sizes, generator=generator) for sizes in ([20, 30], [12, 25, 9])]
+    batches = [clouds_for(row.kind, sizes) for sizes in ([20, 30], [12, 25, 9])]
     testing.assert_compiles(model, batches, call=call_on_patches, backend="eager")
 
 
 @pytest.mark.slow
-def test_patches_are_compiled_with_the_model(generator: torch.Generator):
-    model = awake("lora")
-    batches = [random_clouds(sizes, generator=generator) for sizes in ([20, 3], [12, 25, 9])]
-    testing.assert_compiles(model, batches, call=call, backend="eager")
+def test_patches_are_compiled_with_the_model():
+    batches = [clouds_for(LORA.kind, sizes) for sizes in ([20, 3], [12, 25, 9])]
+    testing.assert_compiles(LORA.awake(), batches, call=LORA.kind.call, backend="eager")
 
 
-def test_merging_changes_no_answer_and_leaves_no_adapter(clouds: Clouds):
-    model = awake("lora")
-    tuned = call(model, clouds)
+@every_kind
+def test_merging_changes_no_answer_and_leaves_no_adapter(kind: Kind):
+    clouds, model = clouds_for(kind), Row(kind, Way("lora")).awake()
+    tuned = kind.call(model, clouds)
     merged = model.merge_and_unload()
     assert not [key for key in merged.state_dict() if "peft" in key]
-    torch.testing.assert_close(call(merged, clouds), tuned, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(kind.call(merged, clouds), tuned, rtol=1e-9, atol=1e-9)

@@ -94,16 +94,6 @@ def test_the_keys_of_a_file(way: Way, tmp_path: Path):
     assert found == json.loads(MANIFEST.read_text())[str(way)]
 
 
-@every_way
-def test_no_frozen_tensor_is_in_the_file(way: Way, tmp_path: Path):
-    model = way.awake()
-    model.save_pretrained(tmp_path)
-    saved = load_file(tmp_path / WEIGHTS)
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    statistics = [t for key, t in saved.items() if "running" in key or "num_batches" in key]
-    assert sum(t.numel() for t in saved.values()) == trainable + sum(t.numel() for t in statistics)
-
-
 @pytest.mark.parametrize(("num_classes", "expected"), [(None, 4), (3, 3)])
 def test_a_name_for_each_class(tmp_path: Path, num_classes: int | None, expected: int):
     model = Way("lora").attach(tiny_base(), num_classes=num_classes)
@@ -122,10 +112,16 @@ def test_the_card_tells_what_it_is(tmp_path: Path):
 
 
 def test_a_small_adapter_for_point_mae_small(tmp_path: Path):
+    """At most 5 % of the backbone is trained; the file holds it, the head, and little besides."""
     bank = MemoryBank(torch.eye(384), sample_id=torch.arange(384))
-    model = get_peft_model(PointMAE(15), PointPEFTConfig(), memory_bank=bank)
+    base = PointMAE(15)
+    head = sum(p.numel() for p in base.head.parameters())
+    backbone = sum(p.numel() for p in base.parameters()) - head
+    model = get_peft_model(base, PointPEFTConfig(), memory_bank=bank)
+    count = model.count_parameters()
+    assert count.head == head and count.without_head <= 0.05 * backbone
     model.save_pretrained(tmp_path)
-    assert (tmp_path / WEIGHTS).stat().st_size < 4_000_000
+    assert (tmp_path / WEIGHTS).stat().st_size < 1.05 * 4 * count.trainable
     assert (tmp_path / bank_name(bank.hash)).stat().st_size > 384 * 384 * 4
     assert len(list(tmp_path.iterdir())) == 4
 
