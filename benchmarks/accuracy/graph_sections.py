@@ -13,16 +13,15 @@ def other_backbones(found: Summaries, results: Results, plan: Plan) -> str:
     if not found:
         return ""
     text = (
-        "## Other backbones\n\nThe same protocol on networks that are no transformers. *in the "
-        "encoder* leaves out the head and, where points are labeled, the decoder: both are new, "
-        "and all methods train them, except that the linear probe trains one layer on what a "
-        "random decoder makes of frozen features; where clouds are classified, one layer on the "
-        "frozen features, in the place of the fresh head of two or three layers that the others "
-        "train. `frozen_encoder` trains decoder and head alone, `from_scratch` everything, from "
-        "random weights. Point-PEFT is its adapters here, without "
-        "prompts and bank. In the instance mIoU a part that is "
-        "neither in truth nor in prediction of a cloud counts as 1. Differences to full "
-        f"fine-tuning are {GAP}. Plan: `benchmarks/accuracy/graphs.yaml`."
+        "## Other backbones\n\nThese backbones are not transformers. The protocol is the same. *in "
+        "the encoder* leaves out the head and, for segmentation, the decoder. Both are new, and "
+        "all methods train them, except the linear probe. It trains one layer: for segmentation "
+        "on the output of a random, frozen decoder, and for classification on the frozen "
+        "features, in place of the head of two or three layers. `frozen_encoder` trains only the "
+        "decoder and the head. `from_scratch` trains everything, from random weights. Point-PEFT "
+        "has only its adapters here, without prompts and without a memory bank. In the instance "
+        "mIoU, a part that is in neither the labels nor the prediction of a cloud counts as 1. "
+        f"Differences to full fine-tuning are {GAP}. Plan: `benchmarks/accuracy/graphs.yaml`."
     )
     tables = [one_set(task, methods, plan) for task, methods in found.items()]
     ones = checks(results).partition("\n\n")[2]

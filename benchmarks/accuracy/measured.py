@@ -52,10 +52,11 @@ def checks(results: Results) -> str:
     pairs = [record["batch_of_one"] for record in results]
     clouds, most = (total(pair["clouds"] for pair in pairs) for total in (sum, max))
     return (
-        f"## Batches of one\n\n{clouds:,} test clouds, up to {most} of each of {len(pairs)} rows, "
-        f"were given to the model one by one too: {sum(pair['other_classes'] for pair in pairs)} "
-        "of them, or of their points where these are labeled, got another class, and no "
-        f"probability moved by more than {max(pair['largest_difference'] for pair in pairs):.0e}."
+        f"## Batches of one\n\n{clouds:,} test clouds, up to {most} for each of {len(pairs)} rows, "
+        "were also evaluated one at a time. The predicted class changed for "
+        f"{sum(pair['other_classes'] for pair in pairs)} of them (for segmentation, of their "
+        "points). No probability changed by more than "
+        f"{max(pair['largest_difference'] for pair in pairs):.0e}."
     )
 
 
@@ -138,14 +139,14 @@ def origins(results: Results) -> str:
     named = sum("resolved" in record for record in results)
     before = sum("training" not in record.get("resolved", {}) for record in results)
     return (
-        f"## Origin of the rows\n\n{named} of {len(results)} rows name the commit, the hash of the "
-        "data, the processor, and all settings of their method, those that the plan leaves open "
-        "too. The others are older: they name configuration, versions and kind of machine, and "
-        "that the library's defaults have not changed since is taken on trust.\n\n"
-        f"{before} of {len(results)} rows are from before every training cloud was used in every "
-        "epoch: a last batch that was not full was left out of each, and of epochs with equal "
-        "validation accuracy the first was kept. Later rows record that all clouds are used and "
-        "that the lower validation loss decides."
+        f"## Origin of the rows\n\n{named} of {len(results)} rows record the commit, the hash of "
+        "the data, the processor and all settings of the method, including those that the plan "
+        "does not set. The other rows are older. They record the configuration, the versions and "
+        "the kind of machine. We assume that the defaults of the library have not changed since."
+        f"\n\n{before} of {len(results)} rows were made before every training cloud was used in "
+        "every epoch. Each epoch left out a last batch that was not full. Among epochs of equal "
+        "validation accuracy, the first was kept. Later rows use all clouds, and keep the epoch "
+        "with the lower validation loss."
     )
 
 

@@ -105,13 +105,13 @@ def claim(found: Summaries) -> str:
     ]
     text = (
         "## The claim\n\nThe mean of Point-PEFT is at least that of full fine-tuning, with at most "
-        f"{100 * LIMIT:.0f} % of its trained parameters, heads left out: wanted on at least three "
-        f"of {', '.join(CLAIM)}; it holds on {len(held)} of them ({', '.join(held) or 'none'}). "
-        f"{' and '.join(BESIDE)} stand beside them.\n\nThe differences are paired by seed. Where "
-        "the test set is the same for all seeds, the standard error says how much seeds matter, "
-        "and nothing of other test clouds. The corrected one (Nadeau and Bengio 2003) allows for "
-        "training sets that overlap: those of the seeds where each divides the clouds anew, those "
-        "of the folds where there are folds."
+        f"{100 * LIMIT:.0f} % of its trained parameters, heads left out. The goal is at least "
+        f"three of {', '.join(CLAIM)}. The claim holds on {len(held)} of them "
+        f"({', '.join(held) or 'none'}). {' and '.join(BESIDE)} are shown for comparison.\n\n"
+        "The differences are paired by seed. If the test set is the same for all seeds, the "
+        "standard error covers the seeds only, not the choice of test clouds. The corrected "
+        "standard error (Nadeau and Bengio 2003) allows for training sets that overlap: those of "
+        "the seeds if each seed splits the clouds anew, or those of the folds."
     )
     return f"{text}\n\n{markdown(heading, rows)}"
 

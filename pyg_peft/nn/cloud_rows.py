@@ -97,8 +97,8 @@ class CloudRows:
     def _pooled(self, output: Any, batch: Tensor | None, num_clouds: int) -> Tensor:
         x = output
         if (level := level_of(output)) is not None:  # the module has its own set of points
-            x, _, told = level
-            batch = batch if told is None else told
+            x, _, ids = level
+            batch = batch if ids is None else ids
         elif isinstance(output, (tuple, list)) and output:
             x = output[0]  # pyright: ignore[reportUnknownVariableType]
         if not isinstance(x, Tensor) or x.dim() != 2 or not x.is_floating_point():

@@ -233,7 +233,7 @@ def test_the_claim_by_hand(modules: dict[str, Any], tmp_path: Path):
         "lsood": {"full_fine_tuning": full, "point_peft": summary([0.9, 0.9], 50)},
     }
     text = sections.claim(found)
-    assert "it holds on 1 of them (psb)" in text and "lsood" not in text
+    assert "The claim holds on 1 of them (psb)" in text and "lsood" not in text
     row = "| psb | 82.0 ± 2.8 | 82.0 ± 0.0 | +0.00 | 2.00 |  | 2 | 5.0 % | 9.5 % | yes |"
     assert row in text
     assert "| sydney |" in text and "| -1.50 | 0.50 |  | 2 | 5.0 % | 9.5 % | no |" in text

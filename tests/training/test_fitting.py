@@ -120,7 +120,7 @@ def test_fit_keeps_the_lower_loss_of_equal_accuracies(
     torch.manual_seed(0)
     base = PointMAE(2, **SIZES, patch_size=4)
     with torch.no_grad():
-        base.head.layers[-1].bias.copy_(torch.tensor([bias, 0.0]))
+        base.get_parameter("head.layers.8.bias").copy_(torch.tensor([bias, 0.0]))
     splits = ShapeDataModule(train, twice, twice, batch_size=4, class_names=["a", "b"])
     own = get_peft_model(base, LoRAConfig(rank=2))
     report = run(tmp_path, splits, model=own, options=FitOptions(logger="none", lr=1e-3))

@@ -146,7 +146,7 @@ def test_clouds_that_nothing_tells():
     x, pos, batch = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 0, 0, 1, 1])
     edges = torch.tensor([[0, 1, 3], [1, 2, 4]])
     net = Shifted(PointNetConv(nn.Linear(7, 4)))
-    with pytest.raises(ValueError, match=r"clouds of the 5 points of 'conv' to be told"):
+    with pytest.raises(ValueError, match=r"clouds of the 5 points of 'conv' to be known"):
         get_peft_model(net, method, memory_bank=bank, example=(x, pos, batch, edges))
     model = get_peft_model(net, method, memory_bank=bank).eval()
     assert model(x[:3], pos[:3], batch[:3], edges[:, :2]).shape == (3, 4), "one cloud needs none"

@@ -200,9 +200,9 @@ def open_parts(spec: str, **options: Any) -> Splits:
         train, val, test = splits.train, splits.val, splits.test
         whole = splits.whole
     first = PartLabels(next(some for some in (train, test, val) if some is not None))
-    told = (first.part_names, first.parts)
+    parts = (first.part_names, first.parts)
     train, val, test = (
-        None if some is None else PartLabels(some, *told) for some in (train, val, test)
+        None if some is None else PartLabels(some, *parts) for some in (train, val, test)
     )
     return Splits(train, val, test, first.part_names, whole)
 

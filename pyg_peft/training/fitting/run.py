@@ -248,7 +248,7 @@ def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path |
     """Train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
-        _expect_of_lightning()
+        _ignore_lightning_warnings()
         try:
             runner.fit(module, datamodule=data, ckpt_path=checkpoint)
         except SystemExit:
@@ -281,7 +281,7 @@ def _make_trainer(**settings: Any) -> Trainer:
         ) from error
 
 
-def _expect_of_lightning() -> None:
+def _ignore_lightning_warnings() -> None:
     """Silence Lightning's warnings about things that are intended here, and about its own code."""
     for message in (
         r".*module\(s\) in eval mode at the start of training",  # the frozen base

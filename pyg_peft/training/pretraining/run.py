@@ -153,7 +153,7 @@ def _train(
         if run.step % options.log_every == 0 or run.step == total_steps:
             run.log(epoch=epoch + 1, loss=loss, lr=options.lr * factor)
         if watch is not None and run.step % steps_per_epoch == 0:
-            found = _look(watch, model, epoch + 1)
+            found = _run_watch(watch, model, epoch + 1)
             if found:
                 run.log(epoch=epoch + 1, **found)
         if time.monotonic() - last_save > 60 * options.checkpoint_minutes:
@@ -188,7 +188,7 @@ def read_sizes(path: str | Path) -> dict[str, Any]:
     return dict(sizes)
 
 
-def _look(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
+def _run_watch(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
     own = _own_randomness(next(model.parameters()).device)
     with eval_mode(model), own, torch.no_grad():
         return watch(model, epochs)

@@ -60,7 +60,7 @@ class AdapterSet:
     @property
     def active(self) -> str | None:
         """Name of the active adapter; ``None`` if there is none or adapters are disabled."""
-        return None if self.turns.rests else self._chosen
+        return None if self.turns.disabled_here else self._chosen
 
     def check_name(self, name: str) -> None:
         """Raise unless ``name`` is free and can name a module."""
@@ -130,7 +130,7 @@ class AdapterSet:
             return
         if not torch.compiler.is_compiling():
             self.forget_interrupted()
-        rest = self.turns.rest()
+        disabled = self.turns.disable()
         self._set_owners()
         try:
             yield
@@ -139,7 +139,7 @@ class AdapterSet:
                 self.release()
             raise
         finally:
-            self.turns.wake(rest)
+            self.turns.enable(disabled)
             self._set_owners()
 
     def _set_owners(self) -> None:
@@ -147,7 +147,7 @@ class AdapterSet:
         # In training mode the base's statistics would change.
         if self._mode and self._chosen is not None:
             for module in self._owners[self._chosen]:
-                module.training = not self.turns.rests_somewhere
+                module.training = not self.turns.disabled_anywhere
 
     @contextmanager
     def calling(self) -> Generator[None]:
@@ -234,10 +234,10 @@ class AdapterSet:
         return any(f"{site.path}.".startswith(f"{path}.") for site in sites)
 
     def _refuse_while_paused(self) -> None:
-        if self.turns.rests_somewhere:
+        if self.turns.disabled_anywhere:
             raise ValueError(
                 "Expected adapters to stay as they are within 'disable_adapter' "
-                f"(got a change while {self._chosen!r} rests)"
+                f"(got a change while {self._chosen!r} is disabled)"
             )
 
     def verify(self) -> None:

@@ -69,7 +69,7 @@ def output_channels(module: nn.Module, path: str, measured: Mapping[str, int] | 
     if inner := list(linear_layers(module).items()):
         return output_channels(inner[-1][1], path)
     raise PlacementError(
-        f"Expected {path!r} to tell the width of its output (got {type(module).__name__}, "
+        f"Expected {path!r} to have an output of known width (got {type(module).__name__}, "
         f"which has no out_channels and holds no linear layer): {MEASURE}"
     )
 

@@ -103,7 +103,7 @@ class Slot(nn.Module):
 
     def components(self) -> list[Component]:
         """Return the active adapter's components; none if adapters are disabled."""
-        return [] if self.turns.rests else self._of(self.active)
+        return [] if self.turns.disabled_here else self._of(self.active)
 
     def _of(self, name: str | None) -> list[Component]:
         if name is None or name not in self.adapters:

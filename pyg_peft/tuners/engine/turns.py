@@ -70,14 +70,14 @@ class PerThread:
         return type(self), (self._make,)
 
 
-class _Rest:
+class _Disabled:
     """The number of nested contexts in which a thread has disabled adapters."""
 
     def __init__(self) -> None:
         self.depth = 0
 
 
-_AWAKE = _Rest()
+_ENABLED = _Disabled()
 
 
 class Turns:
@@ -106,8 +106,8 @@ class Turns:
         self._changes = 0
         self._holder: _Caller | None = None
         self._depth = 0
-        self._rests = PerThread(_Rest)
-        self._resting = 0
+        self._disabled = PerThread(_Disabled)
+        self._num_disabled = 0
         # The compiler guards on this attribute, which other threads do not have.
         self._local = threading.local()
         self._traced = 0
@@ -216,37 +216,37 @@ class Turns:
     # ---- disabled adapters ------------------------------------------------------------------
 
     @property
-    def rests(self) -> bool:
+    def disabled_here(self) -> bool:
         """Whether adapters are disabled in this thread."""
         if torch.compiler.is_compiling():
-            return self._traced > 0 or getattr(self._local, "rest", _AWAKE).depth > 0
-        return self._resting > 0 and self._rests.here().depth > 0
+            return self._traced > 0 or getattr(self._local, "disabled", _ENABLED).depth > 0
+        return self._num_disabled > 0 and self._disabled.here().depth > 0
 
     @property
-    def rests_somewhere(self) -> bool:
+    def disabled_anywhere(self) -> bool:
         """Whether adapters are disabled in any thread."""
-        return self._resting > 0 or self._traced > 0
+        return self._num_disabled > 0 or self._traced > 0
 
-    def rest(self) -> _Rest | None:
-        """Disable adapters in this thread, until :meth:`wake` gets the returned object."""
+    def disable(self) -> _Disabled | None:
+        """Disable adapters in this thread, until :meth:`enable` gets the returned object."""
         if torch.compiler.is_compiling():
             self._traced += 1
             return None
-        rest = self._rests.here()
+        disabled = self._disabled.here()
         with self._mutex:
-            self._local.rest = rest
-            rest.depth += 1
-            self._resting += 1
-        return rest
+            self._local.disabled = disabled
+            disabled.depth += 1
+            self._num_disabled += 1
+        return disabled
 
-    def wake(self, rest: _Rest | None) -> None:
-        """Undo one :meth:`rest`, from any thread."""
-        if rest is None:
+    def enable(self, disabled: _Disabled | None) -> None:
+        """Undo one :meth:`disable`, from any thread."""
+        if disabled is None:
             self._traced -= 1
             return
         with self._mutex:
-            rest.depth -= 1
-            self._resting -= 1
+            disabled.depth -= 1
+            self._num_disabled -= 1
 
 
 __all__ = ["PerThread", "Turns"]

@@ -59,7 +59,7 @@ class GraphAdapter(Component):
         self._watched = PerThread(_Watched)
 
     @property
-    def is_told_by_others(self) -> bool:
+    def uses_outer_positions(self) -> bool:
         """Whether positions may come from another call than the layer's own."""
         return self._links[1] is not None
 
@@ -83,7 +83,7 @@ class GraphAdapter(Component):
     def _geometry(self, args: Args, kwargs: Kwargs, output: Any) -> Found:
         reader, source, _, _ = self._links
         found = read_output(output)
-        if found.tells_all:
+        if found.is_complete:
             return found
         call = reader(args, kwargs)
         found = call if found.pos is None else found.completed_by(call)

@@ -5,8 +5,8 @@ A layer with edges rarely receives cloud ids. But its positions come from a call
 up its positions by tensor identity. If edges lead from points with known ids to others, such as
 from points to centers, the ids of these follow::
 
-    level(x, pos, batch) ──before──▶ told: pos belongs to batch
-        └── conv(x, (pos, center), edge_index) ──▶ told: center belongs to batch, along the edges
+    level(x, pos, batch) ──before──▶ recorded: ids of pos
+        └── conv(x, (pos, center), edge_index) ──▶ recorded: ids of center, along the edges
             block(x, center, edge_index)       ──▶ find(center)
 """
 
@@ -32,23 +32,23 @@ class CloudIds(Component):
         return self._forwards.here().prior
 
     @property
-    def told(self) -> list[tuple[Tensor, Tensor]]:
+    def recorded(self) -> list[tuple[Tensor, Tensor]]:
         """Positions and their cloud ids in this thread's forward."""
-        return self._forwards.here().told
+        return self._forwards.here().recorded
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         forward = self._forwards.here()
-        forward.told = []
+        forward.recorded = []
         # Passed by name, but not a parameter of the base.
         forward.prior = kwargs.get("prior")
         return args, {name: value for name, value in kwargs.items() if name != "prior"}
 
     def release(self, module: nn.Module) -> None:
         forward = self._forwards.here()
-        forward.told = []
+        forward.recorded = []
         forward.prior = None
 
-    def tell(self, found: Found) -> None:
+    def record(self, found: Found) -> None:
         """Record the cloud ids in the geometry of a call or an output."""
         if found.pos is None:
             return
@@ -59,7 +59,7 @@ class CloudIds(Component):
     def note(self, pos: Tensor, ids: Tensor) -> None:
         """Record the cloud ids of this tensor of positions, unless they are known."""
         if self._known(pos) is None:
-            self.told.append((pos, ids))
+            self.recorded.append((pos, ids))
 
     def find(self, found: Found) -> Tensor | None:
         """Return the cloud id of each target of a call, or ``None`` if the ids are unknown.
@@ -85,7 +85,7 @@ class CloudIds(Component):
         return ids
 
     def _known(self, pos: Tensor) -> Tensor | None:
-        return next((ids for known, ids in self.told if known is pos), None)
+        return next((ids for known, ids in self.recorded if known is pos), None)
 
 
 class _Forward:
@@ -93,10 +93,10 @@ class _Forward:
 
     def __init__(self) -> None:
         self.prior: Tensor | None = None
-        self.told: list[tuple[Tensor, Tensor]] = []
+        self.recorded: list[tuple[Tensor, Tensor]] = []
 
 
-class CloudTeller(Component):
+class CloudRecorder(Component):
     """Records cloud ids from a module's calls and outputs, for the layers with prompts.
 
     Args:
@@ -111,11 +111,11 @@ class CloudTeller(Component):
 
     def before(self, module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         reader, clouds = self._links
-        clouds.tell(reader(args, kwargs))
+        clouds.record(reader(args, kwargs))
         return args, kwargs
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: object) -> object:
-        self._links[1].tell(read_output(output))
+        self._links[1].record(read_output(output))
         return output
 
 
@@ -129,8 +129,8 @@ def cloud_of_each(ids: Tensor | None, num_points: int, num_clouds: int, path: st
         return None
     if ids is None or ids.size(0) != num_points:
         raise ValueError(
-            f"Expected the clouds of the {num_points} points of {path!r} to be told by a call or "
-            "an output with 'pos' and 'batch', of this very tensor of positions (got none): the "
+            f"Expected the clouds of the {num_points} points of {path!r} to be known from a call "
+            "or an output with 'pos' and 'batch', of this very tensor of positions (got none): the "
             "bank answers for each cloud; choose other targets or num_prompts=0"
         )
     if not torch.compiler.is_compiling() and ids.numel() and int(ids.max()) >= num_clouds:
@@ -141,4 +141,4 @@ def cloud_of_each(ids: Tensor | None, num_points: int, num_clouds: int, path: st
     return ids
 
 
-__all__ = ["CloudIds", "CloudTeller", "cloud_of_each"]
+__all__ = ["CloudIds", "CloudRecorder", "cloud_of_each"]

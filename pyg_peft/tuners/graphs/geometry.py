@@ -17,7 +17,7 @@ from pyg_peft.tuners.engine.slot import Args, Kwargs
 # Usual parameter names of a PyG batch.
 _DATA = ("data", "graph")
 # Names that may also be those of a tensor, so that the user has to name the parameter.
-_PERHAPS_DATA = ("inputs", "input", "graphs", "sample", "samples", "points", "cloud", "clouds")
+_POSSIBLE_DATA = ("inputs", "input", "graphs", "sample", "samples", "points", "cloud", "clouds")
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Found(NamedTuple):
         return self.batch.size(0) == self.pos[1].size(0)
 
     @property
-    def tells_all(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether this determines the neighborhoods, without any enclosing call."""
         return self.pos is not None and (self.edge_index is not None or self.has_ids)
 
     def completed_by(self, outer: "Found") -> "Found":
         """Fill in missing values from ``outer``; edges only if the numbers of points match."""
         found = self if self.pos is not None else self._replace(pos=outer.pos)
-        if found.edge_index is None and not self.tells_all and _as_many(found.pos, outer.pos):
+        if found.edge_index is None and not self.is_complete and _same_number(found.pos, outer.pos):
             found = found._replace(edge_index=outer.edge_index, flipped=outer.flipped)
         # Ids of other points are also taken: if there are any, None does not mean one cloud.
         if not found.has_ids and outer.batch is not None:
@@ -117,12 +117,12 @@ class CallReader:
         self.flipped = getattr(module, "flow", "source_to_target") == "target_to_source"
 
     @property
-    def tells_pos(self) -> bool:
+    def has_pos(self) -> bool:
         """Whether a parameter holds positions, or data that have them."""
         return bool(self.pos or self._parameter(self._owners))
 
     @property
-    def tells_neighbors(self) -> bool:
+    def has_neighbors(self) -> bool:
         """Whether a parameter holds cloud ids or edges, or data that have them."""
         return any(self._parameter(n) for n in (self._batch, self._edges, self._owners))
 
@@ -159,16 +159,17 @@ class CallReader:
         """Raise unless a data argument has the positions under the attribute after the dot."""
         if _getter(data)(self._pos[0]) is None:
             keys = getattr(data, "keys", None)
-            held = sorted(map(str, keys() if callable(keys) else getattr(data, "__dict__", ())))
+            names: Any = keys() if callable(keys) else getattr(data, "__dict__", ())
+            held = sorted(map(str, names))
             raise ValueError(
                 f"Expected 'pos_name' to name an attribute of {self._owner!r} "
                 f"(got {self.names.pos!r}; {self._owner!r} has {', '.join(held) or 'none'})"
             )
 
     @property
-    def perhaps_data(self) -> str:
+    def possible_data(self) -> str:
         """Name of the parameter that may be a batch of graphs; empty without one."""
-        return self._parameter(_PERHAPS_DATA)
+        return self._parameter(_POSSIBLE_DATA)
 
     def _parameter(self, names: tuple[str, ...]) -> str:
         return next((name for name in names if name in self.parameters), "")
@@ -203,7 +204,7 @@ def _pair(pos: Any) -> tuple[Tensor, Tensor] | None:
     return None
 
 
-def _as_many(pos: tuple[Tensor, Tensor] | None, other: tuple[Tensor, Tensor] | None) -> bool:
+def _same_number(pos: tuple[Tensor, Tensor] | None, other: tuple[Tensor, Tensor] | None) -> bool:
     if pos is None or other is None:
         return pos is other
     return all(a.size(0) == b.size(0) for a, b in zip(pos, other, strict=True))

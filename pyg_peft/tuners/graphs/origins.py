@@ -48,14 +48,14 @@ class Origins:
         if (source := self._around(path)) is not None:
             return source
         own = self.reader(path)
-        if own.tells_pos and own.tells_neighbors:
+        if own.has_pos and own.has_neighbors:
             return None
         names, layer = self.names, self.base.get_submodule(path)
         raise PlacementError(
             f"Expected {path!r}, or a module around it, to receive {names.pos!r} and "
             f"{names.batch!r} or {names.edge_index!r} by name (got {type(layer).__name__} with "
             f"{', '.join(own.parameters) or 'no named parameters'}); say 'pos_name' if the model "
-            f"has another name{self._dotted()}, 'pos_from' if another module tells it; modules "
+            f"has another name{self._dotted()}, 'pos_from' if another module provides it; modules "
             f"that do: {listed(self.carriers())}"
         )
 
@@ -72,8 +72,8 @@ class Origins:
             path: reader
             for path, module in self.base.named_modules()
             if SLOT not in path.split(".")
-            and (reader := CallReader(module, self.names)).tells_pos
-            and reader.tells_neighbors
+            and (reader := CallReader(module, self.names)).has_pos
+            and reader.has_neighbors
         }
 
     def reader(self, path: str) -> CallReader:
@@ -93,7 +93,7 @@ class Origins:
         """Return a hint for positions that are an attribute of the model's argument."""
         reader = self.reader("")
         # A PyG batch may have any name. If no name gives a hint, it is the only parameter.
-        name = reader.perhaps_data or (reader.features if len(reader.parameters) == 1 else "")
+        name = reader.possible_data or (reader.features if len(reader.parameters) == 1 else "")
         return f" ({name + '.pos'!r} if {name!r} is a PyG batch)" if name else ""
 
     def _around(self, path: str) -> GeometrySource | None:
@@ -106,7 +106,7 @@ class Origins:
             ancestors = ancestors[-1:]
         for ancestor in ancestors:
             reader = self.reader(ancestor)
-            if reader.tells_neighbors and (reader.tells_pos or own.tells_pos):
+            if reader.has_neighbors and (reader.has_pos or own.has_pos):
                 return self._at(ancestor)
         return None
 

@@ -133,7 +133,7 @@ class GraphPrompts(Component):
             got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
                 f"Expected {self.path!r} to return features of {num_rows} rows, so that those of "
-                f"the prompts can be told (got {got}): choose another target or num_prompts=0"
+                f"the prompts can be known (got {got}): choose another target or num_prompts=0"
             )
         return output[:num_targets]
 

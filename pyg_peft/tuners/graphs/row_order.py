@@ -40,33 +40,35 @@ def check_row_order(model: nn.Module, base: nn.Module, sites: Iterable[Site], ex
     Raises:
         PlacementError: If the orders differ. The message names the layer.
     """
-    told = [c for s in sites if isinstance(c := s.component, GraphAdapter) and c.is_told_by_others]
-    if example is None or not told:
+    adapters = [
+        c for s in sites if isinstance(c := s.component, GraphAdapter) and c.uses_outer_positions
+    ]
+    if example is None or not adapters:
         return
-    other = _reordered(base, example, told[0].names)
+    other = _reordered(base, example, adapters[0].names)
     if other is None:
         return
-    first, second = (_pairs(model, told, call) for call in (example, other))
-    for adapter, before, after in zip(told, first, second, strict=True):
+    first, second = (_pairs(model, adapters, call) for call in (example, other))
+    for adapter, before, after in zip(adapters, first, second, strict=True):
         if any(_contradict(*pairs) for pairs in zip(before, after, strict=False)):
             raise PlacementError(
                 f"Expected the rows of {adapter.path!r} to be in the order of the positions that a "
-                "call around it tells (got the rows of other points, as after a sorting or a "
+                "call around it receives (got the rows of other points, as after a sorting or a "
                 "sampling in between): choose a target that receives the positions of its rows, "
                 "or name the module that returns them as (x, pos, batch) with 'pos_from'"
             )
 
 
-def _pairs(model: nn.Module, told: list[GraphAdapter], example: Any) -> list[_Pairs]:
+def _pairs(model: nn.Module, adapters: list[GraphAdapter], example: Any) -> list[_Pairs]:
     """Return the features and positions that each adapter is called with, call by call."""
-    seen: list[_Pairs] = [[] for _ in told]
-    for adapter, pairs in zip(told, seen, strict=True):
+    seen: list[_Pairs] = [[] for _ in adapters]
+    for adapter, pairs in zip(adapters, seen, strict=True):
         adapter.watch(pairs)
     try:
         with undisturbed(model):
             call_on_example(model, example)
     finally:
-        for adapter in told:
+        for adapter in adapters:
             adapter.watch(None)
     return seen
 

@@ -71,13 +71,14 @@ class GeometrySource(Component):
         """
         if self.held:
             return found.completed_by(self.held[-1])
-        if found.tells_all:
+        if found.is_complete:
             return found
         raise RuntimeError(
-            f"Expected {path!r} to run within a call of {self.path or 'the model'!r}, which tells "
-            "its geometry (got a call of its own, as where that module is never called, or when a "
-            "checkpoint is recomputed): call or checkpoint it as a whole, name another module "
-            "with 'pos_from', or choose targets that receive 'pos', and 'batch' or 'edge_index'"
+            f"Expected {path!r} to run within a call of {self.path or 'the model'!r}, which "
+            "receives its geometry (got a call of its own, as where that module is never called, "
+            "or when a checkpoint is recomputed): call or checkpoint it as a whole, name another "
+            "module with 'pos_from', or choose targets that receive 'pos', and 'batch' or "
+            "'edge_index'"
         )
 
 
@@ -89,7 +90,7 @@ class OutputSource(GeometrySource):
 
     def after(self, module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> Any:
         found = read_output(output)
-        if found.pos is not None and not found.tells_all:
+        if found.pos is not None and not found.is_complete:
             found = found.completed_by(self.call(args, kwargs))
         self.held.append(found)
         return output
@@ -105,7 +106,7 @@ class OutputSource(GeometrySource):
         """
         if self.held:
             return found.completed_by(self.held[-1])
-        if found.tells_all:
+        if found.is_complete:
             return found
         raise PlacementError(
             f"Expected 'pos_from' to name a module that is called before {path!r} (got "

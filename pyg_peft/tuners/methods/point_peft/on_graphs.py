@@ -10,7 +10,7 @@ from pyg_peft.tuners.engine.config import Site
 from pyg_peft.tuners.engine.layers import check_bottleneck, input_channels, output_channels
 from pyg_peft.tuners.engine.slot import SLOT, check_site
 from pyg_peft.tuners.graphs.adapter import GraphAdapter
-from pyg_peft.tuners.graphs.clouds import CloudIds, CloudTeller
+from pyg_peft.tuners.graphs.clouds import CloudIds, CloudRecorder
 from pyg_peft.tuners.graphs.geometry import CallReader
 from pyg_peft.tuners.graphs.origins import Origins, listed
 from pyg_peft.tuners.graphs.prompts import GraphPrompts, takes_prompts
@@ -78,8 +78,8 @@ def graph_sites(
     # After the prompts, since layers inside a prompted layer receive them as points.
     sites += origins.sites()
     if clouds is not None:
-        carriers = origins.carriers().items()
-        sites += [Site(path, "tells", CloudTeller(reader, clouds)) for path, reader in carriers]
+        for path, reader in origins.carriers().items():
+            sites.append(Site(path, "cloud_ids", CloudRecorder(reader, clouds)))
     if config.train_biases:
         saved = config.trained_modules(base)
         sites += bias_sites(base, inside=tuple(targets), without=saved)

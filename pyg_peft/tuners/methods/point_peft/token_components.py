@@ -90,7 +90,7 @@ class PromptGeometry(Component):
     ) -> Structure:
         num_clouds, num_nodes = pos.shape[:2]
         flat, batch = to_flat(pos, mask)
-        _promise_some(flat)
+        _assume_rows(flat)
         # The token arrays may have a cls token before each cloud's nodes.
         num_tokens = num_prefix + num_nodes
         rows = torch.arange(num_clouds * num_tokens, device=pos.device)
@@ -107,7 +107,7 @@ class PromptGeometry(Component):
             batch_size=num_clouds,
             max_num=num_nodes,
         )
-        _promise_some(structure.center_index)
+        _assume_rows(structure.center_index)
         return structure.to_rows(rows, num_clouds * num_tokens)
 
     def extra_repr(self) -> str:
@@ -118,7 +118,7 @@ class PromptGeometry(Component):
         )
 
 
-def _promise_some(rows: Tensor) -> None:
+def _assume_rows(rows: Tensor) -> None:
     """Declare to the compiler that a data-dependent number of rows is positive; it is checked."""
     if torch.compiler.is_compiling():
         torch._check(rows.size(0) > 0)
