@@ -20,7 +20,7 @@ class PointMAEWithHead(PointMAEEncoder):
 
     Args:
         embed_dim, depth, num_heads, num_centers, patch_size, in_channels, drop_path: See
-            :class:`PointMAEEncoder`.
+            :class:`~pyg_peft.backbones.point_mae.encoder.PointMAEEncoder`.
     """
 
     task: ClassVar[str]
