@@ -114,9 +114,9 @@ def test_an_interrupt_is_one_line_that_says_how_to_go_on(
     lines = [line for line in error.splitlines() if "interrupted" in line]
     assert len(lines) == 1 and "Traceback" not in error, error
     line = lines[0]
-    assert line.startswith(f"pyg-peft {name}: interrupted; this goes on: pyg-peft {name} "), line
+    assert line.startswith(f"pyg-peft {name}: interrupted; to resume: pyg-peft {name} "), line
     assert line.endswith(" --resume true") == (name == "fit")
-    said = line.partition("this goes on: ")[2]
+    said = line.partition("to resume: ")[2]
     again = f"{sys.executable} -m pyg_peft.cli {said.removeprefix('pyg-peft ')}"
     subprocess.run(again, shell=True, env=environment(), check=True, stdout=subprocess.DEVNULL)
     assert_same(name, folder, whole[name])

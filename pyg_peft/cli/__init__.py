@@ -67,7 +67,7 @@ def _explain(
     """Print why a command ended, without a traceback, and return its exit code."""
     if isinstance(error, KeyboardInterrupt):
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:  # only one of several processes prints
-            sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_go_on(modules, arguments)}\n")
+            sys.stderr.write(f"pyg-peft {name}: interrupted{_how_to_resume(modules, arguments)}\n")
         return INTERRUPTED
     if isinstance(error, ArgumentError):
         line = " ".join(str(error).split())
@@ -155,7 +155,7 @@ def _import_modules(names: Sequence[str]) -> None:
             ) from error
 
 
-def _how_to_go_on(modules: Sequence[str], arguments: Sequence[str]) -> str:
+def _how_to_resume(modules: Sequence[str], arguments: Sequence[str]) -> str:
     """Return a hint with the command that continues an interrupted one, if that is possible."""
     if arguments[0] not in RESUMABLE:
         return ""
@@ -163,7 +163,7 @@ def _how_to_go_on(modules: Sequence[str], arguments: Sequence[str]) -> str:
     if " ".join(more) in " ".join(arguments).replace("--resume=", "--resume "):
         more = ()
     imported = [f"--import={name}" for name in modules]
-    return f"; this goes on: {shlex.join(['pyg-peft', *imported, *arguments, *more])}"
+    return f"; to resume: {shlex.join(['pyg-peft', *imported, *arguments, *more])}"
 
 
 def _check_arguments(arguments: list[str]) -> None:

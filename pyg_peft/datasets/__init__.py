@@ -8,8 +8,9 @@ They have ``x`` float32 ``[n, C]`` if there are features. Clouds may differ in s
 from pyg_peft.datasets.augmented import Augmented
 from pyg_peft.datasets.few_shot import Episode, FewShotSubset, few_shot_episode
 from pyg_peft.datasets.files import read_points
+from pyg_peft.datasets.folders.shape_folder import ShapeFolder
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
-from pyg_peft.datasets.npz_shapes import NpzShapes
+from pyg_peft.datasets.npz.shapes import NpzShapes
 from pyg_peft.datasets.part_labels import PartLabels
 from pyg_peft.datasets.procedural import (
     ProceduralShapes,
@@ -19,7 +20,6 @@ from pyg_peft.datasets.procedural import (
 )
 from pyg_peft.datasets.sample_ids import SampleIds
 from pyg_peft.datasets.scanobjectnn import ScanObjectNN
-from pyg_peft.datasets.shape_folder import ShapeFolder
 from pyg_peft.datasets.split import train_val_split
 from pyg_peft.datasets.transforms import Normalize, Resample, ScaleTranslate, UpRotate
 

@@ -1,6 +1,5 @@
 """Geometric functions of point positions, without trainable parameters."""
 
-from pyg_peft.geometry.backends import available_backends, use_backend
 from pyg_peft.geometry.chamfer import (
     chamfer_distance,
     chamfer_distance_l1,
@@ -13,16 +12,17 @@ from pyg_peft.geometry.edge_structure import (
 )
 from pyg_peft.geometry.interpolation import interpolate, interpolation_weights
 from pyg_peft.geometry.layout import counts, offsets, to_dense, to_flat
-from pyg_peft.geometry.neighbors import ball_query, knn, knn_graph
 from pyg_peft.geometry.patches import Patches, build_patches
-from pyg_peft.geometry.pyg_ops import (
+from pyg_peft.geometry.pyg.ops import (
     PygOps,
     enable_pyg_ops,
     pyg_ops_enabled,
     pyg_ops_worker_init,
 )
-from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
 from pyg_peft.geometry.scene import scene_columns
+from pyg_peft.geometry.search.backends import available_backends, use_backend
+from pyg_peft.geometry.search.neighbors import ball_query, knn, knn_graph
+from pyg_peft.geometry.search.sampling import authors_convention, farthest_point_sample
 from pyg_peft.geometry.structure import Structure
 from pyg_peft.geometry.structure_search import build_structure
 

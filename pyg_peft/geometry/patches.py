@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pyg_peft.errors import check_count, check_finite, check_tensor
 from pyg_peft.geometry.layout import count_clouds
-from pyg_peft.geometry.sampling import authors_convention, farthest_point_sample
-from pyg_peft.geometry.tables import neighbor_table
+from pyg_peft.geometry.search.sampling import authors_convention, farthest_point_sample
+from pyg_peft.geometry.search.tables import neighbor_table
 from pyg_peft.typing import Batch, Features, Pos
 
 

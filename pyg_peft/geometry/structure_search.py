@@ -8,9 +8,9 @@ from torch import Tensor
 from pyg_peft.errors import check_count, check_mask, check_number, check_pos, check_reach
 from pyg_peft.geometry.interpolation import inverse_distance_weights
 from pyg_peft.geometry.layout import count_clouds, counts
-from pyg_peft.geometry.sampling import farthest_point_sample
+from pyg_peft.geometry.search.sampling import farthest_point_sample
+from pyg_peft.geometry.search.tables import neighbor_table, to_edges
 from pyg_peft.geometry.structure import Structure
-from pyg_peft.geometry.tables import neighbor_table, to_edges
 from pyg_peft.typing import Batch, Pos
 
 

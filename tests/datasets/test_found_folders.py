@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyg_peft.datasets import ShapeFolder
-from pyg_peft.datasets.folder_index import files_below
+from pyg_peft.datasets.folders.index import files_below
 
 # PyG types an item as a union, on which no attribute can be read.
 open_folder: Any = ShapeFolder

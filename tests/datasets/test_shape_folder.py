@@ -10,7 +10,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from pyg_peft.datasets import NpzShapes, ShapeFolder, folder_cache
+from pyg_peft.datasets import NpzShapes, ShapeFolder
+from pyg_peft.datasets.folders import cache as folder_cache
 
 TRIANGLE = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 {} 0\n3 0 1 2\n"
 

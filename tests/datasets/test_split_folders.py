@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyg_peft.datasets import NpzShapes, ShapeFolder
-from pyg_peft.datasets.folder_index import index_folder
+from pyg_peft.datasets.folders.index import index_folder
 
 open_folder: Any = ShapeFolder
 

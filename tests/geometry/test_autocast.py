@@ -18,7 +18,7 @@ from pyg_peft.geometry import (
     nearest_squared_distances,
     use_backend,
 )
-from pyg_peft.geometry.pyg_searches import pyg_knn
+from pyg_peft.geometry.pyg.searches import pyg_knn
 
 BATCH = torch.arange(2).repeat_interleave(150)
 

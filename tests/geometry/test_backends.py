@@ -9,7 +9,7 @@ from commands import environment
 from geometry_cases import KNN_BACKENDS
 
 from pyg_peft.geometry import available_backends, knn, use_backend
-from pyg_peft.geometry.backends import chosen_backend
+from pyg_peft.geometry.search.backends import chosen_backend
 
 POS = torch.zeros(1, 3)
 
@@ -62,7 +62,7 @@ def test_errors_name_the_argument():
 
 
 def test_a_missing_package_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
-    from pyg_peft.geometry import backends
+    from pyg_peft.geometry.search import backends
 
     monkeypatch.setattr(backends, "_is_installed", lambda package: package in ("torch", "scipy"))
     assert available_backends() == ("dense", "scipy")

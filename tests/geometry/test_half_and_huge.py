@@ -26,7 +26,7 @@ from pyg_peft.geometry import (
     scene_columns,
     use_backend,
 )
-from pyg_peft.geometry.pyg_searches import pyg_knn
+from pyg_peft.geometry.pyg.searches import pyg_knn
 
 HALVES = [torch.float16, torch.bfloat16]
 LINE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0], [9, 0, 0]])

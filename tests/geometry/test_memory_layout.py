@@ -15,8 +15,8 @@ from geometry_cases import FPS_BACKENDS, KNN_BACKENDS
 from torch import Tensor
 
 from pyg_peft import geometry
-from pyg_peft.geometry import pyg_legacy
-from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
+from pyg_peft.geometry.pyg import legacy as pyg_legacy
+from pyg_peft.geometry.pyg.searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 from pyg_peft.testing import layouts_of
 
 SIZES = (400, 0, 200)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_peft.geometry import ball_query, knn, knn_graph, use_backend
-from pyg_peft.geometry.tables import search_table, to_edges
+from pyg_peft.geometry.search.tables import search_table, to_edges
 
 LINE = torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0]])
 
@@ -200,7 +200,8 @@ def test_layout_and_precision_of_the_input(backend: str):
 @pytest.mark.parametrize("backend", KNN_BACKENDS)
 @pytest.mark.parametrize("chunk", [1, 1000])
 def test_chunks_change_nothing(backend: str, chunk: int, monkeypatch: pytest.MonkeyPatch):
-    from pyg_peft.geometry import candidates, ordering
+    from pyg_peft.geometry import ordering
+    from pyg_peft.geometry.search import candidates
 
     pos = points("grid", 60, torch.Generator().manual_seed(0), torch.float32)
     batch = torch.tensor([0] * 25 + [1] * 35)

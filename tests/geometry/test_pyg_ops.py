@@ -26,11 +26,11 @@ from torch_geometric.transforms import KNNGraph, RadiusGraph
 from pyg_peft import geometry
 from pyg_peft.geometry import (
     enable_pyg_ops,
-    pyg_legacy,
     pyg_ops_enabled,
     pyg_ops_worker_init,
 )
-from pyg_peft.geometry.pyg_searches import pyg_knn
+from pyg_peft.geometry.pyg import legacy as pyg_legacy
+from pyg_peft.geometry.pyg.searches import pyg_knn
 
 MODERN = hasattr(torch_geometric.typing, "WITH_KNN")
 FLAGS = ["WITH_KNN", "WITH_RADIUS", "WITH_NEAREST", "WITH_FPS"]

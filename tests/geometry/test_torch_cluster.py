@@ -10,7 +10,7 @@ from geometry_cases import pairs, points, slow_knn
 from torch import Tensor
 
 from pyg_peft.geometry import available_backends, farthest_point_sample, knn, use_backend
-from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
+from pyg_peft.geometry.pyg.searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 
 BATCH = torch.tensor([0] * 60 + [2] * 40)
 
@@ -66,7 +66,7 @@ def test_pyg_lib_is_asked(monkeypatch: pytest.MonkeyPatch):
     """Its wheels are not on the package index: a stand-in with its calls takes its place."""
     import sys
 
-    from pyg_peft.geometry import backends
+    from pyg_peft.geometry.search import backends
 
     calls: list[str] = []
 

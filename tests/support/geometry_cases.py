@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pyg_peft.geometry import available_backends
-from pyg_peft.geometry.backends import _BACKENDS
+from pyg_peft.geometry.search.backends import _BACKENDS
 
 
 def _parameters(task: str, names: list[str]) -> list[ParameterSet]:

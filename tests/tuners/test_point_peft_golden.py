@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from pyg_peft.backbones import PointMAE
+from pyg_peft.backbones.contract import TokenStructures
 from pyg_peft.backbones.weights import read_state_dict
 from pyg_peft.errors import CheckpointError
 from pyg_peft.geometry import Structure
@@ -12,7 +13,6 @@ from pyg_peft.model import PeftModel, get_peft_model
 from pyg_peft.nn import MemoryBank
 from pyg_peft.tuners import PointPEFTConfig
 from pyg_peft.tuners.methods.point_peft.released import split_point_peft
-from pyg_peft.tuners.methods.point_peft.token_components import TokenStructures
 
 CASES = ["pointpeft_mae_nobank", "pointpeft_mae_full"]
 NUM_PROMPTS, NUM_PATCHES, SIZES = 10, 32, {"num_heads": 6, "num_centers": 32, "patch_size": 16}

@@ -14,7 +14,7 @@ from pyg_peft.backbones.layers.tokens import check_sizes
 from pyg_peft.errors import check_count, check_finite, check_flag, check_number
 from pyg_peft.geometry import knn_graph
 from pyg_peft.geometry.layout import count_clouds, offsets
-from pyg_peft.geometry.tables import search_table, to_edges
+from pyg_peft.geometry.search.tables import search_table, to_edges
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, EdgeIndex, Features, Pos
 

@@ -80,10 +80,10 @@ class SegmentationHead(nn.Module):
         self.norm1 = nn.BatchNorm1d(lift_channels)
         self.mix = nn.Linear(lift_channels, channels)
         self.norm2 = nn.BatchNorm1d(channels)
-        told = 64 if num_categories else 0
-        self.category = CategoryEmbedding(num_categories, told) if told else None
+        width = 64 if num_categories else 0
+        self.category = CategoryEmbedding(num_categories, width) if width else None
         self.local_proj = nn.Linear(channels, channels // 2)
-        self.global_proj = nn.Linear(summary_channels + told, channels // 2, bias=False)
+        self.global_proj = nn.Linear(summary_channels + width, channels // 2, bias=False)
         self.norm3 = nn.BatchNorm1d(channels // 2)
         self.dropout = nn.Dropout(dropout)
         self.reduce = nn.Linear(channels // 2, channels // 4)

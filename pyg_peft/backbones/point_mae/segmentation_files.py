@@ -102,13 +102,13 @@ def segmentation_weights(
             )
         sizes |= {"num_classes": num_classes, "num_categories": num_categories or 0}
         return state, sizes, [*fresh, "head."]
-    told = head.get("head.category.proj.weight")
+    category = head.get("head.category.proj.weight")
     stored = {
         "num_classes": infer_width(state, "head.classifier.bias", leftovers),
-        "num_categories": 0 if told is None else told.size(1),
+        "num_categories": 0 if category is None else category.size(1),
     }
-    asked = {"num_classes": num_classes, "num_categories": num_categories}
-    for size, value in asked.items():
+    given = {"num_classes": num_classes, "num_categories": num_categories}
+    for size, value in given.items():
         if value not in (None, stored[size]):
             raise ValueError(
                 f"Expected '{size}' to be {stored[size]}, that of the checkpoint's head "

@@ -54,7 +54,7 @@ def build_checked(
             shapes = make()
     except (OverflowError, RuntimeError) as error:
         raise CheckpointError(
-            f"Expected the sizes that 'source' tells to be those of a model (got: {error})"
+            f"Expected the sizes inferred from 'source' to be those of a model (got: {error})"
         ) from error
     _check_fit(type(shapes).__name__, shapes.state_dict(), state, fresh)
     model = make()
@@ -149,7 +149,7 @@ def agreed_sizes(read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
     for name in read:
         if name in given and read[name] != given[name]:
             raise ValueError(
-                f"Expected '{name}' to be left out or {read[name]}, as the weights tell "
+                f"Expected '{name}' to be left out or {read[name]}, as in the weights "
                 f"(got {given[name]!r})"
             )
     return {**given, **read}

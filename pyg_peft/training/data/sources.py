@@ -21,9 +21,9 @@ from pyg_peft.datasets import (
     ScanObjectNN,
     ShapeFolder,
 )
-from pyg_peft.datasets.folder_index import index_folder
-from pyg_peft.datasets.npz_file import read_npz
-from pyg_peft.datasets.npz_select import SPLITS, read_split
+from pyg_peft.datasets.folders.index import index_folder
+from pyg_peft.datasets.npz.file import read_npz
+from pyg_peft.datasets.npz.select import SPLITS, read_split
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Check that no batch norm would be trained on a single value per channel."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric.data import Batch
 
 from pyg_peft.model import PeftModel
+from pyg_peft.nn.eval_mode import eval_mode
 from pyg_peft.training.evaluation.forward import forward_batch
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 
@@ -29,27 +31,16 @@ def check_batch_norms(model: PeftModel, data: ShapeDataModule, world_size: int =
     """
     if data.smallest_batch(world_size) > 1:
         return
-    modes = {module: module.training for module in model.modules()}
-    model.train()
-    norms = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _BatchNorm) and module.training
-    }
-    handles = [
-        norm.register_forward_pre_hook(_refuse_single(name, data, world_size))
-        for name, norm in norms.items()
-    ]
     batch: Any = Batch.from_data_list([data.bank_dataloader().dataset[0]])  # pyright: ignore[reportArgumentType]
     device = next(model.parameters()).device
-    try:
+    with eval_mode(model), ExitStack() as handles:
+        model.train()  # which norms would be trained depends on the method
+        for name, norm in model.named_modules():
+            if isinstance(norm, _BatchNorm) and norm.training:
+                refuse = _refuse_single(name, data, world_size)
+                handles.callback(norm.register_forward_pre_hook(refuse).remove)
         with torch.no_grad():
             forward_batch(model.eval(), batch.to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _refuse_single(name: str, data: ShapeDataModule, world_size: int) -> Any:

@@ -225,8 +225,8 @@ def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:
     data.drop_last = resumed is not None and not resumed.every_cloud
     if data.drop_last and len(data.train_set) % data.batch_size:
         logger.warning(
-            "this run was begun by a version that left a last batch out that was not full, and "
-            "goes on so; a run in another folder uses every training cloud in every epoch"
+            "this run was started by a version that left out a last batch that was not full, and "
+            "continues that way; a run in another folder uses every training cloud in every epoch"
         )
 
 

@@ -48,13 +48,13 @@ class SegmentationDataModule(ShapeDataModule):
         check_count(ignore_index, "ignore_index", least=None)
         first = _shown(train, part_names, parts, ignore_index)
         # All splits get the parts of 'train', since a part may be missing in a small split.
-        told = (first.part_names, first.parts)
+        shared = (first.part_names, first.parts)
         rest = [
-            None if some is None else _shown(some, *told, ignore_index)
+            None if some is None else _shown(some, *shared, ignore_index)
             for some in (val, test, predict)
         ]
         for other in rest:
-            if other is not None and (other.part_names, other.parts) != told:
+            if other is not None and (other.part_names, other.parts) != shared:
                 raise ValueError(
                     f"Expected every split to have the parts {first.part_names} of 'train' "
                     f"(got {other.part_names})"

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from pyg_peft.datasets import Normalize, ProceduralStream, ScanEffects, ShapeFolder
 from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
-from pyg_peft.datasets.folder_cache import load_folder
-from pyg_peft.datasets.folder_index import FolderIndex, files_below, index_folder
-from pyg_peft.datasets.npz_file import read_npz
-from pyg_peft.datasets.npz_select import SPLITS, read_split, select_rows, split_of_folder
+from pyg_peft.datasets.folders.cache import load_folder
+from pyg_peft.datasets.folders.index import FolderIndex, files_below, index_folder
+from pyg_peft.datasets.npz.file import read_npz
+from pyg_peft.datasets.npz.select import SPLITS, read_split, select_rows, split_of_folder
 from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.data.sources import open_source
 from pyg_peft.training.pretraining.corpus import Corpus

@@ -322,9 +322,9 @@ class _Run:
         self.every_cloud = bool(state.get(_EVERY_CLOUD, False))
         if not self.every_cloud and (left := self.num_clouds % self.options.batch_size):
             logger.warning(
-                "this run was begun by a version that left out a last batch that was not full, and "
-                "goes on so: %d of %d clouds are left out of each epoch; a run in another folder "
-                "uses all of them",
+                "this run was started by a version that left out a last batch that was not full, "
+                "and continues that way: %d of %d clouds are left out of each epoch; a run in another "
+                "folder uses all of them",
                 left,
                 self.num_clouds,
             )

@@ -169,4 +169,4 @@ class GeometryBlock(Component):
         return x.view_as(output)
 
 
-__all__ = ["GeometryBlock", "PromptGeometry", "PromptInput", "TokenStructures"]
+__all__ = ["GeometryBlock", "PromptGeometry", "PromptInput"]

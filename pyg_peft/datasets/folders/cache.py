@@ -12,10 +12,10 @@ from torch_geometric.data import Data
 
 from pyg_peft.datasets.atomic import write_npz
 from pyg_peft.datasets.files import columns_of, read_points
-from pyg_peft.datasets.folder_index import FolderIndex
+from pyg_peft.datasets.folders.index import FolderIndex
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.datasets.npz_file import NpzFile, read_npz
-from pyg_peft.datasets.npz_select import SPLITS
+from pyg_peft.datasets.npz.file import NpzFile, read_npz
+from pyg_peft.datasets.npz.select import SPLITS
 
 logger = logging.getLogger(__name__)
 

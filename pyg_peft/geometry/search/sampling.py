@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from pyg_peft.errors import check_count, check_mask, check_pos, check_tensor
-from pyg_peft.geometry.backends import chosen_backend
-from pyg_peft.geometry.compiled_samplers import sample_pyg_lib, sample_torch_cluster
 from pyg_peft.geometry.layout import count_clouds, dense_rows, offsets
 from pyg_peft.geometry.ordering import check_squarable, squared_distance
-from pyg_peft.geometry.samplers import Sampling, sample_dense, sample_fpsample
+from pyg_peft.geometry.search.backends import chosen_backend
+from pyg_peft.geometry.search.compiled_samplers import sample_pyg_lib, sample_torch_cluster
+from pyg_peft.geometry.search.samplers import Sampling, sample_dense, sample_fpsample
 from pyg_peft.typing import Batch, Pos
 
 _SAMPLERS: dict[str, Callable[[Sampling], Tensor]] = {

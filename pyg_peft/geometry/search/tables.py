@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from pyg_peft.errors import check_batch, check_count
-from pyg_peft.geometry.backends import chosen_backend
-from pyg_peft.geometry.candidates import BACKENDS
 from pyg_peft.geometry.layout import count_clouds, offsets
 from pyg_peft.geometry.ordering import (
     Search,
@@ -18,6 +16,8 @@ from pyg_peft.geometry.ordering import (
     squared_distance,
     table_distance,
 )
+from pyg_peft.geometry.search.backends import chosen_backend
+from pyg_peft.geometry.search.candidates import BACKENDS
 from pyg_peft.typing import Batch, EdgeIndex, Pos, Query, QueryBatch
 
 

@@ -9,8 +9,8 @@ import torch
 from torch_geometric.data import Data
 
 from pyg_peft.datasets.checks import check_names, check_transform
-from pyg_peft.datasets.folder_cache import load_folder
-from pyg_peft.datasets.folder_index import index_folder
+from pyg_peft.datasets.folders.cache import load_folder
+from pyg_peft.datasets.folders.index import index_folder
 from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.transforms import Normalize
 from pyg_peft.errors import check_count, check_flag

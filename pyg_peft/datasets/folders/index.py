@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.files import FILE_TYPES, may_be_cloud
-from pyg_peft.datasets.npz_select import split_in_name, split_of_folder
+from pyg_peft.datasets.npz.select import split_in_name, split_of_folder
 
 
 @dataclass(frozen=True)

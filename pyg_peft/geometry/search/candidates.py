@@ -9,9 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyg_peft.geometry.backends import TREE_DIMENSIONS
 from pyg_peft.geometry.layout import dense_rows
-from pyg_peft.geometry.nanoflann import nanoflann_candidates
 from pyg_peft.geometry.ordering import (
     CHUNK_ELEMENTS,
     Proposal,
@@ -19,7 +17,9 @@ from pyg_peft.geometry.ordering import (
     num_candidates,
     squared_distance,
 )
-from pyg_peft.geometry.tree import TREE_ULPS, scipy_candidates
+from pyg_peft.geometry.search.backends import TREE_DIMENSIONS
+from pyg_peft.geometry.search.nanoflann import nanoflann_candidates
+from pyg_peft.geometry.search.tree import TREE_ULPS, scipy_candidates
 
 Backend = Callable[[Search], Proposal]
 

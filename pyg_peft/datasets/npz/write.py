@@ -9,7 +9,7 @@ import numpy as np
 from pyg_peft.datasets.atomic import write_npz
 from pyg_peft.datasets.checks import check_names
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
-from pyg_peft.datasets.npz_select import SPLITS
+from pyg_peft.datasets.npz.select import SPLITS
 from pyg_peft.errors import described
 
 # Maximum error of the cast to float32, relative to the size of the cloud.

@@ -12,9 +12,9 @@ from torch import Tensor
 from pyg_peft.errors import check_tensor
 from pyg_peft.geometry.layout import offsets
 from pyg_peft.geometry.ordering import table_distance
-from pyg_peft.geometry.samplers import Sampling
-from pyg_peft.geometry.sampling import sample
-from pyg_peft.geometry.tables import drop_self, search_table, self_first, to_edges
+from pyg_peft.geometry.search.samplers import Sampling
+from pyg_peft.geometry.search.sampling import sample
+from pyg_peft.geometry.search.tables import drop_self, search_table, self_first, to_edges
 
 #: Width of the first search within a radius; wider searches follow only if it is filled.
 _FIRST_WIDTH = 64

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels, check_unnamed
-from pyg_peft.datasets.npz_file import NpzFile, names_in
+from pyg_peft.datasets.npz.file import NpzFile, names_in
 from pyg_peft.errors import check_count
 
 SPLITS = {"train": 0, "test": 1, "val": 2}

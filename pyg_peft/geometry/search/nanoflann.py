@@ -11,7 +11,7 @@ from pyg_peft.geometry.ordering import (
     num_candidates,
     relative_error,
 )
-from pyg_peft.geometry.tree import scipy_candidates
+from pyg_peft.geometry.search.tree import scipy_candidates
 
 if TYPE_CHECKING:
     import numpy as np

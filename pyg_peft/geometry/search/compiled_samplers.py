@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_peft.geometry.layout import dense_rows, to_flat
-from pyg_peft.geometry.samplers import Sampling, tie_order
+from pyg_peft.geometry.search.samplers import Sampling, tie_order
 
 
 def sample_torch_cluster(sampling: Sampling) -> Tensor:

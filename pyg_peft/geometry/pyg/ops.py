@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from pyg_peft.errors import check_batch, check_tensor
-from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
+from pyg_peft.geometry.pyg.searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 
 #: Maps a flag of PyG 2.8 and later to the schema and the implementation of the operator.
 _OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
@@ -189,13 +189,13 @@ def _borders_if_any(batch: Tensor | None, batch_size: int | None = None) -> Tens
 def _enable_stand_in() -> None:
     if torch_geometric.typing.WITH_TORCH_CLUSTER:  # pyright: ignore[reportAttributeAccessIssue]
         return
-    from pyg_peft.geometry import pyg_legacy
+    from pyg_peft.geometry.pyg import legacy
 
-    _set(torch_geometric.typing, "torch_cluster", pyg_legacy)
+    _set(torch_geometric.typing, "torch_cluster", legacy)
     _set(torch_geometric.typing, "WITH_TORCH_CLUSTER_BATCH_SIZE", True)
-    _set(importlib.import_module("torch_geometric.nn.pool"), "torch_cluster", pyg_legacy)
+    _set(importlib.import_module("torch_geometric.nn.pool"), "torch_cluster", legacy)
     for module, name in _LEGACY_NAMES.items():
-        _set(importlib.import_module(module), name, getattr(pyg_legacy, name))
+        _set(importlib.import_module(module), name, getattr(legacy, name))
 
 
 def _set(owner: object, name: str, value: object) -> None:

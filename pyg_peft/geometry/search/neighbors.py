@@ -5,7 +5,7 @@ used for the search.
 """
 
 from pyg_peft.errors import check_count, check_flag, check_number
-from pyg_peft.geometry.tables import drop_self, neighbor_table, to_edges
+from pyg_peft.geometry.search.tables import drop_self, neighbor_table, to_edges
 from pyg_peft.typing import Batch, EdgeIndex, Pos, Query, QueryBatch
 
 

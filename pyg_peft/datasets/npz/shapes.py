@@ -13,15 +13,15 @@ from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
-from pyg_peft.datasets.npz_file import NpzFile, names_in, read_npz
-from pyg_peft.datasets.npz_select import read_labels, read_split, select_classes, select_rows
-from pyg_peft.datasets.npz_write import write_shapes
+from pyg_peft.datasets.npz.file import NpzFile, names_in, read_npz
+from pyg_peft.datasets.npz.select import read_labels, read_split, select_classes, select_rows
+from pyg_peft.datasets.npz.write import write_shapes
 from pyg_peft.datasets.transforms import Normalize, select_points
 from pyg_peft.errors import check_count, check_flag, check_number
 
 
 class NpzShapes(LabeledDataset):
-    """Read the clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz_file`` for its fields).
+    """Read the clouds of one ``.npz`` file (see ``pyg_peft.datasets.npz.file`` for its fields).
 
     Items: ``pos`` float32 ``[n, 3]``, ``y`` long ``[1]``, and ``sample_id`` long ``[1]`` (the row
     in the file, unique over its splits and folds). ``x`` float32 ``[n, C]`` if ``channels`` is

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pyg_peft.geometry.layout import offsets
-from pyg_peft.geometry.pyg_searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
+from pyg_peft.geometry.pyg.searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
 
 
 def knn(

@@ -1,0 +1,1 @@
+"""Folders of shapes, one folder per class."""

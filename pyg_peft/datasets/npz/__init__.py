@@ -1,0 +1,1 @@
+"""Sets of clouds in one ``.npz`` file."""

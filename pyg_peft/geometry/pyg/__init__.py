@@ -1,0 +1,1 @@
+"""PyG's own operators without its compiled packages."""

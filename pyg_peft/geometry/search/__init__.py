@@ -1,0 +1,1 @@
+"""Find neighbors and sample points, by the fastest package that is installed."""
