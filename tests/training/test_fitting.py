@@ -341,7 +341,7 @@ def test_a_run_of_an_earlier_version_goes_on_as_it_was_begun(
     torch.save(state, checkpoints / "last.ckpt")
     (checkpoints / "last_previous.ckpt").unlink()
     report = run(stopped, resume=True)
-    assert "left a last batch out" in caplog.text
+    assert "left out a last batch" in caplog.text
     assert report.curves == expected.curves and report.epoch == expected.epoch
     assert all(torch.equal(adapter(whole)[name], t) for name, t in adapter(stopped).items())
 

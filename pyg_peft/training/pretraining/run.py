@@ -323,8 +323,8 @@ class _Run:
         if not self.every_cloud and (left := self.num_clouds % self.options.batch_size):
             logger.warning(
                 "this run was started by a version that left out a last batch that was not full, "
-                "and continues that way: %d of %d clouds are left out of each epoch; a run in another "
-                "folder uses all of them",
+                "and continues that way: %d of %d clouds are left out of each epoch; a run in "
+                "another folder uses all of them",
                 left,
                 self.num_clouds,
             )
