@@ -294,7 +294,7 @@ def test_a_size_that_the_weights_tell_must_agree(kind):
     state = kind(**small).state_dict()
     given = {k: v for k, v in small.items() if k != "num_classes"}
     assert kind.from_checkpoint(state, **given).depth == 3
-    with pytest.raises(ValueError, match=r"'depth' to be left out or 3, .* in the weights \(got 2\)"):
+    with pytest.raises(ValueError, match=r"'depth' to be left out or 3, .* the weights \(got 2\)"):
         kind.from_checkpoint(state, **{**given, "depth": 2})
     with pytest.raises(ValueError, match=r"'embed_dim' to be left out or 24, .* \(got 48\)"):
         kind.from_checkpoint(state, **{**given, "embed_dim": 48})
@@ -302,7 +302,7 @@ def test_a_size_that_the_weights_tell_must_agree(kind):
 
 @pytest.mark.parametrize("kind", [PointMAE, PointMAESegmentation])
 def test_a_size_of_shipped_weights_must_agree(kind):
-    with pytest.raises(ValueError, match=r"'depth' to be left out or 6, .* in the weights \(got 2\)"):
+    with pytest.raises(ValueError, match=r"'depth' to be left out or 6, .* the weights \(got 2\)"):
         kind.from_pretrained("point-mae-tiny", num_classes=4, depth=2)
 
 
