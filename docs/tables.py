@@ -136,7 +136,7 @@ def _claims(declared: Symmetries) -> list[str]:
     return [
         f"{order}, first point kept" if declared.first_point else order,
         *motions,
-        ", ".join(f"`{name}`" for name in declared.sees) or "–",
+        ", ".join(f"`{name}`" for name in declared.depends_on) or "–",
         "–"
         if declared.reach is None
         else f"{declared.reach} hop{'s' if declared.reach > 1 else ''}",

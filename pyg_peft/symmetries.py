@@ -37,7 +37,7 @@ class Symmetries:
             keep this point.
         translation: Whether the output stays the same if a cloud is moved.
         rotation: Whether the output stays the same if a cloud is rotated or reflected.
-        sees: Inputs on which the output depends, of ``"x"`` and ``"pos"``.
+        depends_on: Inputs on which the output depends, of ``"x"`` and ``"pos"``.
         independent: Whether clouds do not influence each other, or not even the rows of a cloud.
         reach: Number of hops along the edges from which a point is influenced. ``None`` claims
             nothing, and is not tested.
@@ -45,9 +45,10 @@ class Symmetries:
         note: Further sentences for the docstring. They are not tested by ``assert_symmetries``.
 
     Raises:
-        ValueError: If a field has none of the values above; if a motion is denied although
-            positions are not seen; or, when used as a decorator, if the docstring has a section
-            *Symmetries* that is not empty.
+        ValueError: If a field has none of the values above; if a motion is denied although the
+            output does not depend on positions; if the first point is kept although permutations
+            are denied; if ``reach`` is given without a row per point; or, when used as a decorator,
+            if the docstring has a section *Symmetries* that is not empty.
         TypeError: If a field has the wrong type.
 
     Example:
@@ -69,7 +70,7 @@ class Symmetries:
     first_point: bool = False
     translation: bool = True
     rotation: bool = True
-    sees: tuple[Literal["x", "pos"], ...] = ("x", "pos")
+    depends_on: tuple[Literal["x", "pos"], ...] = ("x", "pos")
     independent: Literal["clouds", "rows"] = "clouds"
     reach: int | None = None
     given: str = ""
@@ -80,19 +81,30 @@ class Symmetries:
         _check_choice(self.independent, "independent", ("clouds", "rows"))
         for name in ("first_point", "translation", "rotation"):
             check_flag(getattr(self, name), name)
-        if not isinstance(self.sees, tuple) or not set(self.sees) <= {"x", "pos"}:
-            raise ValueError(f"Expected 'sees' to be a tuple of 'x' and 'pos' (got {self.sees!r})")
+        if not isinstance(self.depends_on, tuple) or not set(self.depends_on) <= {"x", "pos"}:
+            raise ValueError(
+                f"Expected 'depends_on' to be a tuple of 'x' and 'pos' (got {self.depends_on!r})"
+            )
         if self.reach is not None:
             check_count(self.reach, "reach")
+        if self.permutation is None and self.first_point:
+            raise ValueError(
+                "Expected 'first_point' to be False, because 'permutation' is denied (got True)"
+            )
+        if self.permutation != "equivariant" and self.reach is not None:
+            raise ValueError(
+                "Expected 'reach' to be None, because the output has no row per point that follows "
+                f"the order (got {self.reach})"
+            )
         if self.permutation == "invariant" and self.independent == "rows":
             raise ValueError(
                 "Expected 'independent' to be 'clouds', because an invariant output has one row "
                 "per cloud (got 'rows')"
             )
-        if "pos" not in self.sees and not (self.translation and self.rotation):
+        if "pos" not in self.depends_on and not (self.translation and self.rotation):
             raise ValueError(
-                "Expected 'translation' and 'rotation' to be True, because 'sees' is without 'pos' "
-                f"(got {self.translation} and {self.rotation})"
+                "Expected 'translation' and 'rotation' to be True, because 'depends_on' is without "
+                f"'pos' (got {self.translation} and {self.rotation})"
             )
 
     @property
@@ -121,13 +133,13 @@ class Symmetries:
             yield f"{self.permutation.capitalize()} under permutations of {self.of}{kept}."
 
     def _motions(self) -> Iterator[str]:
-        if not self.sees:
+        if not self.depends_on:
             yield "Does not depend on the cloud."
             return
-        if "pos" not in self.sees:
+        if "pos" not in self.depends_on:
             yield "Does not depend on positions."
             return
-        if "x" not in self.sees:
+        if "x" not in self.depends_on:
             yield "Does not depend on features."
         if self.translation and self.rotation:
             yield "Invariant under translation, rotation and reflection of the positions."

@@ -249,8 +249,11 @@ def foreign_kind(path: Path) -> str | None:
         >>> foreign_kind(path)
         'a web page; download the file itself'
     """
-    with path.open("rb") as file:
-        head = file.read(256)
+    try:
+        with path.open("rb") as file:
+            head = file.read(256)
+    except OSError:  # the caller has the reason why it cannot be read
+        return None
     if not head:
         return "an empty file; download it again"
     if head.startswith(b"version https://git-lfs.github.com/"):

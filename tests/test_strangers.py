@@ -31,7 +31,7 @@ from pyg_peft.backbones.registry import BACKBONES
 from pyg_peft.cli import main
 from pyg_peft.testing import Clouds, random_clouds
 from pyg_peft.training.data import sources
-from pyg_peft.training.fitting.tasks import DATA_MODULES
+from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
 from pyg_peft.training.tasks.registry import TASKS
 from pyg_peft.tuners import METHODS
 
@@ -169,7 +169,7 @@ def test_a_task(capsys: pytest.CaptureFixture[str]):
     sizes = {"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 8, "patch_size": 8}
     fit("--task=focal_classification", f"--backbone_args={json.dumps(sizes)}", "--method=lora")
     config = json.loads(Path("adapter/adapter_config.json").read_text())
-    assert config["preprocessing"]["task"] == "focal_classification"
+    assert config["preprocessing"]["task_name"] == "focal_classification"
     run("evaluate", "adapter", "--data=boxes:12")
     assert "accuracy" in capsys.readouterr().out
     cloud = sources.open_source("boxes:2").train[0].pos
@@ -190,7 +190,9 @@ def test_names_that_are_taken_and_classes_that_do_not_fit():
     from pyg_peft.backbones import register_backbone
     from pyg_peft.training import (
         ClassificationTask,
+        SegmentationDataModule,
         ShapeDataModule,
+        Task,
         register_source,
         register_task,
     )
@@ -218,5 +220,17 @@ def test_names_that_are_taken_and_classes_that_do_not_fit():
     other = type("Other", (ClassificationTask,), {"name": "other", "head": "dancing"})
     with pytest.raises(ValueError, match="'head' of Other"):
         register_task(other, ShapeDataModule)
+    with pytest.raises(TypeError, match="'task' to implement check_labels, labels, loss"):
+        register_task(type("Empty", (Task,), {}), ShapeDataModule)
+    with pytest.raises(TypeError, match="'task' to set name, head, monitor"):
+        members = dict.fromkeys(Task.__abstractmethods__)
+        register_task(type("Nameless", (Task,), members), ShapeDataModule)
+    named = type("Named", (ClassificationTask,), {"name": "named"})
+    register_task(named, ShapeDataModule)
+    with pytest.raises(TypeError, match="'task' of ShapeDataModule to be a Named"):
+        splits = sources.open_source("procedural:12")
+        wrap_splits("named", splits)
+    with pytest.raises(ValueError, match="'named', which is taken"):
+        register_task(named, SegmentationDataModule)
     with pytest.raises(ValueError, match="a plain word"):
         register_source("my data", lambda rest, options: sources.open_source("x"), "")

@@ -42,9 +42,9 @@ class Declared(Plain):
     [
         ({"permutation": "covariant"}, "'permutation' to be one of .* \\(got 'covariant'\\)"),
         ({"independent": "points"}, "'independent' to be one of"),
-        ({"sees": ("x", "edges")}, "'sees' to be a tuple of 'x' and 'pos'"),
-        ({"sees": "x"}, "'sees' to be a tuple"),
-        ({"sees": ("x",), "rotation": False}, "because 'sees' is without 'pos'"),
+        ({"depends_on": ("x", "edges")}, "'depends_on' to be a tuple of 'x' and 'pos'"),
+        ({"depends_on": "x"}, "'depends_on' to be a tuple"),
+        ({"depends_on": ("x",), "rotation": False}, "because 'depends_on' is without 'pos'"),
         ({"permutation": "invariant", "independent": "rows"}, "one row per cloud"),
         ({"reach": 0}, "'reach' to be >= 1"),
     ],
@@ -61,6 +61,19 @@ def test_flags(name: str):
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"permutation": None, "first_point": True}, "'first_point' to be False"),
+        ({"permutation": "invariant", "reach": 1}, "'reach' to be None"),
+        ({"permutation": None, "reach": 1}, "'reach' to be None"),
+    ],
+)
+def test_claims_that_contradict_each_other(fields: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        Symmetries(**fields)
+
+
+@pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({}, "Equivariant under permutations of the points. Invariant under translation, rotation"),
@@ -71,9 +84,9 @@ def test_flags(name: str):
         ({"translation": False}, "Invariant under rotation and reflection. Not translation inv"),
         ({"rotation": False}, "Translation invariant. Not rotation invariant."),
         ({"translation": False, "rotation": False}, "Not translation or rotation invariant."),
-        ({"sees": ("x",)}, "Does not depend on positions."),
-        ({"sees": ("pos",)}, "Does not depend on features."),
-        ({"sees": ()}, "Does not depend on the cloud."),
+        ({"depends_on": ("x",)}, "Does not depend on positions."),
+        ({"depends_on": ("pos",)}, "Does not depend on features."),
+        ({"depends_on": ()}, "Does not depend on the cloud."),
         ({"reach": 1}, "Local: 1 hop. "),
         ({"reach": 3}, "Local: 3 hops. "),
         ({}, "Clouds do not influence each other in eval mode."),

@@ -65,7 +65,7 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
     if shared is not None:
         shared.save()
     counts = model.count_parameters()
-    curve = report.curves[data.task.monitor]
+    curve = report.curves[f"val_{data.task.monitor}"]
     return {
         "config": config,
         "clouds": {

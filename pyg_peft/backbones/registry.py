@@ -24,7 +24,7 @@ Kind = TypeVar("Kind", bound=type[nn.Module])
 
 # Members that commands need, to build a model, load it and change its number of classes.
 _NEEDED = ("config", "from_checkpoint", "reset_head")
-TASKS = ("classification", "segmentation")
+HEADS = ("classification", "segmentation")
 
 BACKBONES: dict[str, type[Any]] = {
     "DGCNN": DGCNN,
@@ -67,9 +67,9 @@ def register_backbone(kind: Kind) -> Kind:
     if missing:
         raise TypeError(f"Expected {kind.__name__} to have {', '.join(missing)} (got none)")
     task = getattr(kind, "task", None)
-    if task not in TASKS:
+    if task not in HEADS:
         raise ValueError(
-            f"Expected 'task' of {kind.__name__} to be one of {', '.join(TASKS)} (got {task!r})"
+            f"Expected 'task' of {kind.__name__} to be one of {', '.join(HEADS)} (got {task!r})"
         )
     if BACKBONES.get(kind.__name__, kind) is not kind:
         raise ValueError(f"Expected a name that is free (got {kind.__name__!r}, which is taken)")
@@ -87,8 +87,8 @@ def list_backbones(task: str | None = None) -> list[str]:
         >>> list_backbones("segmentation")[:2]
         ['DGCNNSegmentation', 'PointMAESegmentation']
     """
-    if task is not None and task not in TASKS:
-        raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} or None (got {task!r})")
+    if task is not None and task not in HEADS:
+        raise ValueError(f"Expected 'task' to be one of {', '.join(HEADS)} or None (got {task!r})")
     return sorted(name for name, kind in BACKBONES.items() if task in (None, kind.task))
 
 
@@ -102,4 +102,4 @@ def list_models() -> list[str]:
     return sorted(SHIPPED)
 
 
-__all__ = ["BACKBONES", "TASKS", "list_backbones", "list_models", "register_backbone"]
+__all__ = ["BACKBONES", "HEADS", "list_backbones", "list_models", "register_backbone"]

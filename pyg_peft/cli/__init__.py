@@ -140,7 +140,7 @@ def _modules_to_import(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _import_modules(names: Sequence[str]) -> None:
-    """Import modules that register methods, backbones or data, also from the current folder.
+    """Import modules that register methods, backbones, data or tasks, also from the current folder.
 
     Only modules named on the command line are imported; files cannot name code.
     """
@@ -182,7 +182,10 @@ def _usage() -> str:
     lines = ["usage: pyg-peft [--import MODULE] COMMAND [options]", ""]
     lines += [f"  {name:10s} {text}" for name, (_, text) in COMMANDS.items()]
     lines += ["", "pyg-peft COMMAND --help lists the options of a command."]
-    lines += ["--import names a module of yours that registers methods, backbones or data.", ""]
+    lines += [
+        "--import names a module of yours that registers methods, backbones, data or tasks.",
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyg_peft.cli.fit import RESULT
+from pyg_peft.cli.fit import RESULT, groups_of
 from pyg_peft.cli.saved import Saved, open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.errors import check_count
 from pyg_peft.training.data.sources import Splits, check_recorded, is_own
-from pyg_peft.training.fitting.tasks import DATA_MODULES
-from pyg_peft.training.tasks.classification import Evaluation
+from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
+from pyg_peft.training.tasks.contract import Scored
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -41,7 +41,7 @@ def run(
     batch_size: int | None = None,
     precision: str | None = None,
     per_class: bool = False,
-) -> Evaluation:
+) -> Scored:
     """Evaluate a saved adapter.
 
     Args:
@@ -71,18 +71,20 @@ def run(
         data_args = _default_args(data, past, recorded, saved)
     elif data is None:
         check_recorded(past["data"], {}, recorded)
-    data_module = DATA_MODULES[saved.task]
-    splits = data_module.open_splits(past["data"] if data is None else data, **data_args)
+    splits = DATA_MODULES[saved.task].open_splits(
+        past["data"] if data is None else data, **data_args
+    )
     whole = splits.whole and not own and split == "test"
     if not own:
         splits = splits.for_evaluation()
     _check_classes(splits, saved)
-    module = data_module.from_source(
+    module = wrap_splits(
+        saved.task,
         splits,
-        data_args={},
         preprocessing=saved.preprocessing,
         batch_size=batch_size or past.get("batch_size", 32),
         val_fraction=past.get("val_fraction", 0.15),
+        groups=groups_of(splits.train, past.get("group_field")) if own else None,
         seed=past.get("seed", 0),
     )
     loader = module.val_dataloader() if split == "val" else module.test_dataloader()
@@ -98,8 +100,7 @@ def run(
     if per_class:
         names = [printable(name) for name in saved.class_names]
         width = max(len(name) for name in names)
-        for number, (row, name) in enumerate(zip(result.confusion, names, strict=True)):
-            right, count = int(row[number]), int(row.sum())
+        for name, (right, count) in zip(names, result.per_class(), strict=True):
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
     return result
 
@@ -140,4 +141,8 @@ def _past(path: Path) -> dict[str, Any]:
             raise ValueError(
                 f"Expected 'run.{name}' in '{path}' to be {kind.__name__} (got {value!r})"
             )
+    if not isinstance(run.get("group_field"), str | None):
+        raise ValueError(
+            f"Expected 'run.group_field' in '{path}' to be str or null (got {run['group_field']!r})"
+        )
     return run

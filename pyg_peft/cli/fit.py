@@ -19,7 +19,7 @@ from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.data.sources import shorthands
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
-from pyg_peft.training.fitting.tasks import DATA_MODULES
+from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
 from pyg_peft.training.tasks.registry import find_task
 
 if TYPE_CHECKING:
@@ -118,22 +118,21 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     kind = find_class(backbone_class, find_task(task).head)
-    data_module = DATA_MODULES[task]
-    splits = data_module.open_splits(data, **(data_args or {}))
-    module = data_module.from_source(
+    splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
+    module = wrap_splits(
+        task,
         splits,
-        data_args={},
         preprocessing=preprocessing,
         augmentation=augment() if augment else None,
         batch_size=batch_size,
         val_fraction=val_fraction,
-        groups=_groups(splits.train, group_field),
+        groups=groups_of(splits.train, group_field),
         num_views=num_views,
         num_workers=num_workers,
         seed=seed,
     )
     module.check_trainable()
-    base = open_backbone(backbone, module.num_classes, backbone_args or {}, seed, kind)
+    base = open_backbone(backbone, module.task.num_outputs, backbone_args or {}, seed, kind)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
@@ -167,6 +166,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
                 "options": asdict(options),
                 "augmentation": augmentation,
                 "val_fraction": val_fraction,
+                "group_field": group_field,
                 "num_views": num_views,
                 "precision": str(settings.get("precision", "32-true")),
             },
@@ -182,7 +182,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     return report
 
 
-def _groups(dataset: Any, field: str | None) -> Any:
+def groups_of(dataset: Any, field: str | None) -> Any:
+    """Return the number of the group of each cloud, or ``None`` without a field."""
     if field is None:
         return None
     import torch

@@ -58,7 +58,7 @@ def run(
     task_class = TASKS[saved.task]
     if not issubclass(task_class, ClassificationTask):
         raise ValueError(
-            "Expected 'adapter' to classify clouds (got one for parts): label points by "
+            f"Expected 'adapter' to classify clouds (got one for {saved.task}): label points by "
             "PeftModel.from_pretrained and score_scene or the model itself"
         )
     settings = {**saved.read_args, **(read_args or {})}

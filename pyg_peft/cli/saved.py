@@ -72,11 +72,11 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
 
 def _task_of(base: Any, recorded: Mapping[str, Any], folder: str) -> str:
     """Return the recorded task; older adapters have none, and their base has one of its own."""
-    task = recorded.get("task", base.task)
+    task = recorded.get("task_name", base.task)
     if not isinstance(task, str) or task not in TASKS or TASKS[task].head != base.task:
         raise CheckpointError(
-            f"Expected 'preprocessing.task' in '{folder}' to be a task for the backbone, whose own "
-            f"is {base.task}: {', '.join(list_tasks())} (got {short(task)}); the option --import "
+            f"Expected 'preprocessing.task_name' in '{folder}' to be a task for a backbone for "
+            f"{base.task}: {', '.join(list_tasks())} (got {short(task)}); the option --import "
             "loads a module that registers others"
         )
     return task

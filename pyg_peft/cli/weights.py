@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyg_peft.backbones.registry import BACKBONES, TASKS, list_backbones
+from pyg_peft.backbones.registry import BACKBONES, HEADS, list_backbones
 from pyg_peft.backbones.weights import read_state_dict
 from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained
 from pyg_peft.errors import CheckpointError, MissingHeadError
@@ -36,8 +36,8 @@ def backbone_class(name: str | None, task: str | None = None) -> type[Any]:
     Raises:
         ValueError: If there is no such task or name, or the backbone is for another task.
     """
-    if task is not None and task not in TASKS:
-        raise ValueError(f"Expected 'task' to be one of {', '.join(TASKS)} (got {task!r})")
+    if task is not None and task not in HEADS:
+        raise ValueError(f"Expected 'task' to be one of {', '.join(HEADS)} (got {task!r})")
     fitting = list_backbones(task)
     name = DEFAULTS[task or "classification"] if name is None else name
     if name not in fitting:

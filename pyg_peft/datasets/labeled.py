@@ -5,7 +5,7 @@ from torch_geometric.data import Dataset
 
 
 class LabeledDataset(Dataset):
-    """Base of data sets that know all their labels without loading points.
+    """Base of data sets that return all labels without loading points.
 
     A subclass sets ``_labels``, one label per item of the whole data set, and ``class_names``.
 

@@ -14,7 +14,7 @@ _CHUNK_SIZE = 16384
 @Symmetries(
     permutation="equivariant",
     of="the queries",
-    sees=("x",),
+    depends_on=("x",),
     independent="rows",
     note=(
         "The output is invariant to the order of the table's rows, except among exactly equal "

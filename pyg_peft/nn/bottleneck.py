@@ -16,7 +16,7 @@ from pyg_peft.errors import (
 from pyg_peft.symmetries import Symmetries
 
 
-@Symmetries(permutation="equivariant", of="the rows", sees=("x",), independent="rows")
+@Symmetries(permutation="equivariant", of="the rows", depends_on=("x",), independent="rows")
 def quick_gelu(x: Tensor) -> Tensor:
     r"""Return the sigmoid approximation of GELU, :math:`x \cdot \sigma(1.702\, x)`.
 
@@ -39,9 +39,9 @@ def quick_gelu(x: Tensor) -> Tensor:
 @Symmetries(
     permutation="equivariant",
     of="the rows",
-    sees=("x",),
+    depends_on=("x",),
     independent="rows",
-    note="How rows are batched does not matter, in training either.",
+    note="Without dropout, how rows are batched does not matter in training either.",
 )
 class Bottleneck(nn.Module):
     r"""Adds a small correction to each row independently, after `"Parameter-Efficient Transfer

@@ -11,9 +11,9 @@ from pyg_peft.symmetries import Symmetries
 @Symmetries(
     permutation="equivariant",
     of="the rows",
-    sees=("x",),
+    depends_on=("x",),
     independent="rows",
-    note="How rows are batched does not matter, in training either.",
+    note="Without dropout, how rows are batched does not matter in training either.",
 )
 class LowRankHeteroLinear(nn.Module):
     r"""Computes the low-rank update that LoRA adds to a :class:`torch_geometric.nn.HeteroLinear`,

@@ -26,7 +26,7 @@ _TENSORS = ("keys", "values", "labels", "sample_id")
 @Symmetries(
     permutation="equivariant",
     of="the queries",
-    sees=("x",),
+    depends_on=("x",),
     independent="rows",
     note="The order of the bank's rows does not matter, except among exactly equal scores.",
 )

@@ -11,7 +11,7 @@ from pyg_peft.symmetries import Symmetries
 @Symmetries(
     permutation="equivariant",
     of="the members",
-    sees=("x",),
+    depends_on=("x",),
     note="Neighborhoods are processed independently, and the output follows their order.",
 )
 class NeighborAttention(nn.Module):

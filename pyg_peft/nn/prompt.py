@@ -9,7 +9,7 @@ from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Tokens
 
 
-@Symmetries(permutation="invariant", sees=(), note="Has all symmetries trivially.")
+@Symmetries(permutation="invariant", depends_on=(), note="Has all symmetries trivially.")
 class PromptTokens(nn.Module):
     r"""Learned tokens shared by all clouds, after `"Visual Prompt Tuning"
     <https://arxiv.org/abs/2203.12119>`_.
@@ -70,7 +70,7 @@ class PromptTokens(nn.Module):
 
 @Symmetries(
     permutation="invariant",
-    sees=("x",),
+    depends_on=("x",),
     given="the query",
     note=(
         "The prior is a function of the query alone, so the prompt has the symmetries of the query."

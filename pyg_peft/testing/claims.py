@@ -59,7 +59,7 @@ def assert_symmetries(
         >>> from pyg_peft.testing import assert_symmetries, random_clouds
         >>> generator = torch.Generator().manual_seed(0)
         >>> clouds = random_clouds([9, 7], generator=generator)
-        >>> @Symmetries(permutation="equivariant", independent="rows", sees=("pos",))
+        >>> @Symmetries(permutation="equivariant", independent="rows", depends_on=("pos",))
         ... def heights(x, pos, batch, batch_size):
         ...     return pos[:, 2:]
         >>> assert_symmetries(heights, clouds, generator=generator)
@@ -163,7 +163,7 @@ class _Trial:
                     return
                 raise AssertionError(f"The output depends on '{to}'")
 
-            self.expect(name not in self.claimed.sees, f"independence of '{name}'", check)
+            self.expect(name not in self.claimed.depends_on, f"independence of '{name}'", check)
 
     def check_independence(self) -> None:
         count = self.clouds.batch.numel()

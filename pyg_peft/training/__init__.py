@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.pretraining.run import PretrainReport, pretrain
     from pyg_peft.training.runs.schedule import warmup_cosine
     from pyg_peft.training.tasks.classification import ClassificationTask, Evaluation, evaluate
-    from pyg_peft.training.tasks.contract import Task
+    from pyg_peft.training.tasks.contract import Scored, Task
     from pyg_peft.training.tasks.registry import list_tasks
     from pyg_peft.training.tasks.segmentation import (
         PartEvaluation,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ClassificationTask": "tasks.classification",
     "SegmentationTask": "tasks.segmentation",
+    "Scored": "tasks.contract",
     "Task": "tasks.contract",
     "list_tasks": "tasks.registry",
     "register_task": "fitting.tasks",
@@ -120,6 +121,7 @@ __all__ = [
     "Preprocessing",
     "PretrainOptions",
     "PretrainReport",
+    "Scored",
     "SegmentationDataModule",
     "SegmentationModule",
     "SegmentationTask",

@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 from pyg_peft.backbones import PointMAE, PointNet
 from pyg_peft.backbones.flat_backbone import FlatBackbone
+from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
+from pyg_peft.backbones.point_mae.with_head import PointMAEWithHead
 from pyg_peft.errors import CheckpointError
 from pyg_peft.testing import (
     assert_batch_isolated,
@@ -92,6 +94,17 @@ def test_config_of_a_users_own_family():
             super().__init__(num_classes=4, width=5)
 
     assert Mine2().config == {"num_classes": 4, "width": 5}
+
+
+def test_config_of_a_family_on_the_encoder_of_point_mae():
+    class Mine(PointMAEWithHead):
+        def __init__(self, num_classes: int, depth: int = 1) -> None:
+            super().__init__(embed_dim=24, depth=depth, num_heads=3, num_centers=4, patch_size=4)
+            self.num_classes = num_classes
+
+    assert Mine(4).config == {"num_classes": 4, "depth": 1}
+    encoder = PointMAEEncoder(embed_dim=24, depth=1, num_heads=3, num_centers=4, patch_size=4)
+    assert encoder.config["depth"] == 1 and "PointMAEEncoder" in repr(encoder)
 
 
 def test_reset_is_reproducible(case: Case):

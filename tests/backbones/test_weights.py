@@ -344,7 +344,9 @@ def test_prefixes_in_any_nesting(prefix):
     assert_holds(read_state_dict({f"{prefix}{k}": v for k, v in WEIGHTS.items()}), WEIGHTS)
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "module.", "_forward_module.model."])
+@pytest.mark.parametrize(
+    "prefix", ["", "model.", "module.", "_forward_module.", "_forward_module.model."]
+)
 def test_averaged_weights(prefix):
     """As torch's AveragedModel has them, plain and inside other wrappers."""
     layers = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(2, 2)})

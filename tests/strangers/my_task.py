@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pyg_peft.training import ClassificationTask, ShapeDataModule, register_task
 
@@ -13,8 +14,10 @@ class FocalTask(ClassificationTask):
     name: ClassVar[str] = "focal_classification"
 
     def loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        right = scores.log_softmax(dim=-1).gather(1, labels[:, None])
-        return -((1 - right.exp()).square() * right).mean()
+        target = one_hot(labels, scores.size(1)).to(scores.dtype)
+        target = (1 - label_smoothing) * target + label_smoothing / scores.size(1)
+        logs = scores.log_softmax(dim=-1)
+        return -(target * (1 - logs.exp()).square() * logs).sum(dim=1).mean()
 
 
 class FocalData(ShapeDataModule):

@@ -263,7 +263,7 @@ RECIPES: dict[str, Recipe] = {
     "EdgeConvBlock by position": Recipe(
         lambda: backbones.EdgeConvBlock(CHANNELS, (8,), k=4, by_pos=True),
         run_level,
-        changes={"sees": ("x", "pos"), "reach": 1},
+        changes={"depends_on": ("x", "pos"), "reach": 1},
         reach=along_neighbors,
     ),
     "SetAbstraction": Recipe(

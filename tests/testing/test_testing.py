@@ -195,8 +195,8 @@ class Honest(Good):
         ({"first_point": True}, "Lying denies permutation equivariance if the first points change"),
         ({"translation": False}, "Lying denies translation invariance, which holds"),
         ({"rotation": False}, "Lying denies rotation invariance, which holds"),
-        ({"sees": ("x",)}, "Lying claims independence of 'pos': The output depends on 'pos'"),
-        ({"sees": ("pos",)}, "Lying claims independence of 'x': The output depends on 'x'"),
+        ({"depends_on": ("x",)}, "Lying claims independence of 'pos': The output depends on 'pos'"),
+        ({"depends_on": ("pos",)}, "Lying claims independence of 'x': The output depends on 'x'"),
         ({"independent": "rows"}, "Lying claims independence of rows"),
     ],
 )
@@ -223,8 +223,13 @@ def test_a_lie_about_symmetries(
         ),
         (Directed, {"rotation": False}, {}, "Directed claims rotation"),
         (OrderedInClouds, {"permutation": None}, {}, "OrderedInClouds claims permutation equi"),
-        (Blind, {"sees": ("x",), "independent": "rows"}, {"independent": "rows"}, "of 'pos'"),
-        (Blind, {"sees": ("x",), "independent": "rows"}, {"sees": ("x",)}, "of rows, which holds"),
+        (Blind, {"depends_on": ("x",), "independent": "rows"}, {"independent": "rows"}, "of 'pos'"),
+        (
+            Blind,
+            {"depends_on": ("x",), "independent": "rows"},
+            {"depends_on": ("x",)},
+            "of rows, which holds",
+        ),
     ],
 )
 def test_symmetries_that_a_module_lacks(

@@ -82,9 +82,9 @@ class Trainer:
         self.saved.append(self.current_epoch)
 
 
-def kept(epochs: list[tuple[float, float]]) -> int:
+def kept(epochs: list[tuple[float, float]], mode: Any = "max") -> int:
     trainer: Any = Trainer()
-    callback = KeptEpoch(Path("folder"), "val_accuracy")
+    callback = KeptEpoch(Path("folder"), "val_accuracy", mode)
     for number, (accuracy, loss) in enumerate(epochs, start=1):
         trainer.current_epoch = number
         trainer.callback_metrics = {"val_accuracy": accuracy, "val_loss": loss}
@@ -97,6 +97,11 @@ def test_of_equal_accuracies_the_lower_validation_loss_decides():
     assert kept([(0.9, 0.5), (0.9, 0.5)]) == 1, "the earlier of equal ones"
     nan = float("nan")
     assert kept([(0.9, nan), (0.9, 0.5)]) == 2 and kept([(nan, 0.1), (0.1, 0.9)]) == 2
+
+
+def test_of_errors_the_smallest_is_best():
+    assert kept([(0.5, 1.0), (0.2, 0.5), (0.2, 0.3), (0.3, 0.1)], "min") == 3
+    assert kept([(float("nan"), 0.1), (0.9, 0.9)], "min") == 2
 
 
 def test_the_report_is_of_that_epoch_from_one(tmp_path: Path):
@@ -386,6 +391,26 @@ def test_types_of_fit(tmp_path: Path, arguments: dict[str, Any], message: str):
     with pytest.raises(TypeError, match=f"Expected {message}"):
         fit(**given)
     assert not (tmp_path / "new").exists()
+
+
+def test_metadata_replaces_nothing_that_fit_saves(tmp_path: Path):
+    metadata = {"num_points": 3, "task_name": "segmentation", "note": "mine"}
+    with pytest.raises(ValueError, match=r"that fit sets itself \(got \['num_points', 'task_na"):
+        run(tmp_path / "new", metadata=metadata)
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_task_does_not_continue_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(tmp_path, trainer={"max_epochs": 1})
+    described = json.loads((tmp_path / "checkpoints" / "run.json").read_text())
+    assert described["task"] == "classification"
+    del described["task"]  # as of versions before the task was recorded
+    (tmp_path / "checkpoints" / "run.json").write_text(json.dumps(described))
+    run(tmp_path, trainer={"max_epochs": 1}, resume=True)
+    described["task"] = "other"
+    (tmp_path / "checkpoints" / "run.json").write_text(json.dumps(described))
+    with pytest.raises(CheckpointError, match="task 'other' instead of 'classification'"):
+        run(tmp_path, trainer={"max_epochs": 1}, resume=True)
 
 
 @pytest.mark.parametrize(

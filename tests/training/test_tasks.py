@@ -9,7 +9,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_peft.backbones import PointNet, PointNetSegmentation
 from pyg_peft.training.tasks.classification import ClassificationTask
-from pyg_peft.training.tasks.contract import Task
+from pyg_peft.training.tasks.contract import Scored, Task
 from pyg_peft.training.tasks.registry import TASKS, find_task, list_tasks
 from pyg_peft.training.tasks.segmentation import SegmentationTask
 
@@ -54,7 +54,9 @@ def test_evaluation_equals_the_metrics_of_an_epoch(name: str):
         task.update(metrics, scores, task.labels(data, scores.size(0)), data)
     numbers = task.evaluate(model, batches(name)).numbers()
     computed = metrics.compute()
-    assert task.monitor in computed, "the metric that chooses the epoch is one of the epoch's"
+    assert f"val_{task.monitor}" in computed, (
+        "the metric that chooses the epoch is one of the epoch's"
+    )
     for key, value in computed.items():
         assert numbers[key.removeprefix("val_")] == pytest.approx(float(value), abs=1e-6), key
 
@@ -100,6 +102,55 @@ def test_predictions_are_probabilities(name: str):
         assert found.shape == (rows, task.num_outputs) and not found.requires_grad
         torch.testing.assert_close(found.sum(dim=1), torch.ones(rows))
     assert not model.training
+
+
+def test_predictions_are_what_evaluation_counts():
+    """Also for parts: none outside of a cloud's category is predicted."""
+    for name, (task, model) in CASES.items():
+        for data, found in task.predict(model, batches(name)):
+            labels = task.labels(data, found.size(0))
+            known = labels >= 0
+            right = int((found.argmax(dim=1) == labels)[known].sum())
+            counted = task.evaluate(model, [data]).per_class()
+            assert right == sum(hits for hits, _ in counted)
+            assert int(known.sum()) == sum(count for _, count in counted)
+
+
+def test_a_model_that_scores_points_is_no_classifier():
+    task, model = ClassificationTask(3), PointNetSegmentation(3).eval()
+    with pytest.raises(ValueError, match=r"scores for each of 4 clouds \(got 80 rows"):
+        task.evaluate(model, batches("classification"))
+
+
+def test_labels_that_the_task_ignores():
+    cloud = Data(pos=torch.rand(4, 3), y=torch.tensor([0, 255, 1, 0]), category=torch.tensor([0]))
+    SegmentationTask([[0, 1]], 2, ignore_index=255).check_labels([cloud], "train")
+    cloud.y[0] = 2  # pyright: ignore[reportOptionalSubscript]
+    with pytest.raises(ValueError, match=r"'train\[0\].y' to hold parts of its category"):
+        SegmentationTask([[0, 1]], 3, ignore_index=255).check_labels([cloud], "train")
+
+
+def test_a_task_without_classes_has_no_numbers_of_them():
+    class Errors(Scored):
+        def __add__(self, other: Any) -> Any:
+            return self
+
+        def numbers(self) -> dict[str, float]:
+            return {}
+
+        def __str__(self) -> str:
+            return ""
+
+    with pytest.raises(ValueError, match=r"for a task with classes only \(got a Errors"):
+        Errors().per_class()
+
+
+def test_every_task_has_a_data_module():
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
+    from pyg_peft.training.fitting.tasks import DATA_MODULES
+
+    assert DATA_MODULES.keys() == TASKS.keys()
 
 
 def test_a_name_that_no_task_has():

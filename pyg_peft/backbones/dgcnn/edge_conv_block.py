@@ -46,7 +46,7 @@ def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeInd
 
 @Symmetries(
     permutation="equivariant",
-    sees=("x",),
+    depends_on=("x",),
     note=(
         "With ``by_pos``, neighbors are searched by position: the output then depends on "
         "distances too, is invariant under translation, rotation and reflection of the "

@@ -35,6 +35,9 @@ class DGCNNSegmentation(FlatBackbone):
     the cloud is concatenated with them, and so is the object's category if ``num_categories`` is
     positive.
 
+    ``from_checkpoint`` infers all sizes except ``k`` and ``head_dropout``. A file of the classifier
+    also does not determine ``num_categories``, ``decoder_channels`` and ``head_channels``.
+
     Args:
         num_classes: Number of classes of a point.
         in_channels, channels, mix_channels, head_channels: See :class:`DGCNN`.

@@ -29,7 +29,7 @@ def constructor_arguments(model: nn.Module, base: type[nn.Module]) -> dict[str, 
     kinds = [kind for kind in type(model).__mro__ if issubclass(kind, base) and kind is not base]
     ours = (kind for kind in kinds if kind.__module__.startswith("pyg_peft."))
     # A family of a user's own is known by the class that extends the base.
-    own = next(ours, kinds[-1])
+    own = next(ours, kinds[-1] if kinds else base)
     return {name: getattr(model, name) for name in signature(own).parameters}
 
 

@@ -7,7 +7,7 @@ from pyg_peft.errors import check_count, check_dtype, check_tensor
 from pyg_peft.symmetries import Symmetries
 
 
-@Symmetries(permutation="equivariant", of="the rows", sees=("x",), independent="rows")
+@Symmetries(permutation="equivariant", of="the rows", depends_on=("x",), independent="rows")
 class ClassificationHead(nn.Module):
     """Compute scores with the authors' head of three linear layers. The hidden layers have 256
     channels, with batch norm, ReLU and dropout in between.

@@ -11,7 +11,7 @@ from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch
 
 
-@Symmetries(permutation="equivariant", sees=("x",), independent="rows")
+@Symmetries(permutation="equivariant", depends_on=("x",), independent="rows")
 class SegmentationHead(nn.Module):
     r"""Compute scores of points with the authors' head for part segmentation: two layers per point,
     then three layers that also take a summary of the cloud.

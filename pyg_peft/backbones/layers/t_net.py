@@ -11,7 +11,7 @@ from pyg_peft.geometry.layout import count_clouds, offsets, to_dense
 from pyg_peft.symmetries import Symmetries
 
 
-@Symmetries(permutation="equivariant", sees=("x",))
+@Symmetries(permutation="equivariant", depends_on=("x",))
 class TNet(nn.Module):
     r"""Predict a matrix for each cloud and apply it to its points, after `"PointNet"
     <https://arxiv.org/abs/1612.00593>`_, figure 2.

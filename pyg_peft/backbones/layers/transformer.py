@@ -72,7 +72,7 @@ def _broadcasts(mask: Tensor, shape: tuple[int, ...]) -> bool:
     )
 
 
-@Symmetries(permutation="equivariant", of="the samples", sees=("x",), independent="rows")
+@Symmetries(permutation="equivariant", of="the samples", depends_on=("x",), independent="rows")
 class DropPath(nn.Module):
     """Drop the residual branch of whole samples while training (stochastic depth).
 
@@ -109,7 +109,7 @@ class DropPath(nn.Module):
         return f"drop_prob={self.drop_prob}"
 
 
-@Symmetries(permutation="equivariant", of="the tokens", sees=("x",))
+@Symmetries(permutation="equivariant", of="the tokens", depends_on=("x",))
 class Attention(nn.Module):
     r"""Apply multi-head self-attention with one joint projection for queries, keys and values.
 
@@ -162,7 +162,7 @@ class Attention(nn.Module):
         return f"channels={self.channels}, num_heads={self.num_heads}"
 
 
-@Symmetries(permutation="equivariant", of="the tokens", sees=("x",), independent="rows")
+@Symmetries(permutation="equivariant", of="the tokens", depends_on=("x",), independent="rows")
 class Mlp(nn.Module):
     """Apply two linear layers with an exact (erf) GELU between them.
 
@@ -193,7 +193,7 @@ class Mlp(nn.Module):
 @Symmetries(
     permutation="equivariant",
     of="the tokens together with the mask",
-    sees=("x",),
+    depends_on=("x",),
     note="Patches that ``patches.mask`` excludes influence no other token.",
 )
 class Block(nn.Module):

@@ -38,7 +38,7 @@ class Completion(Reconstruction):
     first_point=True,
     translation=False,
     rotation=False,
-    sees=("pos",),
+    depends_on=("pos",),
     note="Given its patches and the mask: invariant under permutations of a cloud's patches.",
 )
 class PointMAECompletion(PointMAEPretraining):

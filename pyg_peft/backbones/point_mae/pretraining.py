@@ -27,7 +27,7 @@ from pyg_peft.typing import Batch, Mask, Pos, Tokens
     first_point=True,
     translation=False,
     rotation=False,
-    sees=("pos",),
+    depends_on=("pos",),
     note="Given its patches and the mask: invariant under permutations of a cloud's patches.",
 )
 class PointMAEPretraining(PointMAEEncoder):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pyg_peft.backbones.layers.constructor import constructor_arguments
 from pyg_peft.backbones.layers.patch_embed import check_tokens
 from pyg_peft.backbones.point_mae.encoder import PointMAEEncoder
 from pyg_peft.backbones.weights.shipped import find_pretrained
@@ -26,6 +27,11 @@ class PointMAEWithHead(PointMAEEncoder):
     task: ClassVar[str]
     num_classes: int
     head: Any  # a module, of another class in each subclass
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments; the class called with them has the same shapes."""
+        return constructor_arguments(self, PointMAEWithHead)
 
     @classmethod
     def from_checkpoint(

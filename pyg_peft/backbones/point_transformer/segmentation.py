@@ -31,6 +31,9 @@ class PointTransformerSegmentation(FlatBackbone):
     The levels are those of :class:`PointTransformer`, whose files can be loaded here. The decoder
     concatenates each cloud's mean with the coarsest points, then interpolates from level to level.
 
+    ``from_checkpoint`` infers all sizes except ``k``, ``stride`` and ``head_dropout``. A file of
+    the classifier also does not determine ``decoder_depth`` and ``head_channels``.
+
     Args:
         num_classes: Number of classes of a point.
         in_channels, channels, depths, k, stride, share, head_channels, head_dropout: See

@@ -28,6 +28,9 @@ class PointNetSegmentation(FlatBackbone):
     The levels are those of :class:`PointNet`, whose files can be loaded here. The maximum over the
     cloud is concatenated with each point's feature after the first level.
 
+    ``from_checkpoint`` infers all sizes except ``head_dropout``. A file of the classifier also does
+    not determine ``decoder_channels`` and ``head_channels``.
+
     Args:
         num_classes: Number of classes of a point.
         in_channels, channels, head_channels, transforms: See :class:`PointNet`.

@@ -38,6 +38,10 @@ class PointNetPlusPlusSegmentation(FlatBackbone):
     ``patch_sizes=(32, 32, 32, 32)``,
     ``decoder_channels=((256, 256), (256, 256), (256, 128), (128, 128, 128))``.
 
+    ``from_checkpoint`` infers all sizes except ``num_centers``, ``radii``, ``patch_sizes`` and
+    ``head_dropout``. A file of the classifier also does not determine ``decoder_channels`` and
+    ``head_channels``.
+
     Args:
         num_classes: Number of classes of a point.
         in_channels, radii, patch_sizes, head_channels, head_dropout: See

@@ -270,6 +270,7 @@ def _strip_wrappers(state: State) -> State:
             if any(key.startswith(prefix) for key in state):
                 state = strip_prefix(state, prefix)
                 stripped = True
+                break  # what is inside may be averaged weights again
     return state
 
 

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Trainer
@@ -42,18 +42,22 @@ class Curves(Callback):
 class KeptEpoch(Checkpoint):
     """Write ``last.ckpt`` after each epoch, and ``best.ckpt`` after the best on validation so far.
 
-    The best epoch has the largest metric. If metrics are equal, the lower validation loss is
+    The best epoch has the best metric. If metrics are equal, the lower validation loss is
     better; if losses are equal too, the earlier epoch. Equal metrics are common on small validation
     sets. Without validation, the last epoch is kept.
 
     Args:
         folder: Folder of the run.
-        monitor: Name of the metric, the larger the better; ``None`` without validation.
+        monitor: Name of the metric; ``None`` without validation.
+        mode: ``"max"`` if a larger metric is better, otherwise ``"min"``.
     """
 
-    def __init__(self, folder: Path, monitor: str | None) -> None:
+    def __init__(
+        self, folder: Path, monitor: str | None, mode: Literal["max", "min"] = "max"
+    ) -> None:
         self.folder = folder
         self.monitor = monitor
+        self.mode = mode
         self.best: tuple[float, float] | None = None  # metric and loss of the kept epoch
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -62,7 +66,7 @@ class KeptEpoch(Checkpoint):
         found = tuple(float(trainer.callback_metrics[name]) for name in (self.monitor, LOSS))
         # One process decides, since all processes must save together.
         metric, loss = trainer.strategy.broadcast(found)
-        if self.best is None or _rank(metric, loss) > _rank(*self.best):
+        if self.best is None or self._rank(metric, loss) > self._rank(*self.best):
             self.best = (metric, loss)
             trainer.save_checkpoint(self.folder / BEST)
 
@@ -76,6 +80,14 @@ class KeptEpoch(Checkpoint):
         best = state_dict["best"]
         self.best = None if best is None else (best[0], best[1])
 
+    def _rank(self, metric: float, loss: float) -> tuple[float, float]:
+        """Return a key for comparing epochs; NaN is worse than anything."""
+        value = metric if self.mode == "max" else -metric
+        return (
+            -math.inf if math.isnan(value) else value,
+            -math.inf if math.isnan(loss) else -loss,
+        )
+
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
@@ -87,14 +99,6 @@ class KeptEpoch(Checkpoint):
         # A kill between both writes may have left a best epoch that is newer than the last file.
         if kept < len(curves[self.monitor]):
             self.best = (curves[self.monitor][kept], curves[LOSS][kept])
-
-
-def _rank(metric: float, loss: float) -> tuple[float, float]:
-    """Return a key for comparing epochs; NaN is worse than anything."""
-    return (
-        -math.inf if math.isnan(metric) else metric,
-        -math.inf if math.isnan(loss) else -loss,
-    )
 
 
 class WholeFiles(TorchCheckpointIO):

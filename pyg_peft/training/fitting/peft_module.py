@@ -130,7 +130,7 @@ class PeftModule(LightningModule):
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: Data, batch_idx: int) -> Tensor:
-        return self.task.probabilities(self(batch))
+        return self.task.predictions(self(batch), batch)
 
     def _evaluate(self, batch: Data, stage: str) -> None:
         scores = self(batch, stage)

@@ -99,7 +99,8 @@ def fit(
         trainer: Arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
         resume: Whether to continue an interrupted run in ``folder`` from its last finished epoch.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
-        metadata: JSON-able values that are saved with the preprocessing.
+        metadata: JSON-able values that are saved with the preprocessing, under keys other than
+            those of :class:`Preprocessing`, ``read_args`` and ``task_name``.
 
     Raises:
         TypeError: If an argument has another type.
@@ -115,6 +116,11 @@ def fit(
     check_kind(data, "data", ShapeDataModule)
     check_kind(caches, "caches", Mapping, optional=True)
     check_kind(metadata, "metadata", Mapping, optional=True)
+    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & set(metadata or {})
+    if own:
+        raise ValueError(
+            f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
+        )
     options = options or FitOptions()
     settings = check_run(folder, options, trainer or {}, resume=resume)
     folder = Path(folder)
@@ -132,7 +138,7 @@ def fit(
         resumed = check_resumed(folder, described)
     _use_clouds(data, resumed)
     curves = Curves()
-    monitor = data.task.monitor if validates else None
+    monitor = f"val_{data.task.monitor}" if validates else None
     module = PeftModule(
         model,
         data.task,
@@ -143,7 +149,7 @@ def fit(
         seed=data.seed,
         caches=caches,
     )
-    callbacks: list[Callback] = [KeptEpoch(folder, monitor), curves]
+    callbacks: list[Callback] = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
     if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
         callbacks.append(EpochBar())
     runner = _make_trainer(
@@ -181,7 +187,7 @@ def fit(
                 preprocessing={
                     **data.preprocessing.to_dict(),
                     "read_args": data.read_args,
-                    "task": data.task.name,
+                    "task_name": data.task.name,
                     **(metadata or {}),
                 },
             )

@@ -1,6 +1,9 @@
 """The data module of each task, and the registration of further tasks."""
 
-from pyg_peft.backbones.registry import TASKS as HEADS
+from typing import Any
+
+from pyg_peft.backbones.registry import HEADS
+from pyg_peft.training.data.sources import Splits
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
 from pyg_peft.training.tasks.classification import ClassificationTask
@@ -41,10 +44,19 @@ def register_task(task: type[Task], data_module: type[ShapeDataModule]) -> None:
         >>> "smooth_classification" in list_tasks()
         True
     """
+    if getattr(task, "__abstractmethods__", None):
+        raise TypeError(
+            f"Expected 'task' to implement {', '.join(sorted(task.__abstractmethods__))} "
+            f"(got {task!r}, which does not)"
+        )
     for name, kind, base in (("task", task, Task), ("data_module", data_module, ShapeDataModule)):
         if not (isinstance(kind, type) and issubclass(kind, base)):
             raise TypeError(f"Expected '{name}' to be a subclass of {base.__name__} (got {kind!r})")
-    if TASKS.get(task.name, task) is not task:
+    unset = [name for name in ("name", "head", "monitor") if not hasattr(task, name)]
+    if unset:
+        raise TypeError(f"Expected 'task' to set {', '.join(unset)} (got {task!r}, which does not)")
+    registered = TASKS.get(task.name, task), DATA_MODULES.get(task.name, data_module)
+    if registered != (task, data_module):
         raise ValueError(f"Expected a name that is free (got {task.name!r}, which is taken)")
     if task.head not in HEADS:
         raise ValueError(
@@ -55,4 +67,24 @@ def register_task(task: type[Task], data_module: type[ShapeDataModule]) -> None:
     DATA_MODULES[task.name] = data_module
 
 
-__all__ = ["DATA_MODULES", "register_task"]
+def wrap_splits(task: str, splits: Splits, **options: Any) -> ShapeDataModule:
+    """Return the data module of a task for opened splits.
+
+    Args:
+        task: Name of the task.
+        splits: Splits that its data module's ``open_splits`` returned.
+        options: Arguments of the data module.
+
+    Raises:
+        TypeError: If the data module gives another task than it was registered for.
+    """
+    data = DATA_MODULES[task].from_source(splits, data_args={}, **options)
+    if type(data.task) is not TASKS[task]:
+        raise TypeError(
+            f"Expected 'task' of {type(data).__name__} to be a {TASKS[task].__name__}, as it was "
+            f"registered (got a {type(data.task).__name__})"
+        )
+    return data
+
+
+__all__ = ["DATA_MODULES", "register_task", "wrap_splits"]

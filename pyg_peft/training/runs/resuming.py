@@ -74,6 +74,7 @@ def describe_run(
     bank = model.memory_bank
     described = {
         "base": base_fingerprint(model.base, config)[:16],
+        "task": data.task.name,
         "method": config.method,
         "settings": config.to_dict(),
         "bank": None if bank is None else bank.hash[:16],
@@ -123,6 +124,7 @@ def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
     try:
         found = json.loads(path.read_text())
         every_cloud = bool(found.setdefault(_EVERY_CLOUD, False))
+        found.setdefault("task", described["task"])  # earlier versions did not record it
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
     check_same({**found, _EVERY_CLOUD: True}, described, path)

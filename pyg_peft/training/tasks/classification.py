@@ -50,6 +50,10 @@ class Evaluation(Scored):
         names = ("accuracy", "macro_accuracy", "count")
         return {name: getattr(self, name) for name in names}
 
+    def per_class(self) -> list[tuple[int, int]]:
+        rows = enumerate(self.confusion.tolist())
+        return [(row[number], sum(row)) for number, row in rows]
+
     def __add__(self, other: Self) -> Self:
         return type(self)(self.confusion + other.confusion)
 
@@ -81,7 +85,7 @@ class ClassificationTask(Task):
 
     name: ClassVar[str] = "classification"
     head: ClassVar[str] = "classification"
-    monitor: ClassVar[str] = "val_accuracy"
+    monitor: ClassVar[str] = "accuracy"
 
     def __init__(self, num_classes: int) -> None:
         check_count(num_classes, "num_classes")
@@ -101,6 +105,11 @@ class ClassificationTask(Task):
         return forward_batch(model, data, **more)
 
     def labels(self, data: Any, rows: int) -> Tensor:
+        clouds = getattr(data, "num_graphs", rows)
+        if rows != clouds:
+            raise ValueError(
+                f"Expected 'model' to give scores for each of {clouds} clouds (got {rows} rows)"
+            )
         return whole_labels(data.y, "cloud", rows)
 
     def check_labels(self, dataset: Any, split: str) -> None:
@@ -120,13 +129,13 @@ class ClassificationTask(Task):
     def update(self, metrics: Any, scores: Tensor, labels: Tensor, data: Any) -> None:
         metrics.update(scores, labels)
 
-    def probabilities(self, scores: Tensor) -> Tensor:
+    def predictions(self, scores: Tensor, data: Any) -> Tensor:
         return scores.softmax(dim=-1)
 
     def measure(self, scores: Tensor, data: Any) -> Evaluation:
         labels = self.labels(data, scores.size(0)).cpu()
         check_range(labels, self.num_outputs, "y")
-        cells = labels * self.num_outputs + self.probabilities(scores).cpu().argmax(dim=-1)
+        cells = labels * self.num_outputs + self.predictions(scores, data).cpu().argmax(dim=-1)
         size = self.num_outputs
         return Evaluation(cells.bincount(minlength=size**2).view(size, size))
 

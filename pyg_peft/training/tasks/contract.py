@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,16 @@ class Scored(ABC):
     def __str__(self) -> str:
         """Return one line for the terminal."""
 
+    def per_class(self) -> list[tuple[int, int]]:
+        """Return how many samples of each class are right, and how many there are.
+
+        Raises:
+            ValueError: If the task has no classes.
+        """
+        raise ValueError(
+            f"Expected 'per_class' for a task with classes only (got a {type(self).__name__})"
+        )
+
 
 class Task(ABC):
     """What a model learns from labels: their form, the loss, the metrics and the predictions.
@@ -44,7 +54,8 @@ class Task(ABC):
         head: The backbones that serve the task, by their own ``task``: those of
             ``"classification"`` give scores for each cloud, those of ``"segmentation"`` for each
             point.
-        monitor: Name of the metric that chooses the best epoch; larger is better.
+        monitor: Name of the metric that chooses the best epoch, after ``val_``.
+        monitor_mode: ``"max"`` if a larger metric is better, otherwise ``"min"``.
         num_outputs: Number of scores that a head must give for each cloud or point.
 
     Shapes:
@@ -55,6 +66,7 @@ class Task(ABC):
     name: ClassVar[str]
     head: ClassVar[str]
     monitor: ClassVar[str]
+    monitor_mode: ClassVar[Literal["max", "min"]] = "max"
     num_outputs: int
 
     @abstractmethod
@@ -116,8 +128,8 @@ class Task(ABC):
         """Add a batch to metrics that :meth:`metrics` returned."""
 
     @abstractmethod
-    def probabilities(self, scores: Tensor) -> Tensor:
-        """Return the prediction for each row of scores."""
+    def predictions(self, scores: Tensor, data: Any) -> Tensor:
+        """Return the prediction for each row of scores, such as probabilities of classes."""
 
     @abstractmethod
     def measure(self, scores: Tensor, data: Any) -> Scored:
@@ -143,7 +155,7 @@ class Task(ABC):
                 ``sample_id``.
         """
         for data, scores in self._score_all(model, loader, precision, progress, cache):
-            yield data, self.probabilities(scores).cpu()
+            yield data, self.predictions(scores, data).cpu()
 
     def evaluate(
         self,

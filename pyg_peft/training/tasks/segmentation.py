@@ -98,7 +98,7 @@ class SegmentationTask(Task):
 
     name: ClassVar[str] = "segmentation"
     head: ClassVar[str] = "segmentation"
-    monitor: ClassVar[str] = "val_instance_iou"
+    monitor: ClassVar[str] = "instance_iou"
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class SegmentationTask(Task):
         # PartLabels has checked that labels and category are whole numbers in their ranges.
         for number in range(len(dataset)):
             item = dataset[number]
-            category, labels = int(item.category), item.y[item.y != IGNORE_INDEX]
+            category, labels = int(item.category), item.y[item.y != self.ignore_index]
             strange = labels[~self.mask[category, labels]]
             if strange.numel():
                 raise ValueError(
@@ -166,8 +166,10 @@ class SegmentationTask(Task):
     def update(self, metrics: Any, scores: Tensor, labels: Tensor, data: Any) -> None:
         metrics.update(scores, labels, data.batch, data.category)
 
-    def probabilities(self, scores: Tensor) -> Tensor:
-        return scores.softmax(dim=-1)
+    def predictions(self, scores: Tensor, data: Any) -> Tensor:
+        """Return probabilities of the parts; zero for those that the category cannot have."""
+        allowed = self.mask.to(scores.device)[data.category][data.batch]
+        return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
 
     def measure(self, scores: Tensor, data: Any) -> PartEvaluation:
         size, ignored = self.num_outputs, self.ignore_index
