@@ -10,7 +10,10 @@ from pathlib import Path
 
 
 def run(script: Path) -> bool:
-    """Run one script, print what it said and the seconds it took; return whether it succeeded."""
+    """Run one script and print its output and the seconds it took.
+
+    It succeeds if it exits with 0 and prints a result in per cent.
+    """
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(script)]
@@ -19,7 +22,7 @@ def run(script: Path) -> bool:
         )
     seconds = time.perf_counter() - start
     print(f"== {script.name}: {seconds:.1f} s, exit {done.returncode}\n{done.stdout}", flush=True)
-    return done.returncode == 0
+    return done.returncode == 0 and "%" in done.stdout
 
 
 def main() -> int:
