@@ -18,7 +18,7 @@ from pyg_peft.testing.symmetry import (
 
 Reach: TypeAlias = Callable[[Clouds, int], Tensor]
 """Function that returns which point may influence which within a number of hops, at [i, j] whether
-j may influence i; see :func:`hops`."""
+j may influence i; see :func:`pyg_peft.testing.hops`."""
 
 INPUTS: tuple[Literal["x"], Literal["pos"]] = ("x", "pos")
 # A denied symmetry may hold for one random change by chance.

@@ -251,6 +251,7 @@ def test_only_seeds_that_all_have_are_compared(modules: dict[str, Any]):
     assert shared({"many": many, "none": Summary({5: 0.1}, {5: 0.1}, [])}) == {}
 
 
+@pytest.mark.slow
 def test_rows_from_end_to_end(plan: Any, shared_dir: Path, tmp_path: Path):
     pytest.importorskip("lightning", reason="lightning is not installed")
     from pyg_peft.tuners import METHODS

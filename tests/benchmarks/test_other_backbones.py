@@ -202,6 +202,7 @@ def run(script: str, *options: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_one_row_of_parts_from_end_to_end(plan: Any, tmp_path: Path):
     pytest.importorskip("lightning", reason="lightning is not installed")
     write_halves(tmp_path / "halves.npz")
@@ -221,6 +222,7 @@ def test_one_row_of_parts_from_end_to_end(plan: Any, tmp_path: Path):
     assert record["features_found"] == {}, "features of points are not kept"
 
 
+@pytest.mark.slow
 def test_pretraining_makes_weights_that_a_plan_can_pin(
     modules: dict[str, Any], shared_dir: Path, tmp_path: Path
 ):

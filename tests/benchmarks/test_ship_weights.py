@@ -21,6 +21,7 @@ CARD = Path(shipped.__file__).parent.parent / "pretrained_weights" / "point_mae_
 SIZES = {"embed_dim": 12, "depth": 1, "num_heads": 3, "num_centers": 6, "patch_size": 4}
 
 
+@pytest.mark.slow
 def test_a_run_is_shipped(tmp_path: Path):
     torch.manual_seed(0)
     network = PointMAECompletion(**SIZES, decoder_depth=1, decoder_num_heads=3, num_cloud_points=8)

@@ -48,11 +48,6 @@ def main() -> int:
     parser.add_argument("--lines", type=float, required=True)
     parser.add_argument("--branches", type=float, required=True)
     parser.add_argument("--worst", type=int, default=12, help="how many files to name")
-    parser.add_argument(
-        "--narrowed",
-        nargs=argparse.REMAINDER,
-        help="last: options that the tests were narrowed by, to which no limit applies",
-    )
     given = parser.parse_args()
     report = json.loads(given.report.read_text())
     if not report["totals"].get("num_branches"):
@@ -62,7 +57,7 @@ def main() -> int:
     for kind in KINDS:
         percent, limit = share(report["totals"], kind), getattr(given, kind)
         is_low = percent < limit
-        failed |= is_low and not given.narrowed
+        failed |= is_low
         print(
             f"{percent:.2f} % of {kind} are run ({'less than' if is_low else 'at least'} {limit})"
         )

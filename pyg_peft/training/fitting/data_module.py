@@ -148,7 +148,7 @@ class ShapeDataModule(LightningDataModule):
 
     @property
     def task(self) -> Task:
-        """What a model learns from the labels: here, the class of each cloud."""
+        """The task that the labels are for; here, classification."""
         return ClassificationTask(self.num_classes)
 
     @property

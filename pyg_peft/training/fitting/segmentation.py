@@ -77,7 +77,7 @@ class SegmentationDataModule(ShapeDataModule):
 
     @property
     def task(self) -> Task:
-        """What a model learns from the labels: the part of each point."""
+        """The task that the labels are for; here, segmentation into parts."""
         return SegmentationTask(self.parts, self.num_classes, category_names=self.category_names)
 
     @property
