@@ -71,6 +71,7 @@ EXEMPT = {
     "pyg_peft.backbones.list_models": "it takes no argument",
     "pyg_peft.backbones.register_backbone": "it takes a class: tests/test_strangers.py",
     "pyg_peft.errors.CheckpointError": "an exception",
+    "pyg_peft.errors.MissingHeadError": "an exception",
     "pyg_peft.errors.PlacementError": "an exception",
     "pyg_peft.errors.MissingExtraError": "an exception",
 }
