@@ -97,7 +97,8 @@ def check_squarable(pos: Tensor, name: str = "pos") -> None:
     beyond :data:`MOST_IN_FLOAT32`. Values are not checked while a graph is compiled.
     """
     check_tensor(pos, name, shape=("N", 3), kind="float")
-    if pos.dtype == torch.float64 or pos.numel() == 0 or torch.compiler.is_compiling():
+    # The compiler first: it may not know the number of points.
+    if torch.compiler.is_compiling() or pos.dtype == torch.float64 or pos.numel() == 0:
         check_finite(pos, name)
         return
     # Neither NaN nor infinity is within the limit, so this replaces the check for them.
