@@ -96,14 +96,24 @@ def test_config_of_a_users_own_family():
     assert Mine2().config == {"num_classes": 4, "width": 5}
 
 
+ENCODER: dict[str, Any] = {
+    "embed_dim": 24,
+    "num_heads": 3,
+    "num_centers": 4,
+    "patch_size": 4,
+    "in_channels": 0,
+    "drop_path": 0.0,
+}
+
+
 def test_config_of_a_family_on_the_encoder_of_point_mae():
     class Mine(PointMAEWithHead):
         def __init__(self, num_classes: int, depth: int = 1) -> None:
-            super().__init__(embed_dim=24, depth=depth, num_heads=3, num_centers=4, patch_size=4)
+            super().__init__(depth=depth, **ENCODER)
             self.num_classes = num_classes
 
     assert Mine(4).config == {"num_classes": 4, "depth": 1}
-    encoder = PointMAEEncoder(embed_dim=24, depth=1, num_heads=3, num_centers=4, patch_size=4)
+    encoder = PointMAEEncoder(depth=1, **ENCODER)
     assert encoder.config["depth"] == 1 and "PointMAEEncoder" in repr(encoder)
 
 
