@@ -123,9 +123,10 @@ def test_a_model_that_scores_points_is_no_classifier():
 
 
 def test_labels_that_the_task_ignores():
-    cloud = Data(pos=torch.rand(4, 3), y=torch.tensor([0, 255, 1, 0]), category=torch.tensor([0]))
+    labels = torch.tensor([0, 255, 1, 0])
+    cloud = Data(pos=torch.rand(4, 3), y=labels, category=torch.tensor([0]))
     SegmentationTask([[0, 1]], 2, ignore_index=255).check_labels([cloud], "train")
-    cloud.y[0] = 2  # pyright: ignore[reportOptionalSubscript]
+    labels[0] = 2
     with pytest.raises(ValueError, match=r"'train\[0\].y' to hold parts of its category"):
         SegmentationTask([[0, 1]], 3, ignore_index=255).check_labels([cloud], "train")
 
