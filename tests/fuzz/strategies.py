@@ -386,7 +386,8 @@ class Count(Spec):
 class Real(Spec):
     """A floating-point number in ``[low, high]``; ``open`` leaves out the ends.
 
-    A ``factor`` says how large something is made: huge ones are not tried.
+    A ``factor`` says how large something is made: huge ones are not tried. An ``infinite`` number
+    may be infinity although the ends are left out.
     """
 
     value: float | None
@@ -395,6 +396,7 @@ class Real(Spec):
     open: bool = False
     optional: bool = False
     factor: bool = False
+    infinite: bool = False
 
     def make(self) -> float | None:
         return self.value
@@ -411,6 +413,7 @@ class Real(Spec):
             inside = self.low < extreme < self.high or (
                 not self.open and extreme in (self.low, self.high)
             )
+            inside |= self.infinite and extreme == float("inf")
             new += [(extreme, EITHER if inside else ERROR)]
         return [(Const(value), expected) for value, expected in new]
 

@@ -346,7 +346,7 @@ def set_abstraction(draw: Draw) -> dict[str, Spec]:
         "in_channels": Count(channels, low=0),
         "channels": Sizes((6, 5)),
         "num_centers": Count(draw(st.integers(1, CENTERS))),
-        "radius": Real(1.0, 0.0, open=True),
+        "radius": Real(1.0, 0.0, open=True, infinite=True),
         "patch_size": Count(draw(st.integers(1, MEMBERS)), capped=True),
     }
 
