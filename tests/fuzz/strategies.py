@@ -470,17 +470,19 @@ class Sizes(Spec):
 
 @dataclass(frozen=True)
 class Words(Spec):
-    """A sequence of strings; others than these strings may be refused."""
+    """A sequence of strings. Others are refused, unless they are ``free``: names of anything."""
 
     value: tuple[str, ...]
     optional: bool = False
+    free: bool = False
 
     def make(self) -> tuple[str, ...]:
         return self.value
 
     def odd(self) -> Sequence[tuple[Spec, Expectation]]:
-        bad: list[Any] = [3, (3,), ("nonsense",), (None,), ((),), (b"x",)]
+        bad: list[Any] = [3, (3,), (None,), ((),), (b"x",)]
         new: list[tuple[Spec, Expectation]] = [(Const(value), ERROR) for value in bad]
+        new += [(Const(("nonsense",)), EITHER if self.free else ERROR)]
         new += [(Const(()), EITHER), (Const(list(self.value)), RIGHT), (Const("text"), ERROR)]
         return [*new, (Const(None), EITHER if self.optional else ERROR)]
 

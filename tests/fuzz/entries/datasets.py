@@ -389,7 +389,7 @@ def sample_ids(draw: Draw) -> dict[str, Spec]:
     names = ("a", "b", "c") if draw(st.booleans()) else None
     return {
         "dataset": spec if valid else MadePerhaps(spec.what, spec.args),  # pyright: ignore[reportAttributeAccessIssue]
-        "class_names": Const(names) if names is None else Words(names, optional=True),
+        "class_names": Const(names) if names is None else Words(names, optional=True, free=True),
     }
 
 
