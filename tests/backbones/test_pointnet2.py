@@ -153,3 +153,13 @@ def test_levels_receive_the_positions_of_what_they_return():
         (_, at, of, *_), out = seen["decoder", number]
         assert out.size(0) == at.size(0) == of.size(0)
     assert torch.equal(seen["decoder", 2][0][1], pos)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.long])
+@pytest.mark.parametrize("size", [0, 5])
+def test_ids_of_any_integer_type(dtype: torch.dtype, size: int):
+    """Rows of centers are never of the ids' type: an index of uint8 is a mask."""
+    level = SetAbstraction(0, (6, 5), num_centers=4, radius=1.0, patch_size=3).double()
+    pos = torch.rand(size, 3, dtype=torch.float64)
+    x, _, batch = level(None, pos, torch.zeros(size, dtype=dtype), 1)
+    assert x.shape == (min(size, 4), 5) and batch.shape == (min(size, 4),)

@@ -221,7 +221,7 @@ def tidy_up(folder: str) -> Any:
     remove_unused(folder)
     left = sorted(path.name for path in Path(folder).glob("memory_bank*"))
     try:
-        needed = read_adapter(folder).config["memory_bank"]
+        needed = read_adapter(folder).config.get("memory_bank")
     except (CheckpointError, FileNotFoundError):
         return left
     gone = set(held) - set(left)
@@ -277,6 +277,7 @@ class FolderCase:
                     *(Path(folder, name).as_posix() for name, _ in self.files),
                     *words,
                     "memory_bank",
+                    "backbone",
                 ),
                 check=self._check,
                 expected=EITHER if self.damage else RIGHT,

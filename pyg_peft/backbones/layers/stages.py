@@ -53,7 +53,7 @@ def sample_centers(
         wanted = (count + stride - 1) // stride
     most = int(wanted.max()) if wanted.numel() > 0 else 0
     if most == 0:
-        return batch.new_zeros(0)
+        return batch.new_zeros(0, dtype=torch.long)  # rows, whatever the type of the ids
     start = _first_by_coordinates(pos, batch, count)
     rows = farthest_point_sample(pos, most, batch, start=start, batch_size=batch_size)
     chosen = torch.arange(most, device=pos.device) < wanted.unsqueeze(1)

@@ -482,7 +482,7 @@ def part_labels(draw: Draw) -> dict[str, Spec]:
     kind = MadePerhaps if odd else Made
     return {
         "dataset": kind(parts_list, (some,)),
-        "part_names": Maybe(Words(("a", "b", "c")), draw(st.booleans())),
+        "part_names": Maybe(Words(("a", "b", "c"), free=True), draw(st.booleans())),
     }
 
 

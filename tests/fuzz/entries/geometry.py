@@ -532,6 +532,7 @@ def structure(draw: Draw) -> dict[str, Spec]:
     members = tuple(draw(st.integers(0, rows - 1)) for _ in range(centers * degree))
     to = tuple(c for c in range(centers) for _ in range(degree))
     back = edges(draw, centers, rows)
+    receivers = back.values[len(back.values) // 2 :]
     return {
         "center_index": Whole(
             tuple(draw(st.integers(0, rows - 1)) for _ in range(centers)), (centers,), high=99
@@ -541,7 +542,7 @@ def structure(draw: Draw) -> dict[str, Spec]:
         "interp_weight": floats(draw, (len(back.values) // 2,)),
         "degree": Count(draw(st.sampled_from((None, degree))), optional=True),
         "max_degree": Count(draw(st.sampled_from((None, degree))), low=degree, optional=True),
-        "num_rows": Count(rows, low=rows, optional=True),
+        "num_rows": Count(rows, low=1 + max(receivers, default=-1), optional=True),
     }
 
 
