@@ -29,6 +29,16 @@ def part_mask(parts: Sequence[Sequence[int]], num_parts: int) -> Tensor:
     return mask
 
 
+def mask_scores(scores: Tensor, batch: Tensor, category: Tensor, mask: Tensor) -> Tensor:
+    """Return scores ``[N, num_parts]`` that are minus infinity for parts of other categories.
+
+    Args:
+        scores, batch, category, mask: See :func:`choose_parts`.
+    """
+    allowed = mask.to(scores.device)[category][batch]
+    return scores.masked_fill(~allowed, float("-inf"))
+
+
 def choose_parts(scores: Tensor, batch: Tensor, category: Tensor, mask: Tensor) -> Tensor:
     """Return each point's part ``[N]`` with the highest score, among those of its category.
 
@@ -44,8 +54,7 @@ def choose_parts(scores: Tensor, batch: Tensor, category: Tensor, mask: Tensor) 
         >>> choose_parts(scores, torch.tensor([0, 1]), torch.tensor([0, 1]), mask)
         tensor([1, 2])
     """
-    allowed = mask.to(scores.device)[category][batch]
-    return scores.masked_fill(~allowed, float("-inf")).argmax(dim=1)
+    return mask_scores(scores, batch, category, mask).argmax(dim=1)
 
 
 def shape_ious(
@@ -108,4 +117,4 @@ def known_points(target: Tensor, ignore_index: int, *values: Tensor) -> tuple[Te
     return values if bool(known.all()) else tuple(value[known] for value in values)
 
 
-__all__ = ["choose_parts", "known_points", "part_mask", "shape_ious"]
+__all__ = ["choose_parts", "known_points", "mask_scores", "part_mask", "shape_ious"]

@@ -13,7 +13,13 @@ from pyg_peft.errors import check_count
 from pyg_peft.training.data.cache import FeatureCache
 from pyg_peft.training.data.labels import IGNORE_INDEX, whole_labels
 from pyg_peft.training.evaluation.forward import base_of, forward_batch
-from pyg_peft.training.evaluation.part_iou import choose_parts, known_points, part_mask, shape_ious
+from pyg_peft.training.evaluation.part_iou import (
+    choose_parts,
+    known_points,
+    mask_scores,
+    part_mask,
+    shape_ious,
+)
 from pyg_peft.training.tasks.classification import Evaluation
 from pyg_peft.training.tasks.contract import Task
 
@@ -168,8 +174,7 @@ class SegmentationTask(Task):
 
     def predictions(self, scores: Tensor, data: Any) -> Tensor:
         """Return probabilities of the parts; zero for those that the category cannot have."""
-        allowed = self.mask.to(scores.device)[data.category][data.batch]
-        return scores.masked_fill(~allowed, float("-inf")).softmax(dim=-1)
+        return mask_scores(scores, data.batch, data.category, self.mask).softmax(dim=-1)
 
     def measure(self, scores: Tensor, data: Any) -> PartEvaluation:
         size, ignored = self.num_outputs, self.ignore_index
