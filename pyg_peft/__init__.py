@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pyg_peft.geometry import enable_pyg_ops
+    from pyg_peft.loading import load
     from pyg_peft.model import PeftModel, get_peft_model
     from pyg_peft.nn import (
         Bottleneck,
@@ -50,6 +51,7 @@ _HOME = {
     "VPTConfig": "pyg_peft.tuners",
     "enable_pyg_ops": "pyg_peft.geometry",
     "get_peft_model": "pyg_peft.model",
+    "load": "pyg_peft.loading",
     "parameter_free_attention": "pyg_peft.nn",
 }
 
@@ -85,5 +87,6 @@ __all__ = [
     "__version__",
     "enable_pyg_ops",
     "get_peft_model",
+    "load",
     "parameter_free_attention",
 ]

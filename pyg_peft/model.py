@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pyg_peft.backbones.contract import FROZEN_INPUTS, frozen_part
+from pyg_peft.datasets.preprocessing import Preprocessing
+from pyg_peft.errors import check_dtype, check_tensor
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import ParameterCount, count_parameters
 from pyg_peft.tuners import METHODS, MethodConfig
@@ -270,6 +272,11 @@ class PeftModel(nn.Module):
             if query is not None:
                 raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
             return self.base(*args, **kwargs)
+        if query is not None:
+            check_tensor(query, "query", kind="float")
+            for parameter in self.base.parameters():
+                check_dtype(query, parameter, "query")
+                break
         question = Question(bank, query, sample_id, self.training, self.precompute)
         call = dict(by_name(self.base, args, kwargs))
         return self.base(**self._config.ask_bank(self.base, call, question))
@@ -329,7 +336,7 @@ class PeftModel(nn.Module):
         *,
         adapter_name: str | None = None,
         class_names: Sequence[str] | None = None,
-        preprocessing: Mapping[str, Any] | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     ) -> None:
         """Save a complete adapter: weights, head, norm statistics, bank and prediction settings.
 
@@ -338,14 +345,15 @@ class PeftModel(nn.Module):
                 contents.
             adapter_name: Name of the adapter; the active one by default.
             class_names: Names of the classes, in the order of the logits.
-            preprocessing: JSON-able values that describe how clouds were prepared: points,
-                normalization, axes.
+            preprocessing: How clouds were prepared: a :class:`~pyg_peft.datasets.Preprocessing`,
+                or JSON-able values by the names of its arguments, possibly with more of your own.
+                Without it, an adapter of this library's backbones records the default, and that it
+                is assumed.
         """
         _check_folder(folder)
         if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names or ()):
             raise TypeError(f"Expected 'class_names' to be a list of text (got {class_names!r})")
-        if preprocessing is not None and not isinstance(preprocessing, Mapping):
-            raise TypeError(f"Expected 'preprocessing' to be a mapping (got {preprocessing!r})")
+        recorded = _recorded(preprocessing, self.base)
         name = self.active_adapter if adapter_name is None else adapter_name
         if name is None:
             raise ValueError("Expected 'adapter_name' to be given when none is active (got None)")
@@ -357,7 +365,7 @@ class PeftModel(nn.Module):
             sites,
             bank=self._bank(name),
             class_names=class_names,
-            preprocessing=preprocessing,
+            preprocessing=recorded,
         )
 
     @classmethod
@@ -456,6 +464,21 @@ def _check_bank(bank: object) -> None:
             f"Expected 'memory_bank' to be a MemoryBank (got {type(bank).__name__}): fill one with "
             "MemoryBank.from_loader, or read it with MemoryBank.load"
         )
+
+
+def _recorded(preprocessing: object, base: nn.Module) -> Mapping[str, Any] | None:
+    """Return the values to save; for a backbone the default if none are given."""
+    if isinstance(preprocessing, Preprocessing):
+        return preprocessing.to_dict()
+    if preprocessing is None:
+        known = isinstance(getattr(base, "config", None), Mapping)
+        return {**Preprocessing().to_dict(), "assumed": True} if known else None
+    if not isinstance(preprocessing, Mapping):
+        raise TypeError(
+            "Expected 'preprocessing' to be a Preprocessing or a mapping "
+            f"(got {type(preprocessing).__name__})"
+        )
+    return preprocessing
 
 
 def _check_folder(folder: object) -> None:

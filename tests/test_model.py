@@ -291,6 +291,16 @@ def test_what_is_precomputed_changes_nothing(way: Way):
 
 
 @every_way
+def test_a_query_of_another_precision_is_refused(way: Way):
+    model = way.awake()
+    if way.has_bank:
+        frozen = model.precompute(**points())
+        frozen["query"] = frozen["query"].bfloat16()
+        with pytest.raises(TypeError, match=r"'query' to be of dtype torch\.float32"):
+            model(**frozen)
+
+
+@every_way
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_an_adapter_follows_the_precision_of_its_base(way: Way, dtype: torch.dtype):
     base = tiny_base().to(dtype)

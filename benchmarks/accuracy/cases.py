@@ -18,7 +18,7 @@ from pyg_peft.datasets import (
     keyed_generator,
     train_val_split,
 )
-from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
 

@@ -27,8 +27,8 @@ from torch import Tensor
 from pyg_peft.backbones import PointMAE
 from pyg_peft.backbones.layers.patch_propagation import mean_valid
 from pyg_peft.backbones.layers.tokens import max_valid
-from pyg_peft.cli.weights import open_backbone
-from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.datasets.preprocessing import Preprocessing
+from pyg_peft.loading import open_backbone
 from pyg_peft.training.evaluation.probe import fit_probe
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 

@@ -26,8 +26,8 @@ from safetensors.torch import save
 from pyg_peft import backbones as library
 from pyg_peft import get_peft_model
 from pyg_peft.datasets import NpzShapes
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.storage import write_atomic
-from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import FitOptions, fit
 from pyg_peft.tuners import FullFineTuningConfig

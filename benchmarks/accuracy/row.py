@@ -16,7 +16,7 @@ from torch_geometric.data import Batch
 
 from pyg_peft.checkpoint import fingerprint
 from pyg_peft.cli.method import make_model
-from pyg_peft.cli.weights import open_backbone
+from pyg_peft.loading import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import trainable_parameters

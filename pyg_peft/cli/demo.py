@@ -17,11 +17,11 @@ from pyg_peft.cli.demo_pictures import draw_pictures, save_pictures
 from pyg_peft.cli.demo_report import Outcome, as_lines, write_report
 from pyg_peft.cli.method import fill_bank, make_config, make_model
 from pyg_peft.cli.say import say
-from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import ProceduralShapes, ScaleTranslate
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.errors import check_number
+from pyg_peft.loading import open_backbone
 from pyg_peft.model import PeftModel
-from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, fit
 from pyg_peft.tuners import METHODS

@@ -1,14 +1,15 @@
 """Evaluate a saved adapter; on the data of its own run this gives the number that fit printed."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyg_peft.cli.fit import RESULT, groups_of
+from pyg_peft.cli.fit import groups_of, hold_out
+from pyg_peft.cli.result import RESULT, read_run
 from pyg_peft.cli.saved import Saved, open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.sample_ids import class_names_of
 from pyg_peft.errors import check_count
+from pyg_peft.training.data.fingerprint import data_fingerprint
 from pyg_peft.training.data.sources import Splits, check_recorded, is_own
 from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
 from pyg_peft.training.tasks.contract import Scored
@@ -17,13 +18,6 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 SPLITS = ("val", "test")
-# Settings of a run that are read besides its data, and their types.
-_RECORDED: dict[str, type] = {
-    "batch_size": int,
-    "seed": int,
-    "val_fraction": float,
-    "precision": str,
-}
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
@@ -63,7 +57,7 @@ def run(
         check_count(batch_size, "batch_size")
     saved = open_adapter(adapter, backbone, backbone_args or {})
     recorded = Path(adapter) / RESULT
-    past = _past(recorded)
+    past = read_run(recorded)
     if data is None and "data" not in past:
         raise ValueError(f"Expected 'data' to be given, since '{recorded}' is missing (got None)")
     own = data is None or data == past.get("data")
@@ -75,7 +69,10 @@ def run(
         past["data"] if data is None else data, **data_args
     )
     whole = splits.whole and not own and split == "test"
-    if not own:
+    groups = None
+    if own:
+        splits, groups = _as_in_run(splits, past, split)
+    else:
         splits = splits.for_evaluation()
     _check_classes(splits, saved)
     module = wrap_splits(
@@ -84,7 +81,7 @@ def run(
         preprocessing=saved.preprocessing,
         batch_size=batch_size or past.get("batch_size", 32),
         val_fraction=past.get("val_fraction", 0.15),
-        groups=groups_of(splits.train, past.get("group_field")) if own else None,
+        groups=groups,
         seed=past.get("seed", 0),
     )
     loader = module.val_dataloader() if split == "val" else module.test_dataloader()
@@ -105,6 +102,27 @@ def run(
     return result
 
 
+def _as_in_run(splits: Splits, past: dict[str, Any], split: str) -> tuple[Splits, Any]:
+    """Return the splits of the run, with the test set that it held out, and the groups.
+
+    Raises:
+        ValueError: If the data have changed since the run, and the split was drawn from them.
+    """
+    data, fraction = past["data"], past.get("test_fraction", 0.0)
+    drawn = splits.val is None if split == "val" else fraction > 0
+    recorded = past.get("data_fingerprint")
+    if recorded is not None and recorded != data_fingerprint(splits, data):
+        if drawn:
+            raise ValueError(
+                f"Expected the data of the run in '{data}', from which its {split} split was drawn "
+                "(got other files or labels): predict applies the adapter to new files, and "
+                "--data tests on another folder"
+            )
+        say(f"'{data}' has changed since the run")
+    groups = groups_of(splits.train, past.get("group_field"))
+    return hold_out(splits, fraction, past.get("test_seed", 0), groups)
+
+
 def _default_args(
     data: str | None, past: dict[str, Any], recorded: Path, saved: Saved
 ) -> dict[str, Any]:
@@ -123,26 +141,3 @@ def _check_classes(splits: Splits, saved: Saved) -> None:
         raise ValueError(
             f"Expected 'data' to have the adapter's classes {saved.class_names} (got {found})"
         )
-
-
-def _past(path: Path) -> dict[str, Any]:
-    """Return the recorded settings of the run in the adapter's folder, if there are any."""
-    if not path.is_file():
-        return {}
-    try:
-        run: Any = json.loads(path.read_text(encoding="utf-8"))["run"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
-    if not isinstance(run, dict):
-        raise ValueError(f"Expected '{path}' to be as fit wrote it (got {run!r} under 'run')")
-    for name, kind in _RECORDED.items():
-        value = run.get(name, kind())
-        if not isinstance(value, (kind, int) if kind is float else kind) or value is True:
-            raise ValueError(
-                f"Expected 'run.{name}' in '{path}' to be {kind.__name__} (got {value!r})"
-            )
-    if not isinstance(run.get("group_field"), str | None):
-        raise ValueError(
-            f"Expected 'run.group_field' in '{path}' to be str or null (got {run['group_field']!r})"
-        )
-    return run

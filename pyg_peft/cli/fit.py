@@ -4,20 +4,22 @@ The folder given by --output receives the adapter (weights, bank, classes, prepr
 checkpoints from which --resume continues, the logs, and result.json with the numbers.
 """
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyg_peft.backbones.contract import is_token_backbone
+from pyg_peft.cli.device import trainer_device
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
+from pyg_peft.cli.result import write_result
 from pyg_peft.cli.say import say
-from pyg_peft.cli.weights import backbone_class as find_class
-from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
-from pyg_peft.storage import remove_leftovers, write_atomic
-from pyg_peft.training.data.preprocessing import Preprocessing
-from pyg_peft.training.data.sources import shorthands
+from pyg_peft.datasets.preprocessing import Preprocessing
+from pyg_peft.loading import backbone_class as find_class
+from pyg_peft.loading import default_weights, open_backbone
+from pyg_peft.training.data.fingerprint import data_fingerprint
+from pyg_peft.training.data.sources import Splits, shorthands
+from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
 from pyg_peft.training.tasks.registry import find_task
@@ -25,7 +27,7 @@ from pyg_peft.training.tasks.registry import find_task
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-RESULT = "result.json"
+TEST_FRACTION = 0.2  # of data without splits
 AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
 
 
@@ -62,7 +64,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     task: str = "classification",
     method: str = "point_peft",
     method_args: dict[str, Any] | None = None,
-    backbone: str = "random",
+    backbone: str | None = None,
     backbone_class: str | None = None,
     backbone_args: dict[str, Any] | None = None,
     data_args: dict[str, Any] | None = None,
@@ -70,11 +72,16 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     bank_per_class: int | None = None,
     augmentation: str = "scale_translate",
     num_views: int | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
     batch_size: int = 32,
     val_fraction: float = 0.15,
+    test_fraction: float | None = None,
+    test_seed: int = 0,
     group_field: str | None = None,
     num_workers: int = 0,
     seed: int = 0,
+    device: str = "auto",
     resume: bool = False,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
@@ -89,7 +96,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             imported module registered.
         method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
         method_args: Settings of the method, for example {"bottleneck_channels": 32}.
-        backbone: "random", the name of shipped weights, or a file.
+        backbone: Name of shipped weights, a file, or "random". The default are the shipped weights
+            for the backbone_class; a class for which none ship needs a file.
         backbone_class: Name of the model; PointMAE or PointMAESegmentation by default.
         backbone_args: Constructor arguments, for example {"num_centers": 128}.
         data_args: Arguments of the data set, for example {"fold": 2}.
@@ -97,13 +105,20 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         bank_per_class: Maximum number of samples of each class in the bank.
         augmentation: "scale_translate" or "rotate", the two published protocols, or "none".
         num_views: Number of versions of each training sample; required for --options.cache.
+        epochs: Number of epochs, 50 by default; short for trainer.max_epochs.
+        lr: Largest learning rate, 0.001 by default; short for options.lr.
         batch_size: Maximum number of clouds per step and process; every epoch uses all clouds.
         val_fraction: Share of the training set that selects the best epoch, unless the data have a
-            validation split. With 0, all data are used for training and the last epoch is kept.
+            validation split. With 0, none is used and the last epoch is kept.
+        test_fraction: Share of the training set that is held out for testing, class by class. The
+            default is 0.2 for data without splits, otherwise 0.
+        test_seed: Seed of the held-out test set. Runs with different seeds share one test set.
         group_field: Per-cloud field of an .npz file; clouds of the same group are kept in the same
             split.
         num_workers: Number of processes that load data.
         seed: Random seed.
+        device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one. The options of
+            trainer choose several.
         resume: Whether to continue an interrupted run in --output.
     """
     if augmentation not in AUGMENTATIONS:
@@ -112,13 +127,20 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             f"(got {augmentation!r})"
         )
     augment = AUGMENTATIONS[augmentation]
-    settings = {k: v for k, v in vars(trainer).items() if v is not None}
+    options = options if lr is None else replace(options, lr=lr)
+    settings = _trainer_settings(trainer, epochs, device)
     check_run(output, options, settings, resume=resume)
     config = make_config(method, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     kind = find_class(backbone_class, find_task(task).head)
+    weights = default_weights(kind) if backbone is None else backbone
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
+    fingerprint = data_fingerprint(splits, data)
+    if test_fraction is None:
+        test_fraction = TEST_FRACTION if splits.whole else 0.0
+    groups = groups_of(splits.train, group_field)
+    splits, groups = hold_out(splits, test_fraction, test_seed, groups)
     module = wrap_splits(
         task,
         splits,
@@ -126,21 +148,17 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         augmentation=augment() if augment else None,
         batch_size=batch_size,
         val_fraction=val_fraction,
-        groups=groups_of(splits.train, group_field),
+        groups=groups,
         num_views=num_views,
         num_workers=num_workers,
         seed=seed,
     )
     module.check_trainable()
-    base = open_backbone(backbone, module.task.num_outputs, backbone_args or {}, seed, kind)
+    base = open_backbone(weights, module.task.num_outputs, backbone_args or {}, seed, kind)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
-    say(
-        f"{len(module.train_set):,} clouds train, {len(module.val_set):,} validate, "
-        f"{0 if module.test_set is None else len(module.test_set):,} test, "
-        f"{module.num_classes} classes"
-    )
+    _show_start(kind, weights, module, test_fraction)
     show_counts(model)
     report = fit(
         model,
@@ -149,29 +167,36 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         options=options,
         trainer=settings,
         resume=resume,
-        metadata={"weights": {"source": backbone, "seed": seed}},
+        metadata={"weights": {"source": weights, "seed": seed}},
     )
     if report.is_main:
-        _write_result(
-            report,
-            Path(output),
-            {
-                "task": task,
-                "data": data,
-                "data_args": data_args or {},
-                "batch_size": batch_size,
-                "seed": seed,
-                "method": method,
-                "method_args": method_args or {},
-                "options": asdict(options),
-                "augmentation": augmentation,
-                "val_fraction": val_fraction,
-                "group_field": group_field,
-                "num_views": num_views,
-                "precision": str(settings.get("precision", "32-true")),
-            },
-            0 if rows is None else len(rows),
-        )
+        run: dict[str, Any] = {
+            "task": task,
+            "data": data,
+            "data_args": data_args or {},
+            "data_fingerprint": fingerprint,
+            "preprocessing": preprocessing.to_dict(),
+            "backbone": weights,
+            "backbone_class": kind.__name__,
+            "backbone_args": backbone_args or {},
+            "method": method,
+            "method_args": method_args or {},
+            "bank": bank,
+            "bank_per_class": bank_per_class,
+            "options": asdict(options),
+            "trainer": settings,
+            "augmentation": augmentation,
+            "batch_size": batch_size,
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
+            "test_seed": test_seed,
+            "group_field": group_field,
+            "num_views": num_views,
+            "num_workers": num_workers,
+            "seed": seed,
+            "precision": str(settings.get("precision", "32-true")),
+        }
+        write_result(report, model, module, Path(output), run)
     if report.val is None:
         say(f"nothing validated: the last epoch, {report.epoch}, is kept, whatever it is worth")
     else:
@@ -180,6 +205,64 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         say(f"test {report.test}")
     say(f"adapter: {output}")
     return report
+
+
+def hold_out(splits: Splits, fraction: float, seed: int, groups: Any) -> tuple[Splits, Any]:
+    """Hold out a test set if ``fraction`` is not 0; see :meth:`Splits.hold_out_test`.
+
+    Raises:
+        ValueError: If the fraction is outside [0, 1), or there is a test split already.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(
+            "Expected 'test_fraction' to lie between 0 and 1, or to be 0 to train on everything "
+            f"(got {fraction})"
+        )
+    if splits.test is not None and fraction > 0:
+        raise ValueError(
+            f"Expected 'test_fraction' to be 0 for data with a test split (got {fraction})"
+        )
+    return splits.hold_out_test(fraction, seed, groups=groups) if fraction else (splits, groups)
+
+
+def _trainer_settings(trainer: Any, epochs: int | None, device: str) -> dict[str, Any]:
+    """Return the arguments of the trainer that are set, also by their short options."""
+    settings = {k: v for k, v in vars(trainer).items() if v is not None}
+    if epochs is not None:
+        settings["max_epochs"] = epochs
+    chosen = trainer_device(device)
+    given = [name for name in chosen if settings.get(name, "auto") != "auto"]
+    if given:
+        raise ValueError(
+            f"Expected either 'device' or 'trainer.{given[0]}' to be given (got {device!r} and "
+            f"{settings[given[0]]!r})"
+        )
+    return {**settings, **chosen}
+
+
+def _show_start(
+    kind: type[Any], weights: str, module: ShapeDataModule, test_fraction: float
+) -> None:
+    """Print the backbone and the splits of a run."""
+    if weights == "random":
+        say(
+            f"backbone: {kind.__name__} with random weights, which stay frozen and have learned "
+            "nothing; --backbone names others"
+        )
+    else:
+        say(f"backbone: {kind.__name__}, {weights}")
+    tested = 0 if module.test_set is None else len(module.test_set)
+    say(
+        f"{len(module.train_set):,} clouds train, {len(module.val_set):,} validate, "
+        f"{tested:,} test, {module.num_classes} classes"
+    )
+    if test_fraction > 0:
+        say(
+            f"the test clouds are {100 * test_fraction:.3g} % of each class, held out; "
+            "--test_fraction 0 trains on them too"
+        )
+    elif not tested:
+        say("no test split: the result says nothing about other data")
 
 
 def groups_of(dataset: Any, field: str | None) -> Any:
@@ -194,17 +277,3 @@ def groups_of(dataset: Any, field: str | None) -> Any:
     names: dict[Any, int] = {}
     values = dataset.field(field).tolist()
     return torch.tensor([names.setdefault(value, len(names)) for value in values])
-
-
-def _write_result(report: FitReport, folder: Path, run: dict[str, Any], bank_rows: int) -> None:
-    numbers = {
-        name: found.numbers()
-        for name, found in (("val", report.val), ("test", report.test))
-        if found is not None
-    }
-    kept = {"kept_epoch": report.epoch, "chosen_by": report.chosen_by}
-    content = {"run": run, "bank_rows": bank_rows, **kept, **numbers}
-    content["curves"] = report.curves
-    text = json.dumps(content, indent=2) + "\n"
-    remove_leftovers(folder, RESULT)
-    write_atomic(folder / RESULT, lambda path: path.write_text(text))

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from pyg_peft.backbones.contract import is_token_backbone
+from pyg_peft.backbones.weights.shipped import shipped_for
 from pyg_peft.cli.method import make_model, show_counts
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
-from pyg_peft.cli.weights import backbone_class as find_class
-from pyg_peft.cli.weights import open_backbone
+from pyg_peft.loading import backbone_class as find_class
+from pyg_peft.loading import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.tuners import Slot
@@ -44,7 +45,8 @@ def run(
         adapter: Saved adapter; leave it out to inspect a method on a backbone.
         method: Name of the method.
         method_args: Settings of the method.
-        backbone: As in fit; the default is "random", or for an adapter the recorded weights.
+        backbone: As in fit; for an adapter, the default are the recorded weights. Without shipped
+            weights, sizes are those of the class, since the values of weights do not matter.
         backbone_class: Name of the model; PointMAE by default.
         backbone_args: Constructor arguments of the backbone.
         num_classes: Number of classes of the head.
@@ -52,16 +54,18 @@ def run(
     """
     if adapter is None:
         kind = find_class(backbone_class)
-        base = open_backbone(backbone or "random", num_classes, backbone_args or {}, 0, kind)
+        weights = backbone or shipped_for(kind.__name__) or "random"
+        base = open_backbone(weights, num_classes, backbone_args or {}, 0, kind)
         bank = bank and is_token_backbone(base)
         # Counts depend on whether there is a bank, not on its contents.
         rows = MemoryBank(torch.zeros(_BANK_ROWS, base.embed_dim)) if bank else None
         model = make_model(base, method, method_args or {}, rows, seed=0)
     else:
         config = read_whole(adapter).config
-        model = open_adapter(adapter, backbone, backbone_args or {}).model
+        saved = open_adapter(adapter, backbone, backbone_args or {})
+        model = saved.model
         say(f"method           {printable(config['method'])}")
-        say(f"classes          {printable(', '.join(config['class_names']))}")
+        say(f"classes          {printable(', '.join(saved.class_names))}")
         say(f"preprocessing    {printable(config['preprocessing'])}")
         say(f"base fingerprint {config['base_fingerprint']}")
         say(f"memory bank      {config['memory_bank'] or 'none'}")

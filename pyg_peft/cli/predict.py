@@ -12,8 +12,8 @@ from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
 from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folders.index import files_below
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.errors import check_count
-from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.registry import TASKS
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pyg_peft.backbones import PointMAECompletion, PointMAEPretraining
+from pyg_peft.cli.device import find_device
 from pyg_peft.cli.pretrain_watch import PretrainWatch, draw_curve
 from pyg_peft.cli.say import say
 from pyg_peft.errors import check_count
@@ -105,23 +106,3 @@ def run(
     say(f"weights: {Path(output) / CHECKPOINT}   log: {Path(output) / LOG}")
     if not report.finished:
         say("The time was up before the end: more --options.max_minutes go on from here.")
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device with the given name.
-
-    Raises:
-        ValueError: If torch has no device of this name, or it is not available.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"Expected 'device' to be 'auto' or a device that is there (got {name!r}: {error})"
-        ) from error
-    if device.type not in ("cpu", "cuda"):  # other devices are untested, and MPS has no float64
-        raise ValueError(f"Expected 'device' to be a CPU or a CUDA device (got {name!r})")
-    return device

@@ -11,10 +11,10 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.backbones import PointMAEPretraining
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.keyed import keyed_generator
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.datasets.sample_ids import labels_of
 from pyg_peft.errors import check_count
 from pyg_peft.storage import remove_leftovers, write_atomic
-from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.evaluation.probe import fit_probe, frozen_features
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions

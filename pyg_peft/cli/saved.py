@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pyg_peft.cli.weights import open_recorded
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.errors import CheckpointError
+from pyg_peft.loading import load
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
-from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.tasks.registry import TASKS, list_tasks
 from pyg_peft.tuners.engine.loading import read_whole
 from pyg_peft.tuners.engine.saving import check_class_names
@@ -48,11 +48,11 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
         ValueError: If there is not one name per score.
     """
     config = read_whole(folder).config
-    for key in ("class_names", "preprocessing"):
-        if config.get(key) is None:
-            raise CheckpointError(f"Expected '{folder}' to hold '{key}' (got none)")
-    model = PeftModel.from_pretrained(open_recorded(config, weights, settings), folder)
-    recorded, names = config["preprocessing"], tuple(config["class_names"])
+    if config.get("preprocessing") is None:
+        raise CheckpointError(f"Expected '{folder}' to hold 'preprocessing' (got none)")
+    model = load(folder, backbone=weights, backbone_args=settings)
+    recorded = config["preprocessing"]
+    names = tuple(config.get("class_names") or _numbered(model.base))
     read_args = recorded.get("read_args", {})  # older adapters have none
     if not isinstance(read_args, dict):
         raise CheckpointError(
@@ -68,6 +68,11 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
     return Saved(
         model, names, preprocessing, dict(read_args), _task_of(model.base, recorded, folder)
     )
+
+
+def _numbered(base: Any) -> list[str]:
+    """Return names for the classes of an adapter that was saved without any."""
+    return [f"class {number}" for number in range(base.num_classes)]
 
 
 def _task_of(base: Any, recorded: Mapping[str, Any], folder: str) -> str:

@@ -12,6 +12,7 @@ from pyg_peft.datasets.folders.shape_folder import ShapeFolder
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
 from pyg_peft.datasets.npz.shapes import NpzShapes
 from pyg_peft.datasets.part_labels import PartLabels
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.datasets.procedural import (
     ProceduralShapes,
     ProceduralStream,
@@ -30,6 +31,7 @@ __all__ = [
     "Normalize",
     "NpzShapes",
     "PartLabels",
+    "Preprocessing",
     "ProceduralShapes",
     "ProceduralStream",
     "Resample",

@@ -37,7 +37,7 @@ def check_labels(
     if array.dtype.kind == "f" and not (whole := array == np.floor(array)).all():
         wrong = array[~whole].flat[0]
         raise ValueError(f"Expected {what} to be whole numbers (got {wrong})")
-    low, high = array.min(), array.max()
+    low, high = array.min().item(), array.max().item()
     limit = 2**62 if most is None else most
     if low < least or high > limit:
         span = f"in [{least}, {most}]" if most is not None else f"at {least} or above"

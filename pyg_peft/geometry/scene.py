@@ -65,7 +65,8 @@ def scene_columns(
     if pos.size(0) == 0:
         return iter(())
     low, high = pos[:, :2].double().aminmax(dim=0)
-    steps = float((high - low).max()) / stride
+    reach = float((high - low).max())
+    steps = reach / stride if stride > 0 else math.inf  # half of the smallest number is 0
     if steps > _MOST_STEPS:
         raise ValueError(
             f"Expected 'stride' to fit {_MOST_STEPS} times or less into the scene "

@@ -88,12 +88,21 @@ def parameter_free_attention(
         wide = torch.promote_types(query.dtype, keys.dtype)
         wide = torch.promote_types(wide, torch.float32)
         keys = keys.to(wide).contiguous()
-        direction = F.normalize(query.to(wide).contiguous(), dim=-1)  # [M, C]
+        direction = F.normalize(_bounded(query.to(wide).contiguous()), dim=-1)  # [M, C]
         index = _search(direction.detach(), keys.detach(), top_k, exclude, chunk_size)  # [M, k]
         score = (keys[index] @ direction.unsqueeze(-1)).squeeze(-1)  # [M, k]
         weight = score.softmax(dim=-1).to(values.dtype)
         out = (weight.unsqueeze(1) @ values[index]).squeeze(1)  # [M, V]
     return out.to(query.dtype), score.to(query.dtype), index
+
+
+def _bounded(query: Tensor) -> Tensor:
+    """Return the query with shorter rows where the square of a value would not be finite."""
+    if query.size(-1) == 0:
+        return query
+    reach = query.detach().abs().amax(dim=-1, keepdim=True)
+    limit = torch.finfo(query.dtype).max ** 0.25
+    return torch.where(reach > limit, query / reach, query)
 
 
 def _search(

@@ -103,7 +103,8 @@ class MemoryBank(nn.Module):
         self.register_buffer("keys", keys.detach())
         self.register_buffer("_values", None if values is None else values.detach())
         self.register_buffer("labels", labels)
-        self.register_buffer("sample_id", sample_id)
+        # Contiguous, as it is searched in each forward.
+        self.register_buffer("sample_id", None if sample_id is None else sample_id.contiguous())
         self.source = source
 
     @classmethod
@@ -267,6 +268,7 @@ def _check(
             "Expected 'keys' to be a floating-point [R, C] tensor with at least one row "
             f"(got {list(keys.shape)} of {keys.dtype})"
         )
+    check_tensor(keys, "keys", kind="float")  # no 8-bit types, with which nothing can be computed
     if values is not None:
         _check_rows(values, keys)
     for name, tensor in (("labels", labels), ("sample_id", sample_id)):
@@ -284,8 +286,7 @@ def _check_rows(values: Tensor, keys: Tensor) -> None:
         raise ValueError(
             f"Expected 'values' to be of shape {list(keys.shape)} (got {list(values.shape)})"
         )
-    if not values.is_floating_point():
-        raise TypeError(f"Expected 'values' to be floating point (got {values.dtype})")
+    check_tensor(values, "values", kind="float")
 
 
 def _check_column(name: str, tensor: Tensor, rows: int) -> None:

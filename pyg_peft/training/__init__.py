@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pyg_peft.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from pyg_peft.datasets.preprocessing import Preprocessing
     from pyg_peft.training.data.batches import EvenBatches
     from pyg_peft.training.data.cache import FeatureCache
-    from pyg_peft.training.data.preprocessing import Preprocessing
     from pyg_peft.training.data.sampler import KeyedSampler
     from pyg_peft.training.data.sources import Splits, open_parts, open_source, register_source
     from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
@@ -62,7 +62,7 @@ _HOME = {
     "MacroAccuracy": "evaluation.metrics",
     "PartEvaluation": "tasks.segmentation",
     "PeftModule": "fitting.peft_module",
-    "Preprocessing": "data.preprocessing",
+    "Preprocessing": ".datasets.preprocessing",
     "PointAccuracy": "evaluation.segmentation_metrics",
     "PretrainOptions": "pretraining.options",
     "PretrainReport": "pretraining.run",
@@ -90,7 +90,7 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'pyg_peft.training' has no attribute '{name}'")
     try:
-        value = getattr(import_module(f"pyg_peft.training.{_HOME[name]}"), name)
+        value = getattr(import_module(f".{_HOME[name]}", __name__), name)
     except ModuleNotFoundError as error:
         if error.name not in ("lightning", "torchmetrics"):
             raise

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -475,3 +476,18 @@ def test_a_decoder_far_beyond_the_others_builds_nothing(pretrained_weights):
     huge = {**pretrained_weights, "MAE_decoder.blocks.999999999.norm1.weight": torch.zeros(96)}
     with pytest.raises(CheckpointError, match=r"to number the blocks of 'decoder\.blocks'"):
         PointMAEPretraining.from_checkpoint(huge)
+
+
+def test_a_negative_variance_is_refused(weights):
+    key = next(key for key in weights if key.endswith("running_var"))
+    weights[key] = weights[key].clone()
+    weights[key][1] = -1e38
+    with pytest.raises(CheckpointError, match=r"running_var' of 'source' to hold variances"):
+        PointMAE.from_checkpoint(weights, **SIZES)
+
+
+def test_a_damaged_pickle_gives_no_warning(tmp_path):
+    (tmp_path / "damaged.pth").write_bytes(b"\x80P" + bytes(60))
+    with warnings.catch_warnings(), pytest.raises(CheckpointError, match=r"damaged\.pth"):
+        warnings.simplefilter("error")
+        read_state_dict(tmp_path / "damaged.pth")

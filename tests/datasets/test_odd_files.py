@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyg_peft.datasets import read_points
+from pyg_peft.datasets import NpzShapes, read_points
+from pyg_peft.datasets.folders.index import index_folder
 from pyg_peft.datasets.formats.raw_points import unit_color
 
 # PyG types what an item holds as optional.
@@ -128,3 +129,31 @@ def test_a_damaged_count_names_the_file(tmp_path):
     (tmp_path / "a.npy").write_bytes(damaged)
     with pytest.raises(ValueError, match=r"a.npy' to be a readable .npy file \(got: "):
         read(tmp_path / "a.npy")
+
+
+def test_arrays_of_other_number_types(tmp_path):
+    for name, dtype in (("swapped", ">f4"), ("plain", "<f4")):
+        np.savez(tmp_path / f"{name}.npz", pos=np.eye(3, dtype=dtype))
+    swapped, plain = (read(tmp_path / f"{name}.npz").pos for name in ("swapped", "plain"))
+    assert swapped.tolist() == plain.tolist()
+    np.savez(tmp_path / "complex.npz", pos=np.eye(3, dtype="c8"))
+    with pytest.raises(ValueError, match=r"complex.npz'.*real numbers \(got complex64\)"):
+        read(tmp_path / "complex.npz")
+
+
+@pytest.mark.parametrize("dtype", [">f4", "<f8"])
+@pytest.mark.parametrize("offsets", ["f2", ">i4"])
+def test_sets_of_other_number_types(tmp_path, dtype, offsets):
+    xyz = np.arange(15).reshape(5, 3).astype(dtype)
+    np.savez(tmp_path / "set.npz", xyz=xyz, offsets=np.array([0, 2, 5], offsets), label=[0, 1])
+    shapes: Any = NpzShapes(tmp_path / "set.npz", normalize=False)
+    assert shapes[1].pos.tolist() == xyz[2:].tolist()
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", "elsewhere")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(ValueError, match=f"'{tmp_path}' to hold folders that can be read"):
+        index_folder(tmp_path)

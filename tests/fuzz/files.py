@@ -713,7 +713,7 @@ def crafted_weights() -> dict[str, bytes]:
 def run_folder() -> dict[str, bytes]:
     """An adapter folder as ``fit`` leaves it, beside a small folder of shapes."""
     from pyg_peft import LinearProbeConfig, get_peft_model
-    from pyg_peft.cli.weights import open_backbone
+    from pyg_peft.loading import open_backbone
 
     sizes = {"embed_dim": 12, "depth": 1, **UNTOLD}
     base = open_backbone("random", 2, sizes, 0)

@@ -55,7 +55,7 @@ def folder_of(way: int, recorded: bool = False) -> dict[str, bytes]:
     """
     model = WAYS[way].awake()
     if recorded:
-        from pyg_peft.cli.weights import open_backbone  # late: it needs what training needs
+        from pyg_peft.loading import open_backbone  # late: it needs what training needs
 
         model = WAYS[way].attach(open_backbone("random", CLASSES, RECORDED, 0))
     with tempfile.TemporaryDirectory() as folder:

@@ -106,6 +106,7 @@ def test_errors():
         ({"size": 0.0}, "'size' to be > 0"),
         ({"size": 1.0, "stride": 1.5}, r"'stride' to lie in \(0, 1.0\]"),
         ({"size": 1.0, "stride": 0.0}, "'stride' to lie"),
+        ({"size": 5e-324}, "'stride' to fit"),
         ({"size": 1.0, "max_points": 0}, "'max_points' to be >= 1"),
     ]
     for settings_, message in cases:

@@ -155,6 +155,15 @@ def test_no_query_and_zero_query():
     assert out.tolist() == [[0.5, 0.5, 0.0]]
 
 
+@pytest.mark.parametrize("factor", [1e-12, 1e12, 1e30])
+def test_a_query_whose_square_is_not_finite(factor: float, generator: torch.Generator):
+    query, keys = (torch.randn(n, 8, generator=generator) for n in (3, 30))
+    _, expected, rows = parameter_free_attention(query, keys, keys, 4)
+    _, score, index = parameter_free_attention(factor * query, keys, keys, 4)
+    assert torch.equal(index, rows)
+    torch.testing.assert_close(score, expected)
+
+
 @pytest.mark.parametrize("chunk_size", [7, 64, 16384])
 def test_golden(golden: Callable[[str], GoldenCase], chunk_size: int):
     case = golden("pointpeft_mae_bankattention")

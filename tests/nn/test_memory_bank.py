@@ -89,6 +89,19 @@ def test_constructor_errors(arguments: dict[str, Any], message: str):
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize("name", ["keys", "values"])
+def test_eight_bit_rows_are_refused(name: str):
+    rows = {"keys": torch.zeros(2, 4), "values": torch.zeros(2, 4)}
+    rows[name] = rows[name].to(torch.float8_e4m3fn)
+    with pytest.raises(TypeError, match=f"'{name}' to be floating point"):
+        MemoryBank(**rows)
+
+
+def test_ids_in_any_memory_layout_are_searched_without_a_warning():
+    bank = MemoryBank(torch.eye(3), sample_id=torch.arange(6)[::2])
+    assert bank.sample_id is not None and bank.sample_id.is_contiguous()
+
+
 def test_nothing_is_trainable():
     bank = MemoryBank(torch.randn(3, 4, requires_grad=True))
     assert not list(bank.parameters())

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import Data
 
 from pyg_peft.datasets import ProceduralShapes, ScaleTranslate
-from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.datasets.preprocessing import Preprocessing
 
 pytest.importorskip("lightning", reason="lightning is not installed")
 

@@ -6,7 +6,7 @@ from torch_geometric.data import Data
 
 from pyg_peft.datasets.augmented import apply_keyed
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.datasets.preprocessing import Preprocessing
 
 
 def cloud(size: int = 50) -> Data:

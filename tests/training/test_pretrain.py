@@ -12,6 +12,7 @@ import torch
 from commands import logged
 
 from pyg_peft.backbones import PointMAE, PointMAEPretraining
+from pyg_peft.backbones.weights.recorded_sizes import read_sizes
 from pyg_peft.datasets import ProceduralStream
 from pyg_peft.errors import CheckpointError
 from pyg_peft.storage import claim_folder
@@ -20,7 +21,6 @@ from pyg_peft.training.pretraining.run import (
     CHECKPOINT,
     PretrainOptions,
     pretrain,
-    read_sizes,
     steps_of_epoch,
 )
 

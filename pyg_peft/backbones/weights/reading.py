@@ -3,6 +3,7 @@
 import math
 import pickle
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -152,7 +153,9 @@ def _read_file(path: Path) -> Any:
     try:
         if kind.endswith(_PICKLED):
             _check_unpacked(path)
-            with harmless_types_allowed():
+            with harmless_types_allowed(), warnings.catch_warnings():
+                # A damaged file is reported by what follows.
+                warnings.filterwarnings("ignore", "Detected pickle protocol")
                 return torch.load(path, map_location="cpu", weights_only=True)
         if kind.endswith(".safetensors"):
             return load_file(path)

@@ -20,19 +20,22 @@ class PretrainedFile:
         sha256: SHA-256 hash of the file.
         sizes: Constructor arguments that cannot be inferred from the weights, such as
             ``num_heads``.
+        backbones: Names of the backbones that the weights fit.
     """
 
     file: str
     sha256: str
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    backbones: tuple[str, ...] = ()
 
 
-# name = PretrainedFile(file, sha256, {"num_heads": ..., "num_centers": ..., "patch_size": ...})
+# name = PretrainedFile(file, sha256, {"num_heads": ..., "patch_size": ...}, (backbone, ...))
 SHIPPED: dict[str, PretrainedFile] = {
     "point-mae-tiny": PretrainedFile(
         "point_mae_tiny.safetensors",
         "52264a88d5e3573a9f4d6919a525b7639811cb3535b5eed16b39fa639b65c248",
         {"num_heads": 6, "num_centers": 32, "patch_size": 32},
+        ("PointMAE", "PointMAESegmentation"),
     ),
 }
 
@@ -66,4 +69,9 @@ def find_pretrained(
     return path, dict(entry.sizes)
 
 
-__all__ = ["SHIPPED", "PretrainedFile", "find_pretrained"]
+def shipped_for(backbone: str) -> str | None:
+    """Return the name of the first shipped weights that fit a backbone, or ``None``."""
+    return next((name for name, file in SHIPPED.items() if backbone in file.backbones), None)
+
+
+__all__ = ["SHIPPED", "PretrainedFile", "find_pretrained", "shipped_for"]

@@ -76,7 +76,12 @@ def index_folder(root: str | os.PathLike[str], extensions: Sequence[str] = ()) -
     unknown = [ending for ending in endings if ending not in FILE_TYPES]
     if unknown:
         raise ValueError(f"Expected 'extensions' to be of {list(FILE_TYPES)} (got {unknown})")
-    found = [path for path in files_below(root) if path.suffix.lower() in endings]
+    try:
+        found = [path for path in files_below(root) if path.suffix.lower() in endings]
+    except OSError as error:
+        raise ValueError(
+            f"Expected '{root}' to hold folders that can be read (got: {error})"
+        ) from error
     if not found:
         raise ValueError(f"Expected '{root}' to hold files of {list(endings)} (got none)")
     names = sorted(path.relative_to(root).as_posix() for path in found if path.parent != root)

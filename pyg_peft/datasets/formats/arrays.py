@@ -101,7 +101,8 @@ def _array(stream: IO[bytes], size: int, what: str) -> np.ndarray:
             f"{dtype}, which takes {wanted}"
         )
     array = np.frombuffer(bytearray(stream.read(rest)), dtype)
-    return array.reshape(shape, order="F" if column_major else "C")
+    native = array.astype(dtype.newbyteorder("="), copy=False)  # torch takes no other byte order
+    return native.reshape(shape, order="F" if column_major else "C")
 
 
 __all__ = ["load_archive", "load_array", "read_archive"]

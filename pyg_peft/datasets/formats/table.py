@@ -34,6 +34,8 @@ def read_npz(path: Path) -> RawPoints:
         raise ValueError("this is a set of many clouds: open it with NpzShapes")
     if pos.ndim != 2 or pos.shape[1] != 3:
         raise ValueError(f"expected '{found[0]}' of shape [n, 3] (got {list(pos.shape)})")
+    if pos.dtype.kind not in "fiu":
+        raise ValueError(f"expected '{found[0]}' to hold real numbers (got {pos.dtype})")
     channels = {
         name: (unit_color(array) if name == "color" else single(array)).reshape(len(pos), -1)
         for name, array in arrays.items()

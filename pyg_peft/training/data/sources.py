@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
@@ -20,10 +21,12 @@ from pyg_peft.datasets import (
     SampleIds,
     ScanObjectNN,
     ShapeFolder,
+    train_val_split,
 )
 from pyg_peft.datasets.folders.index import index_folder
 from pyg_peft.datasets.npz.file import read_npz
 from pyg_peft.datasets.npz.select import SPLITS, read_split
+from pyg_peft.datasets.sample_ids import labels_of
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,46 @@ class Splits:
             return replace(self, test=test)
         held = test if test is not None else self.val
         return replace(self, train=held, val=self.val if self.val is not None else held)
+
+    def hold_out_test(
+        self,
+        fraction: float = 0.2,
+        seed: int = 0,
+        *,
+        strata: Tensor | None = None,
+        groups: Tensor | None = None,
+    ) -> tuple["Splits", Tensor | None]:
+        """Hold out a test set from the training split, class by class.
+
+        Args:
+            fraction: Share of the training split, between 0 and 1 (exclusive).
+            seed: Key of the choice. It is not the seed of a run, so that all runs on the data share
+                one test set.
+            strata: One number per training cloud. Each stratum gives its share. By default the
+                labels.
+            groups: One number per training cloud. Clouds of one group stay in one split.
+
+        Returns:
+            The new splits, and the groups of the clouds that are left to train on.
+
+        Raises:
+            ValueError: If there is a test split already, or no training split.
+
+        Example:
+            >>> from pyg_peft.datasets import ProceduralShapes
+            >>> shapes = ProceduralShapes(num_shapes=40)
+            >>> splits, _ = Splits(shapes, None, None, shapes.class_names).hold_out_test()
+            >>> len(splits.train) + len(splits.test)
+            40
+        """
+        self.check_train()
+        if self.test is not None:
+            raise ValueError("Expected data without a test split of their own (got one)")
+        labels = labels_of(self.train) if strata is None else strata
+        rows, held = train_val_split(labels, fraction, seed, groups=groups)
+        rest = None if groups is None else torch.as_tensor(groups)[rows]
+        test = self.train[held] if len(held) > 0 else None
+        return replace(self, train=self.train[rows], test=test, whole=False), rest
 
 
 def open_source(spec: str, **options: Any) -> Splits:
@@ -348,7 +391,8 @@ def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
         split: SampleIds(kind(**options[split]), train.class_names) if split in options else None
         for split in ("val", "test")
     }
-    return Splits(train, found["val"], found["test"], train.class_names)
+    whole = all(split is None for split in found.values())
+    return Splits(train, found["val"], found["test"], train.class_names, whole)
 
 
 class _CategoryAsLabel(BaseTransform):

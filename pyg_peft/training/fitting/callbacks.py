@@ -1,6 +1,9 @@
 """Callbacks of a training run: curves, checkpoints, progress bar, loggers."""
 
+import logging
 import math
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -9,13 +12,15 @@ import torch
 from lightning import Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from pyg_peft.training.runs.checkpoint_files import read_checkpoint, save_checkpoint
 from pyg_peft.training.runs.resuming import BEST, LAST
 
 LOSS = "val_loss"
+
+logger = logging.getLogger(__name__)
 
 
 class Curves(Callback):
@@ -124,6 +129,44 @@ class EpochBar(TQDMProgressBar):
         super().on_train_epoch_start(counted, *args)  # reads only current_epoch of the trainer
 
 
+class LearningRate(Callback):
+    """Log the learning rate of the last step of each epoch."""
+
+    # Before the step, since the schedule moves on after it.
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        numbers = {"lr": self._lr, "epoch": trainer.current_epoch}
+        for log in trainer.loggers:
+            log.log_metrics(numbers, trainer.global_step - 1)
+
+
+class EpochLines(Callback):
+    """Log one line for each epoch, where no terminal shows a bar."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._begun = time.monotonic()
+
+    # After Lightning has gathered the metrics of the epoch.
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        numbers = "   ".join(f"{name} {values[name]:.4f}" for name in sorted(values))
+        logger.info(
+            "epoch %d/%s   %s   %.1f s",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            numbers,
+            time.monotonic() - self._begun,
+        )
+
+
+def progress_callback() -> Callback:
+    """Return a bar on a terminal or in a notebook, and otherwise a line for each epoch."""
+    shown = sys.stdout.isatty() or "ipykernel" in sys.modules
+    return EpochBar() if shown else EpochLines()
+
+
 class _FromOne:
     """Log epochs counted from 1; Lightning counts from 0."""
 
@@ -141,11 +184,19 @@ class TensorBoardEpochs(_FromOne, TensorBoardLogger):
     """Lightning's log for TensorBoard, with epochs from 1."""
 
 
+class WandbEpochs(_FromOne, WandbLogger):
+    """Lightning's log for Weights & Biases, with epochs from 1."""
+
+
 __all__ = [
     "CSVEpochs",
     "Curves",
     "EpochBar",
+    "EpochLines",
     "KeptEpoch",
+    "LearningRate",
     "TensorBoardEpochs",
+    "WandbEpochs",
     "WholeFiles",
+    "progress_callback",
 ]

@@ -12,12 +12,12 @@ from torch_geometric.loader import DataLoader
 from pyg_peft.datasets import Augmented, SampleIds, train_val_split
 from pyg_peft.datasets.checks import check_dataset
 from pyg_peft.datasets.folders.shape_folder import read_args_of
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
 from pyg_peft.errors import check_count, check_number
 from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
 from pyg_peft.training.data.batches import EvenBatches, batch_sizes
 from pyg_peft.training.data.checks import check_kind
-from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.data.sampler import KeyedSampler
 from pyg_peft.training.data.sources import Splits, open_source
 from pyg_peft.training.tasks.classification import ClassificationTask

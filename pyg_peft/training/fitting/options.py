@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pyg_peft.errors import check_flag, check_number
 from pyg_peft.training.data.checks import check_text
 
-LOGGERS = ("tensorboard", "csv", "none")
+LOGGERS = ("tensorboard", "csv", "wandb", "none")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class FitOptions:
         label_smoothing: Share of the target that is spread over all classes.
         cache: Whether to cache the frozen features of each sample and view. The data must have a
             fixed number of views.
-        logger: ``"tensorboard"``, ``"csv"`` or ``"none"``.
+        logger: ``"tensorboard"``, ``"csv"``, ``"wandb"`` (its own package) or ``"none"``.
 
     Raises:
         TypeError: If a setting has another type.

@@ -29,8 +29,11 @@ from pyg_peft.training.fitting.callbacks import (
     Curves,
     EpochBar,
     KeptEpoch,
+    LearningRate,
     TensorBoardEpochs,
+    WandbEpochs,
     WholeFiles,
+    progress_callback,
 )
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.options import LOGGERS, FitOptions
@@ -149,12 +152,12 @@ def fit(
         seed=data.seed,
         caches=caches,
     )
-    callbacks: list[Callback] = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
-    if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
-        callbacks.append(EpochBar())
+    log = _logger(options.logger, folder)
+    callbacks = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
+    callbacks += _reporters(settings, log)
     runner = _make_trainer(
         **settings,
-        logger=_logger(options.logger, folder),
+        logger=log or False,
         callbacks=callbacks,
         default_root_dir=folder,
         use_distributed_sampler=False,
@@ -167,6 +170,8 @@ def fit(
             _claim(stack, folder, resume=resume)
             if resumed is None:
                 write_run(folder / LAST, described)
+            if log is not None:
+                log.log_hyperparams(described)
         _run(runner, module, data, None if resumed is None else resumed.checkpoint)
         kept = _kept(folder, monitor)
         module.on_load_checkpoint(kept)
@@ -278,6 +283,15 @@ def _kept(folder: Path, monitor: str | None) -> dict[str, Any]:
     return read_checkpoint(folder / BEST)
 
 
+def _reporters(settings: dict[str, Any], log: Logger | None) -> list[Callback]:
+    """Return the callbacks that show the progress; Lightning's own bar is switched by them."""
+    found: list[Callback] = [] if log is None else [LearningRate()]
+    if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
+        found.append(progress_callback())
+        settings["enable_progress_bar"] = isinstance(found[-1], EpochBar)
+    return found
+
+
 def _make_trainer(**settings: Any) -> Trainer:
     try:
         return Trainer(**settings)
@@ -324,14 +338,21 @@ def _caches(model: PeftModel, data: ShapeDataModule) -> dict[str, FeatureCache]:
     return {stage: FeatureCache(model, f"{stage}: {transform}") for stage in ("train", "val")}
 
 
-def _logger(name: str, folder: Path) -> Logger | bool:
+def _logger(name: str, folder: Path) -> Logger | None:
     if name == "none":
-        return False
+        return None
     if name == "csv":
         return CSVEpochs(folder, name="logs", version="")
     try:
-        return TensorBoardEpochs(folder, name="logs", version="")
+        if name == "wandb":
+            return WandbEpochs(name=folder.name, save_dir=folder, project="pyg_peft")
+        return TensorBoardEpochs(folder, name="logs", version="", default_hp_metric=False)
     except ModuleNotFoundError as error:
+        if name == "wandb":
+            raise ImportError(
+                "Expected the package 'wandb' to be installed for the logger 'wandb' (got none): "
+                "pip install wandb"
+            ) from error
         raise MissingExtraError("tensorboard", "train") from error
 
 

@@ -16,7 +16,7 @@ from pyg_peft.datasets.folders.cache import load_folder
 from pyg_peft.datasets.folders.index import FolderIndex, files_below, index_folder
 from pyg_peft.datasets.npz.file import read_npz
 from pyg_peft.datasets.npz.select import SPLITS, read_split, select_rows, split_of_folder
-from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.training.data.sources import open_source
 from pyg_peft.training.pretraining.corpus import Corpus
 

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pyg_peft.backbones.point_mae.pretraining import PointMAEPretraining
-from pyg_peft.backbones.weights.stand_ins import harmless_types_allowed
 from pyg_peft.datasets.keyed import keyed_generator, keyed_seed
 from pyg_peft.errors import CheckpointError
 from pyg_peft.nn.eval_mode import eval_mode
@@ -161,31 +160,6 @@ def _train(
             last_save = time.monotonic()
     run.save()
     return PretrainReport(run.step, total_steps, loss, run.seconds / 60)
-
-
-def read_sizes(path: str | Path) -> dict[str, Any]:
-    """Read the model's constructor arguments in a checkpoint of :func:`pretrain`.
-
-    The result is empty for other files.
-
-    Args:
-        path: Any file of weights.
-    """
-    if Path(path).suffix.lower() not in (".pth", ".pt"):
-        return {}
-    with harmless_types_allowed():
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    identity = state.get("identity") if isinstance(state, dict) else None
-    sizes = identity.get("model") if isinstance(identity, dict) else None
-    if not isinstance(sizes, dict):
-        return {}
-    for name, value in sizes.items():
-        if not isinstance(name, str) or not isinstance(value, (int, float)):
-            raise CheckpointError(
-                f"Expected 'identity.model' in '{path}' to hold numbers by name "
-                f"(got {value!r} under {name!r})"
-            )
-    return dict(sizes)
 
 
 def _run_watch(watch: Watch, model: PointMAEPretraining, epochs: int) -> Mapping[str, float]:
@@ -345,6 +319,5 @@ __all__ = [
     "PretrainReport",
     "Watch",
     "pretrain",
-    "read_sizes",
     "steps_of_epoch",
 ]

@@ -1,6 +1,6 @@
-"""Build a frozen backbone from a name or file on the command line."""
+"""Build a backbone from the name of its weights, and a saved adapter with its backbone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.registry import BACKBONES, HEADS, list_backbones
 from pyg_peft.backbones.weights import read_state_dict
-from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained
+from pyg_peft.backbones.weights.recorded_sizes import read_sizes
+from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained, shipped_for
 from pyg_peft.errors import CheckpointError, MissingHeadError
+from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
-from pyg_peft.training.pretraining.run import read_sizes
+from pyg_peft.tuners import MethodConfig
+from pyg_peft.tuners.engine.loading import read_whole
 
-# The default backbone of each task.
+# The default backbone of each kind of head.
 DEFAULTS = {"classification": "PointMAE", "segmentation": "PointMAESegmentation"}
 
 # Far beyond any backbone. Sizes that a file claims are checked before a model is built.
@@ -46,6 +49,21 @@ def backbone_class(name: str | None, task: str | None = None) -> type[Any]:
             f"Expected 'backbone_class' to be one of {', '.join(fitting)}{what} (got {name!r})"
         )
     return BACKBONES[name]
+
+
+def default_weights(kind: type[Any]) -> str:
+    """Return the name of the shipped weights for a backbone.
+
+    Raises:
+        ValueError: If none ship for it. Random weights are never a default.
+    """
+    name = shipped_for(kind.__name__)
+    if name is None:
+        raise ValueError(
+            f"Expected 'backbone' to name a file of weights, since none ship for {kind.__name__} "
+            "(got None); 'random' trains on a frozen backbone that was never trained"
+        )
+    return name
 
 
 def open_backbone(
@@ -111,16 +129,21 @@ def open_recorded(
     Args:
         config: Configuration in an adapter's folder.
         weights: Weights as in :func:`open_backbone`; ``None`` for those recorded in the adapter.
+            If it records none, the shipped weights for its backbone are taken. The fingerprint
+            detects different ones when the adapter is loaded.
         settings: Constructor arguments that replace the recorded ones.
 
     Raises:
         CheckpointError: If the adapter was made for an unknown class.
-        ValueError: If no weights are given and the recorded file does not exist.
+        ValueError: If no weights are given and the recorded file does not exist, or if neither is
+            known.
     """
     backbone = config["backbone"]
     if backbone["class"] not in BACKBONES:
         raise CheckpointError(
-            f"Expected an adapter for one of {', '.join(BACKBONES)} (got {backbone['class']!r})"
+            f"Expected 'backbone.class' of the adapter to be one of {', '.join(BACKBONES)} "
+            f"(got {short(backbone['class'])}): an adapter of another model is loaded by "
+            "PeftModel.from_pretrained onto a base that you build"
         )
     recorded = (config.get("preprocessing") or {}).get("weights") or {}
     if not isinstance(recorded, dict):
@@ -133,21 +156,71 @@ def open_recorded(
             "Expected 'preprocessing.weights' to hold a text 'source' and an integer 'seed' "
             f"(got {short(recorded)})"
         )
-    weights = weights or told
-    if weights is None:
-        raise ValueError("Expected 'backbone' to name the weights of the base (got None)")
+    kind = BACKBONES[backbone["class"]]
+    weights = weights or told or default_weights(kind)
     if weights is told and (weights.startswith(("//", "\\\\")) or "://" in weights):
         raise ValueError(
             "Expected an adapter to record weights on this machine "
             f"(got {weights!r}): name them by 'backbone'"
         )
-    sizes = _recorded_sizes(backbone.get("config"), BACKBONES[backbone["class"]])
+    sizes = _recorded_sizes(backbone.get("config"), kind)
     num_classes = sizes.pop("num_classes")
     if weights != "random":
         # Inferred from the weights themselves; the fingerprint detects different weights.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
-    kind = BACKBONES[backbone["class"]]
     return open_backbone(weights, num_classes, {**sizes, **settings}, seed, kind)
+
+
+def load(
+    folder: str | Path,
+    *,
+    backbone: str | None = None,
+    backbone_args: Mapping[str, Any] | None = None,
+    configs: Sequence[type[MethodConfig]] = (),
+) -> PeftModel:
+    """Load a saved adapter together with its base.
+
+    For a base that is not a backbone of this library, or that you have already, use
+    :meth:`PeftModel.from_pretrained`.
+
+    Args:
+        folder: The folder that :meth:`PeftModel.save_pretrained` or ``pyg-peft fit`` wrote.
+        backbone: Weights of the base: the name of shipped weights, a file, or ``"random"``. By
+            default those recorded by ``pyg-peft fit``; otherwise shipped weights.
+        backbone_args: Constructor arguments of the base that replace the recorded ones.
+        configs: Third-party methods that the file may hold.
+
+    Returns:
+        The model in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: If a file is damaged, or the weights are not those that the adapter was
+            trained on.
+        ValueError: If the weights are unknown or missing.
+
+    Example:
+        >>> import tempfile, torch, pyg_peft
+        >>> from pyg_peft.backbones import PointMAE
+        >>> base = PointMAE.from_pretrained("point-mae-tiny", num_classes=3)
+        >>> model = pyg_peft.get_peft_model(base, pyg_peft.LoRAConfig(rank=2)).eval()
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save_pretrained(folder)
+        >>> pos, batch = torch.randn(64, 3), torch.zeros(64, dtype=torch.long)
+        >>> torch.equal(pyg_peft.load(folder)(pos=pos, batch=batch), model(pos=pos, batch=batch))
+        True
+    """
+    config = read_whole(folder).config
+    base = open_recorded(config, backbone, backbone_args or {})
+    try:
+        return PeftModel.from_pretrained(base, folder, configs=configs)
+    except CheckpointError as error:
+        recorded = (config.get("preprocessing") or {}).get("weights")
+        if backbone is None and not recorded:
+            raise CheckpointError(
+                f"{error}; '{folder}' does not record the weights of its base: name them by "
+                "'backbone'"
+            ) from error
+        raise
 
 
 def _recorded_sizes(recorded: Any, kind: type[Any]) -> dict[str, Any]:
@@ -199,4 +272,11 @@ def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {k: sizes[k] for k in _UNREADABLE if k in sizes}, state
 
 
-__all__ = ["DEFAULTS", "backbone_class", "open_backbone", "open_recorded"]
+__all__ = [
+    "DEFAULTS",
+    "backbone_class",
+    "default_weights",
+    "load",
+    "open_backbone",
+    "open_recorded",
+]

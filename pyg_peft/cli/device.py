@@ -1,0 +1,42 @@
+"""Find the device that a command runs on."""
+
+from typing import Any
+
+import torch
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device with the given name; ``"auto"`` is a GPU if there is one.
+
+    Raises:
+        ValueError: If torch has no device of this name, or it is not available.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"Expected 'device' to be 'auto' or a device that is there (got {name!r}: {error})"
+        ) from error
+    if device.type not in ("cpu", "cuda"):  # other devices are untested, and MPS has no float64
+        raise ValueError(f"Expected 'device' to be a CPU or a CUDA device (got {name!r})")
+    return device
+
+
+def trainer_device(name: str) -> dict[str, Any]:
+    """Return the arguments of Lightning's trainer for a device; none for ``"auto"``.
+
+    Raises:
+        ValueError: See :func:`find_device`.
+    """
+    if name == "auto":
+        return {}
+    device = find_device(name)
+    if device.type == "cpu":
+        return {"accelerator": "cpu"}
+    return {"accelerator": "gpu", "devices": 1 if device.index is None else [device.index]}
+
+
+__all__ = ["find_device", "trainer_device"]
