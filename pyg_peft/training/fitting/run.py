@@ -286,8 +286,9 @@ def _kept(folder: Path, monitor: str | None) -> dict[str, Any]:
 def _reporters(settings: dict[str, Any], log: Logger | None) -> list[Callback]:
     """Return the callbacks that show the progress; Lightning's own bar is switched by them."""
     found: list[Callback] = [] if log is None else [LearningRate()]
-    if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
-        found.append(progress_callback())
+    wanted = settings.get("enable_progress_bar")
+    if wanted is not False and not settings.get("barebones"):
+        found.append(EpochBar() if wanted else progress_callback())
         settings["enable_progress_bar"] = isinstance(found[-1], EpochBar)
     return found
 
