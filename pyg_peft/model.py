@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.contract import FROZEN_INPUTS, frozen_part
 from pyg_peft.datasets.preprocessing import Preprocessing
-from pyg_peft.errors import check_dtype, check_tensor
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import ParameterCount, count_parameters
 from pyg_peft.tuners import METHODS, MethodConfig
@@ -272,11 +271,6 @@ class PeftModel(nn.Module):
             if query is not None:
                 raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
             return self.base(*args, **kwargs)
-        if query is not None:
-            check_tensor(query, "query", kind="float")
-            for parameter in self.base.parameters():
-                check_dtype(query, parameter, "query")
-                break
         question = Question(bank, query, sample_id, self.training, self.precompute)
         call = dict(by_name(self.base, args, kwargs))
         return self.base(**self._config.ask_bank(self.base, call, question))

@@ -171,8 +171,9 @@ def check_moved(args: Args, result: Any) -> str | None:
     if not bool((found.abs() <= bound).all()):
         return "points beyond the interval of factors and offsets"
     spread = (pos.amax(0) - pos.amin(0)) if len(pos) else None
-    # A large offset rounds the shape away.
-    if spread is not None and float(args["translate"]) < 1e3:
+    # A large offset rounds the shape away, and so do large coordinates.
+    reach = float(pos.abs().max()) + float(args["translate"]) if len(pos) else 0.0
+    if spread is not None and reach < 1e3:
         ratio = (found.amax(0) - found.amin(0)) / spread.clamp(min=1e-9)
         wrong = (spread > 1e-1) & ((ratio < low * 0.9) | (ratio > high * 1.1))
         return f"factors {ratio.tolist()}" if bool(wrong.any()) else None
