@@ -65,7 +65,8 @@ class OwnTensors:
             for kind in ("_parameters", "_buffers", "_modules")
         ]
         for owner in _changed(base, sites):
-            for held in (owner._parameters, owner._buffers):
+            kinds: list[dict[str, Any]] = [owner._parameters, owner._buffers]
+            for held in kinds:
                 held.update({name: _clone(t) for name, t in held.items() if t is not None})
 
     def end(self) -> None:
