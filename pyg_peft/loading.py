@@ -168,7 +168,23 @@ def open_recorded(
     if weights != "random":
         # Inferred from the weights themselves; the fingerprint detects different weights.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
-    return open_backbone(weights, num_classes, {**sizes, **settings}, seed, kind)
+    # Weights that are drawn depend on the head's size, so the first head is drawn again too.
+    drawn = recorded.get("num_classes", num_classes)
+    if type(drawn) is not int or not 0 < drawn <= _MOST["num_classes"]:
+        raise CheckpointError(
+            f"Expected 'preprocessing.weights.num_classes' to be a number (got {short(drawn)})"
+        )
+    base = open_backbone(weights, drawn, {**sizes, **settings}, seed, kind)
+    if drawn != num_classes:
+        renew_head(base, num_classes, seed)
+    return base
+
+
+def renew_head(base: Any, num_classes: int, seed: int) -> None:
+    """Give a backbone a new head for ``num_classes``, drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        base.reset_head(num_classes)
 
 
 def load(
@@ -279,4 +295,5 @@ __all__ = [
     "load",
     "open_backbone",
     "open_recorded",
+    "renew_head",
 ]

@@ -574,8 +574,13 @@ class PeftModel(nn.Module):
         self.set_adapter(adapter_name)
 
     @_changes
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, without: Sequence[str] = ()) -> None:
         """Load tensors into the active adapter, by the keys of its file.
+
+        Args:
+            tensors: Tensors by key, as in :func:`pyg_peft.checkpoint.read_adapter`.
+            without: Paths of modules whose tensors stay as they are, such as ``["head"]`` to start
+                from an adapter for other classes.
 
         Raises:
             CheckpointError: If a key or a shape does not fit. Nothing is loaded in that case.
@@ -585,8 +590,11 @@ class PeftModel(nn.Module):
             raise ValueError("Expected an active adapter to load tensors into (got none)")
         self._adapters.refuse_while_merged("load tensors")
         sites = self._adapters.sites(self.active_adapter)
-        _check_tensors(tensors, site_tensors(sites))
-        fill(sites, tensors, "tensors")
+        own = site_tensors(sites)
+        _check_tensors(tensors, own)
+        kept = {k: t.detach().clone() for k, t in own.items() if _is_below(k, without)}
+        rest = {k: t for k, t in tensors.items() if not _is_below(k, without)}
+        fill(sites, {**rest, **kept}, "tensors")
 
     # ---- private ----------------------------------------------------------------------------
 
@@ -642,6 +650,10 @@ def _recorded(preprocessing: object, base: nn.Module) -> Mapping[str, Any] | Non
             f"(got {type(preprocessing).__name__})"
         )
     return preprocessing
+
+
+def _is_below(key: str, paths: Sequence[str]) -> bool:
+    return any(key.startswith(f"{path}.") for path in paths)
 
 
 def _check_folder(folder: object) -> None:
