@@ -16,6 +16,7 @@ from pyg_peft.errors import CheckpointError, MissingHeadError
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.tuners import MethodConfig
+from pyg_peft.tuners.engine.hub import find_adapter
 from pyg_peft.tuners.engine.loading import read_whole
 
 # The default backbone of each kind of head.
@@ -193,6 +194,7 @@ def load(
     backbone: str | None = None,
     backbone_args: Mapping[str, Any] | None = None,
     configs: Sequence[type[MethodConfig]] = (),
+    revision: str | None = None,
 ) -> PeftModel:
     """Load a saved adapter together with its base.
 
@@ -200,11 +202,13 @@ def load(
     :meth:`PeftModel.from_pretrained`.
 
     Args:
-        folder: The folder that :meth:`PeftModel.save_pretrained` or ``pyg-peft fit`` wrote.
+        folder: The folder that :meth:`PeftModel.save_pretrained` or ``pyg-peft fit`` wrote, or the
+            name of an adapter on the Hugging Face Hub, such as ``"org/name"`` (extra ``hub``).
         backbone: Weights of the base: the name of shipped weights, a file, or ``"random"``. By
             default those recorded by ``pyg-peft fit``; otherwise shipped weights.
         backbone_args: Constructor arguments of the base that replace the recorded ones.
         configs: Third-party methods that the file may hold.
+        revision: Branch, tag or commit on the Hub.
 
     Returns:
         The model in eval mode, on the CPU.
@@ -225,6 +229,7 @@ def load(
         >>> torch.equal(pyg_peft.load(folder)(pos=pos, batch=batch), model(pos=pos, batch=batch))
         True
     """
+    folder = find_adapter(folder, revision)
     config = read_whole(folder).config
     base = open_recorded(config, backbone, backbone_args or {})
     try:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +22,7 @@ from pyg_peft.tuners.engine.calls import by_name
 from pyg_peft.tuners.engine.combining import check_weights, combine
 from pyg_peft.tuners.engine.config import Question
 from pyg_peft.tuners.engine.dry_run import initialize, measure_widths, try_out
+from pyg_peft.tuners.engine.hub import check_repo, find_adapter, upload
 from pyg_peft.tuners.engine.loading import fill, load_adapter
 from pyg_peft.tuners.engine.placement import site_tensors
 from pyg_peft.tuners.engine.saving import count, save_adapter
@@ -513,6 +515,45 @@ class PeftModel(nn.Module):
             preprocessing=recorded,
         )
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        adapter_name: str | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        private: bool | None = None,
+        commit_message: str = "Upload adapter",
+        token: str | None = None,
+    ) -> str:
+        """Upload an adapter to the Hugging Face Hub (extra ``hub``): its files and no others.
+
+        Args:
+            repo_id: Name of the repository, such as ``"org/name"``, created if needed.
+            adapter_name: As in :meth:`save_pretrained`.
+            class_names: As in :meth:`save_pretrained`.
+            preprocessing: As in :meth:`save_pretrained`.
+            private: Whether a new repository is private; by default as in ``huggingface_hub``.
+            commit_message: Message of the commit.
+            token: As in ``huggingface_hub``, which finds that of your login by default.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            ValueError: If ``repo_id`` is not of the form ``org/name``.
+            MissingExtraError: If ``huggingface_hub`` is not installed.
+        """
+        check_repo(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(
+                folder,
+                adapter_name=adapter_name,
+                class_names=class_names,
+                preprocessing=preprocessing,
+            )
+            return upload(folder, repo_id, private=private, message=commit_message, token=token)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -522,6 +563,7 @@ class PeftModel(nn.Module):
         *,
         memory_bank: MemoryBank | None = None,
         configs: Sequence[type[MethodConfig]] = (),
+        revision: str | None = None,
     ) -> Self:
         """Load a saved adapter onto a base; the logits equal those of the model that was saved.
 
@@ -529,11 +571,13 @@ class PeftModel(nn.Module):
             base: A model with the same frozen weights as at saving. Its head may differ, and so may
                 its number of classes if the base has ``reset_head``. The head must be the same for
                 an adapter that was saved without its own (``modules_to_save=()``).
-            folder: The folder that :meth:`save_pretrained` wrote.
+            folder: The folder that :meth:`save_pretrained` wrote, or the name of an adapter on the
+                Hugging Face Hub, such as ``"org/name"`` (extra ``hub``). A folder takes precedence.
             adapter_name: Name that the adapter gets.
             memory_bank: The adapter's bank, if it is already loaded. By default it is read from
                 the folder.
             configs: Third-party methods that the file may hold.
+            revision: Branch, tag or commit on the Hub.
 
         Raises:
             CheckpointError: If the file is damaged or foreign, the base is another one, or a tensor
@@ -541,7 +585,13 @@ class PeftModel(nn.Module):
         """
         model = cls(base)
         try:
-            model.load_adapter(folder, adapter_name, memory_bank=memory_bank, configs=configs)
+            model.load_adapter(
+                folder,
+                adapter_name,
+                memory_bank=memory_bank,
+                configs=configs,
+                revision=revision,
+            )
         except BaseException:
             model.unload()
             raise
@@ -555,6 +605,7 @@ class PeftModel(nn.Module):
         *,
         memory_bank: MemoryBank | None = None,
         configs: Sequence[type[MethodConfig]] = (),
+        revision: str | None = None,
     ) -> None:
         """Add a saved adapter and make it active, see :meth:`from_pretrained`."""
         _check_folder(folder)
@@ -567,7 +618,9 @@ class PeftModel(nn.Module):
         self._adapters.check_name(adapter_name)
         self._adapters.refuse_while_merged("load an adapter")
         methods = {**METHODS, **{config.method: config for config in configs}}
-        config, sites, bank = load_adapter(folder, self.base, methods, memory_bank)
+        config, sites, bank = load_adapter(
+            find_adapter(folder, revision), self.base, methods, memory_bank
+        )
         self._adapters.add(adapter_name, config, sites)
         if bank is not None:
             self.memory_banks[adapter_name] = bank.to(next(self.base.parameters()).device)

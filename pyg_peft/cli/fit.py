@@ -175,11 +175,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     )
     module.check_trainable()
     outputs, sizes = module.task.num_outputs, backbone_args or {}
-    recorded: dict[str, Any] = {"source": weights, "seed": seed}
     if start is None:
         base = open_backbone(weights, outputs, sizes, seed, kind)
     else:
-        base, recorded = start.open_base(weights, sizes, outputs), start.record(weights)
+        base = start.open_base(weights, sizes, outputs)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
@@ -193,7 +192,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         options=options,
         trainer=settings,
         resume=resume,
-        metadata={"weights": recorded},
+        metadata={"weights": start.record(weights) if start else {"source": weights, "seed": seed}},
     )
     if report.is_main:
         run: dict[str, Any] = {
