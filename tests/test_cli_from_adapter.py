@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_with_the_same_classes_everything_is_kept(first, tmp_path, capsys):
 
 def test_with_other_classes_the_head_is_new(first, tmp_path, capsys):
     adapter, _ = first
-    shapes = ProceduralShapes(num_shapes=48, num_points=64)
+    shapes: Any = ProceduralShapes(num_shapes=48, num_points=64)
     rows = [row for row in range(48) if row % 12 < 4]
     NpzShapes.write(
         tmp_path / "four.npz",
