@@ -133,7 +133,11 @@ RESUME = [
     ("adapter", ("--options.lr", "0.5"), "options.lr 0.001 instead of 0.5"),
     ("adapter", ("--method", "lora", "--method_args", "null"), "'point_peft' instead of 'lora'"),
     ("adapter", ("--data", "{}/four.npz"), "classes ['block', 'cage', 'coil'] instead of"),
-    ("adapter", ("--trainer.max_epochs", "3"), "trainer.max_epochs 1 instead of 3"),
+    (
+        "adapter",
+        ("--trainer.gradient_clip_val", "3"),
+        "trainer.gradient_clip_val 10.0 instead of 3.0",
+    ),
     ("adapter", ("--seed", "3"), "seed 0 instead of 3"),
     ("adapter", ("--augmentation", "none"), "augmentation 'ScaleTranslate' instead of 'NoneType'"),
     ("cut", (), "to be a whole checkpoint (got "),
