@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
@@ -168,7 +168,7 @@ def _exact(pos: np.ndarray) -> np.ndarray:
 
 
 def _write_npz(path: Path, points: _Labeled, source: Path | None) -> None:
-    arrays: dict[str, np.ndarray] = {
+    arrays: dict[str, Any] = {
         "pos": _exact(points.pos),
         "label": points.label.astype(np.int32),
         "class_labels": np.array(list(points.names)),
@@ -242,7 +242,7 @@ def _write_las(path: Path, points: _Labeled, source: Path | None) -> None:
     write_atomic(path, write)
 
 
-def _copy_las(source: Path, points: _Labeled, stream: IO[bytes], options: dict[str, Any]) -> None:
+def _copy_las(source: Path, points: _Labeled, stream: BinaryIO, options: dict[str, Any]) -> None:
     """Write the points of ``source`` with other labels, some of them at a time."""
     import laspy
 
@@ -273,7 +273,7 @@ def _copy_las(source: Path, points: _Labeled, stream: IO[bytes], options: dict[s
                 writer.write_evlrs(_without_copc(reader.evlrs))
 
 
-def _new_las(points: _Labeled, stream: IO[bytes], options: dict[str, Any]) -> None:
+def _new_las(points: _Labeled, stream: BinaryIO, options: dict[str, Any]) -> None:
     """Write a file of the format 6, with the finest coordinates that its integers can hold."""
     import laspy
 
