@@ -1,7 +1,7 @@
 """Loading of a saved adapter onto its base, with the settings that it records."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pyg_peft.cli.weights import open_recorded
@@ -33,7 +33,14 @@ class Saved:
     task: str
 
 
-def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) -> Saved:
+def open_adapter(
+    folder: str,
+    weights: str | None,
+    settings: Mapping[str, Any],
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Saved:
     """Load an adapter folder onto its base.
 
     Args:
@@ -41,18 +48,27 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
         weights: Weights of the base, as in ``open_backbone``; ``None`` for those recorded in the
             adapter.
         settings: Constructor arguments of the base that replace the recorded ones.
+        preprocessing: Settings of the preprocessing that replace the recorded ones.
+        class_names: Names of the classes that replace the recorded ones.
 
     Raises:
         CheckpointError: If a file is damaged, if the base is a different one, or if names and
-            preprocessing are not in the folder.
-        ValueError: If there is not one name per score.
+            preprocessing are neither in the folder nor given.
+        TypeError: If a setting has another type.
+        ValueError: If there is not one name per score, or a setting of the preprocessing is unknown
+            or out of range.
     """
     config = read_whole(folder).config
-    for key in ("class_names", "preprocessing"):
-        if config.get(key) is None:
-            raise CheckpointError(f"Expected '{folder}' to hold '{key}' (got none)")
+    given = _checked(preprocessing or {})
+    for key, value in (("class_names", class_names), ("preprocessing", preprocessing)):
+        if config.get(key) is None and value is None:
+            raise CheckpointError(
+                f"Expected '{folder}' to hold '{key}' (got none): the option --{key} of predict "
+                "and evaluate supplies it"
+            )
     model = PeftModel.from_pretrained(open_recorded(config, weights, settings), folder)
-    recorded, names = config["preprocessing"], tuple(config["class_names"])
+    recorded = {**(config.get("preprocessing") or {}), **given}
+    names = tuple(config["class_names"] if class_names is None else class_names)
     read_args = recorded.get("read_args", {})  # older adapters have none
     if not isinstance(read_args, dict):
         raise CheckpointError(
@@ -62,12 +78,22 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
     # Older releases did not check this when saving.
     check_class_names(names, model.base, model.peft_config["default"])
     try:
-        preprocessing = Preprocessing.from_dict(recorded)
+        used = Preprocessing.from_dict(recorded)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{error}, in 'preprocessing' of '{folder}'") from error
-    return Saved(
-        model, names, preprocessing, dict(read_args), _task_of(model.base, recorded, folder)
-    )
+    return Saved(model, names, used, dict(read_args), _task_of(model.base, recorded, folder))
+
+
+def _checked(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a ``Preprocessing``; raise for those that it does not have."""
+    known = [entry.name for entry in fields(Preprocessing)]
+    unknown = [name for name in preprocessing if name not in known]
+    if unknown:
+        raise ValueError(
+            f"Expected 'preprocessing' to be among {', '.join(known)} (got {', '.join(unknown)})"
+        )
+    Preprocessing(**preprocessing)
+    return dict(preprocessing)
 
 
 def _task_of(base: Any, recorded: Mapping[str, Any], folder: str) -> str:
