@@ -328,7 +328,8 @@ def _check_limit(points: _Labeled, point_format: int) -> None:
 
 def _check_same(record: Any, pos: np.ndarray, source: Path) -> None:
     """Raise unless the positions are those of the source, up to the rounding of float32."""
-    stored = np.stack([np.asarray(record[axis], np.float64) for axis in "xyz"], axis=1)
+    columns: Any = [record[axis] for axis in "xyz"]
+    stored = np.stack([np.asarray(column, np.float64) for column in columns], axis=1)
     room = np.abs(stored) * 2.0**-22 + np.asarray(record.scales)
     if (np.abs(stored - pos) > room).any():
         row = int(np.flatnonzero((np.abs(stored - pos) > room).any(axis=1))[0])
