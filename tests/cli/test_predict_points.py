@@ -56,7 +56,7 @@ def shapes(tmp_path: Path) -> Path:
 def las_file(path: Path, points: int, point_format: int = 6) -> Path:
     import laspy
 
-    header = laspy.LasHeader(point_format=point_format)
+    header: Any = laspy.LasHeader(point_format=point_format)
     header.scales, header.offsets = [0.001] * 3, [691_000, 5_330_000, 0]
     cloud: Any = laspy.LasData(header)
     draw = np.random.default_rng(2)
@@ -110,7 +110,8 @@ def test_a_scan_keeps_its_points_and_fields(adapter, tmp_path, ending, point_for
     source = las_file(tmp_path / f"tile.{ending}", 130, point_format)
     ask = ["predict", adapter, str(source), "--output", str(tmp_path / "out"), "--window", "8"]
     assert main(ask) == 0
-    before, after = laspy.read(str(source)), laspy.read(str(tmp_path / "out" / source.name))
+    before: Any = laspy.read(str(source))
+    after: Any = laspy.read(str(tmp_path / "out" / source.name))
     assert set(np.unique(after.classification)) <= {0, 1}
     before.classification = after.classification
     assert before.points.array.tobytes() == after.points.array.tobytes()

@@ -1,5 +1,7 @@
 """Scores of clouds with more points than a model is made for."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -53,11 +55,18 @@ def test_votes_of_a_function_of_points_are_that_function(num_points, seed, featu
 
 def test_a_cloud_that_is_not_divided_is_that_of_the_model():
     torch.manual_seed(0)
-    sizes = {"embed_dim": 12, "depth": 1, "num_heads": 3, "num_levels": 1, "head_channels": 16}
+    sizes: dict[str, Any] = {
+        "embed_dim": 12,
+        "depth": 1,
+        "num_heads": 3,
+        "num_levels": 1,
+        "head_channels": 16,
+    }
     model = PointMAESegmentation(3, num_centers=8, patch_size=4, **sizes).eval()
     pos = torch.rand(60, 3)
     with torch.no_grad():
-        expected = model(pos=Normalize()(Data(pos=pos)).pos).softmax(dim=1)
+        cloud = Normalize()(Data(pos=pos))
+        expected = model(pos=cloud.pos).softmax(dim=1)
     for limit in (None, 60, 900):
         found = score_cloud(model, pos, max_points=limit, transform=Normalize())
         assert torch.equal(found, expected)
@@ -81,4 +90,5 @@ def test_a_cloud_that_is_not_divided_is_that_of_the_model():
 )
 def test_errors(changed, error, message):
     with pytest.raises(error, match=message):
-        score_cloud(**{"model": ByHeight(), "pos": torch.rand(20, 3), **changed})
+        given: dict[str, Any] = {"model": ByHeight(), "pos": torch.rand(20, 3), **changed}
+        score_cloud(**given)
