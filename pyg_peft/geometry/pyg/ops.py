@@ -94,9 +94,9 @@ def enable_pyg_ops() -> PygOps:
     This enables ``knn``, ``knn_graph``, ``radius``, ``radius_graph``, ``nearest``, ``fps``,
     ``knn_interpolate`` and ``voxel_grid`` of ``torch_geometric.nn``, and everything that calls
     them: ``DynamicEdgeConv``, ``XConv``, ``GravNetConv``, ``transforms.KNNGraph``,
-    ``transforms.RadiusGraph``, ``transforms.GridSampling``. Importing pyg_peft alone changes nothing. Functions that were
-    imported before this call work too. Functions that an installed ``pyg-lib`` (or, for PyG 2.6 and
-    2.7, ``torch_cluster``) provides are not replaced.
+    ``transforms.RadiusGraph``, ``transforms.GridSampling``. Importing pyg_peft alone changes
+    nothing. Functions that were imported before this call work too. Functions that an installed
+    ``pyg-lib`` (or, for PyG 2.6 and 2.7, ``torch_cluster``) provides are not replaced.
 
     PyG 2.8 looks up operators in the namespace ``pyg`` and flags; both are registered. PyG 2.6 and
     2.7 call ``torch_cluster``, which is replaced inside PyG.
