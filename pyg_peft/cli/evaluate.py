@@ -97,12 +97,19 @@ def run(
     if whole:
         say(f"'{data}' has no splits: all of its clouds are tested")
     say(f"{'validation' if split == 'val' else split} {result}")
+    _show(result, saved, per_class=per_class)
+    return result
+
+
+def _show(result: Scored, saved: Saved, *, per_class: bool) -> None:
+    """Print the lines after the first: the task's own, and the accuracy of each class."""
+    for line in result.table():
+        say(printable(line))
     if per_class:
         names = [printable(name) for name in saved.class_names]
         width = max(len(name) for name in names)
         for name, (right, count) in zip(names, result.per_class(), strict=True):
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
-    return result
 
 
 def _default_args(
@@ -114,7 +121,8 @@ def _default_args(
         data_args = past.get("data_args", {})
         check_recorded(past["data"], data_args, recorded)
         return dict(data_args or {})
-    return saved.read_args if Path(data).is_dir() else {}
+    is_scene = "label_field" in saved.read_args
+    return saved.read_args if is_scene or Path(data).is_dir() else {}
 
 
 def _check_classes(splits: Splits, saved: Saved) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
-from pyg_peft.cli.say import say
+from pyg_peft.cli.say import printable, say
+from pyg_peft.cli.scenes import scene_backbone_args, scene_data_args
 from pyg_peft.cli.weights import backbone_class as find_class
 from pyg_peft.cli.weights import open_backbone
-from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
+from pyg_peft.datasets import OutdoorAugment, PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.data.sources import shorthands
@@ -26,7 +27,12 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 RESULT = "result.json"
-AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
+AUGMENTATIONS = {
+    "scale_translate": ScaleTranslate,
+    "rotate": UpRotate,
+    "outdoor": OutdoorAugment,
+    "none": None,
+}
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
@@ -66,6 +72,9 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     backbone_class: str | None = None,
     backbone_args: dict[str, Any] | None = None,
     data_args: dict[str, Any] | None = None,
+    label_field: str | None = None,
+    ignore_label: int | list[int] | None = None,
+    classes: dict[str, str] | None = None,
     bank: bool = True,
     bank_per_class: int | None = None,
     augmentation: str = "scale_translate",
@@ -93,9 +102,13 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         backbone_class: Name of the model; PointMAE or PointMAESegmentation by default.
         backbone_args: Constructor arguments, for example {"num_centers": 128}.
         data_args: Arguments of the data set, for example {"fold": 2}.
+        label_field: Field of the labels in tiles of a scene, for example classification.
+        ignore_label: One or more labels of tiles whose points are ignored.
+        classes: Names of the labels of tiles, for example {"2": "ground", "9": "water"}.
         bank: Whether to build a memory bank of the training samples for methods that use one.
         bank_per_class: Maximum number of samples of each class in the bank.
-        augmentation: "scale_translate" or "rotate", the two published protocols, or "none".
+        augmentation: "scale_translate" or "rotate", the two published protocols, "outdoor"
+            for scenes, or "none".
         num_views: Number of versions of each training sample; required for --options.cache.
         batch_size: Maximum number of clouds per step and process; every epoch uses all clouds.
         val_fraction: Share of the training set that selects the best epoch, unless the data have a
@@ -117,6 +130,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     config = make_config(method, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
+    data_args = scene_data_args(task, data_args, label_field, ignore_label, classes)
     kind = find_class(backbone_class, find_task(task).head)
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
     module = wrap_splits(
@@ -132,6 +146,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         seed=seed,
     )
     module.check_trainable()
+    backbone_args = scene_backbone_args(kind, module, backbone_args)
     base = open_backbone(backbone, module.task.num_outputs, backbone_args or {}, seed, kind)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
@@ -178,6 +193,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         say(f"best epoch {report.epoch}: validation {report.val}")
     if report.test is not None:
         say(f"test {report.test}")
+        for line in report.test.table():
+            say(printable(line))
     say(f"adapter: {output}")
     return report
 
@@ -198,7 +215,7 @@ def groups_of(dataset: Any, field: str | None) -> Any:
 
 def _write_result(report: FitReport, folder: Path, run: dict[str, Any], bank_rows: int) -> None:
     numbers = {
-        name: found.numbers()
+        name: found.record()
         for name, found in (("val", report.val), ("test", report.test))
         if found is not None
     }

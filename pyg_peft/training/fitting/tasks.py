@@ -3,12 +3,15 @@
 from typing import Any
 
 from pyg_peft.backbones.registry import HEADS
+from pyg_peft.datasets import SceneFolder
 from pyg_peft.training.data.sources import Splits
 from pyg_peft.training.fitting.data_module import ShapeDataModule
+from pyg_peft.training.fitting.scenes import SceneDataModule
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.contract import Task
 from pyg_peft.training.tasks.registry import TASKS
+from pyg_peft.training.tasks.scene import SceneTask
 from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 DATA_MODULES: dict[str, type[ShapeDataModule]] = {
@@ -78,8 +81,10 @@ def wrap_splits(task: str, splits: Splits, **options: Any) -> ShapeDataModule:
     Raises:
         TypeError: If the data module gives another task than it was registered for.
     """
-    data = DATA_MODULES[task].from_source(splits, data_args={}, **options)
-    if type(data.task) is not TASKS[task]:
+    is_scene = isinstance(splits.train, SceneFolder)
+    module = SceneDataModule if is_scene else DATA_MODULES[task]
+    data = module.from_source(splits, data_args={}, **options)
+    if type(data.task) is not (SceneTask if is_scene else TASKS[task]):
         raise TypeError(
             f"Expected 'task' of {type(data).__name__} to be a {TASKS[task].__name__}, as it was "
             f"registered (got a {type(data.task).__name__})"
