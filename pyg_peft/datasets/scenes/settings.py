@@ -7,6 +7,7 @@ from typing import Any, Self
 from pyg_peft.datasets.checks import check_names
 from pyg_peft.errors import check_count, check_number
 
+_MAPPINGS = {"classes", "features"}
 HEIGHTS = ("none", "tile_minimum", "ground")
 MISSING = ("error", "zero")
 
@@ -143,16 +144,21 @@ class SceneSettings:
         """Return JSON values, from which :meth:`from_dict` makes the same settings."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         values["ignore_label"] = sorted(self.ignored)
+        # Pairs keep their order, which that of the entries of a JSON object may not.
         if self.classes is not None:
-            values["classes"] = {str(label): name for label, name in self.classes.items()}
-        features = self.features
-        values["features"] = dict(features) if isinstance(features, Mapping) else list(features)
+            values["classes"] = [list(pair) for pair in self.classes.items()]
+        if isinstance(self.features, Mapping):
+            values["features"] = [list(pair) for pair in self.features.items()]
+        else:
+            values["features"] = list(self.features)
         values["columns"] = None if self.columns is None else list(self.columns)
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Create settings from JSON values, in which the labels of ``classes`` are texts.
+        """Create settings from JSON values.
+
+        The labels of ``classes`` may be texts. ``classes`` and ``features`` may be lists of pairs.
 
         Raises:
             TypeError, ValueError: If a setting is unknown, or as for the class.
@@ -164,12 +170,21 @@ class SceneSettings:
                 f"Expected settings of tiles to be among {', '.join(known)} "
                 f"(got {', '.join(map(repr, unknown))})"
             )
-        return cls(**values)
+        return cls(**{**values, **{name: _mapping(values[name]) for name in _MAPPINGS & {*values}}})
 
     @classmethod
     def recorded_in(cls, read_args: Mapping[str, Any]) -> Self | None:
         """Return the settings in the ``read_args`` of an adapter, or ``None`` without scenes."""
         return cls.from_dict(read_args) if "label_field" in read_args else None
+
+
+def _mapping(value: Any) -> Any:
+    """Return a mapping for a list of pairs, and any other value unchanged."""
+    if not isinstance(value, list) or not value:
+        return value
+    pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2]
+    hashable = all(isinstance(pair[0], str | int) for pair in pairs)
+    return dict(pairs) if len(pairs) == len(value) and hashable else value
 
 
 def _checked_classes(classes: Any, ignored: tuple[int, ...]) -> dict[int, str] | None:
