@@ -56,7 +56,8 @@ class SceneEvaluation(Evaluation):
             self.class_names, self.iou.tolist(), self.confusion.tolist(), strict=True
         ):
             cells = " ".join(f"{count:>{size},}" for count in row)
-            rows.append(f"{name:{width}s} {100 * iou:6.2f}% {cells}")
+            share = f"{100 * iou:6.2f}%" if iou == iou else f"{'-':>7s}"
+            rows.append(f"{name:{width}s} {share} {cells}")
         return rows
 
     def __add__(self, other: Self) -> Self:
