@@ -72,4 +72,10 @@ def test_mistakes_of_the_command(tmp_path, capsys):
     ):
         assert main(more) == 2
         assert message in capsys.readouterr().err
+    draw = "\n".join(f"{n % 9} {n // 9} 0 {n % 2} {n}" for n in range(81))
+    (tmp_path / "tile.xyz").write_text(draw)
+    read = {"columns": ["x", "y", "z", "label", "gloss"], "features": ["gloss"], "block_size": 3}
+    more = ["--label_field", "label", "--data_args", json.dumps(read), "--method", "lora"]
+    assert main([*scene, *more]) == 2
+    assert "layer of features is zero and frozen" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

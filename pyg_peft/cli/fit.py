@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.say import printable, say
-from pyg_peft.cli.scenes import scene_backbone_args, scene_data_args
+from pyg_peft.cli.scenes import check_features_used, scene_backbone_args, scene_data_args
 from pyg_peft.cli.weights import backbone_class as find_class
 from pyg_peft.cli.weights import open_backbone
 from pyg_peft.datasets import OutdoorAugment, PartLabels, ScaleTranslate, UpRotate
@@ -151,6 +151,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
+    check_features_used(model, module)
     say(
         f"{len(module.train_set):,} clouds train, {len(module.val_set):,} validate, "
         f"{0 if module.test_set is None else len(module.test_set):,} test, "

@@ -3,6 +3,8 @@
 from inspect import signature
 from typing import Any
 
+from torch import nn
+
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.scenes import SceneDataModule
 from pyg_peft.training.tasks.segmentation import SegmentationTask
@@ -60,4 +62,22 @@ def scene_backbone_args(
     return found
 
 
-__all__ = ["scene_backbone_args", "scene_data_args"]
+def check_features_used(model: nn.Module, module: ShapeDataModule) -> None:
+    """Raise if the layer of the features is zero and frozen, so that they would have no effect.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if not isinstance(module, SceneDataModule) or module.num_features == 0:
+        return
+    stems = [layer for name, layer in model.named_modules() if name.endswith("feature_stem")]
+    weights = [layer.weight for layer in stems if isinstance(layer, nn.Linear)]
+    if any(not weight.requires_grad and not bool(weight.any()) for weight in weights):
+        raise ValueError(
+            "Expected 'features' to be empty for a backbone whose layer of features is zero and "
+            f"frozen (got {list(module.settings.features)}): choose --method full_fine_tuning, or "
+            "a --backbone_class without such a layer"
+        )
+
+
+__all__ = ["check_features_used", "scene_backbone_args", "scene_data_args"]

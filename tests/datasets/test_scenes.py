@@ -80,7 +80,7 @@ def test_wrong_types_of_settings(given):
 
 def test_classes_and_unlisted_labels(tmp_path, caplog):
     write_tile(tmp_path / "a.txt", [2, 9, 0, 5, 5, 6])
-    folder = SceneFolder(tmp_path, settings(classes={9: "water", 2: "ground"}, ignore_label=0))
+    folder: Any = SceneFolder(tmp_path, settings(classes={9: "water", 2: "ground"}, ignore_label=0))
     assert folder[0].y.tolist() == [1, 0, -1, -1, -1, -1]
     assert "3 points have labels without a class and are ignored: 5 (2), 6 (1)" in caplog.text
     found = SceneFolder(tmp_path, settings(ignore_label=(0, 5)))
@@ -120,7 +120,7 @@ def test_folders_with_splits(tmp_path):
     for name in ("training/a.txt", "test/b.txt", "test/deep/c.txt"):
         write_tile(tmp_path / name, [1, 2])
     (tmp_path / "test" / "README.txt").write_text("notes\n")
-    folder = SceneFolder(tmp_path, settings(), "test")
+    folder: Any = SceneFolder(tmp_path, settings(), "test")
     assert folder.splits == ("train", "test")
     assert [path.name for path in folder.files] == ["b.txt", "c.txt"]
     assert folder[1].sample_id.tolist() == [1]
@@ -144,7 +144,7 @@ def test_las_tiles_have_the_names_of_the_standard(tmp_path):
     cloud.red = cloud.green = cloud.blue = np.array([65535, 0, 0, 0], np.uint16)
     cloud.write(str(tmp_path / "tile.las"))
     chosen = SceneSettings(ignore_label=0, features=["intensity", "red", "number_of_returns"])
-    folder = SceneFolder(tmp_path / "tile.las", chosen)
+    folder: Any = SceneFolder(tmp_path / "tile.las", chosen)
     assert folder.class_names == ("ground", "water")
     assert folder[0].x[:, :2].tolist() == [[0, 1], [1, 0], [0, 0], [0, 0]]
 

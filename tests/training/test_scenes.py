@@ -88,6 +88,8 @@ def test_blocks_are_squares_around_labeled_points(folder):
 
 
 def test_items_depend_on_epoch_and_seed_only(folder):
+    data: Any
+    same: Any
     data, same = (
         SceneDataModule(folder, preprocessing=Preprocessing(64), augmentation=OutdoorAugment())
         for _ in range(2)
@@ -96,10 +98,10 @@ def test_items_depend_on_epoch_and_seed_only(folder):
     item: Any = data.train_set[3]
     assert item.pos.size(0) <= 64 and item.x.shape == (item.pos.size(0), 1)
     assert float(item.pos[:, :2].abs().max()) <= 1.7  # half a diagonal, scaled
-    assert torch.equal(item.pos, same.train_set[3].pos)  # pyright: ignore[reportArgumentType]
+    assert torch.equal(item.pos, same.train_set[3].pos)
     data.train_set.set_epoch(1)
-    assert not torch.equal(item.pos, data.train_set[3].pos)  # pyright: ignore[reportArgumentType]
-    covered = torch.cat([item.voxel for item in data.test_set.dataset])  # pyright: ignore[reportOptionalMemberAccess, reportGeneralTypeIssues]
+    assert not torch.equal(item.pos, data.train_set[3].pos)
+    covered = torch.cat([item.voxel for item in data.test_set.dataset])
     assert covered.unique().numel() > 0
 
 
@@ -133,7 +135,7 @@ def test_fit_and_label_every_point(folder, tmp_path):
     torch.manual_seed(0)
     data = SceneDataModule(folder, preprocessing=Preprocessing(128), batch_size=8)
     base = PointNetSegmentation(2, 1, channels=((16,), (16,)), head_channels=(8,), transforms=False)
-    model = get_peft_model(base, LoRAConfig(rank=2, target_modules=["levels.**.lins.*"]))
+    model = get_peft_model(base, LoRAConfig(rank=2, target_modules=("levels.**.lins.*",)))
     quiet = {"max_epochs": 2, "enable_progress_bar": False, "accelerator": "cpu", "logger": False}
     quiet.pop("logger")
     from pyg_peft.training import FitOptions
@@ -153,7 +155,7 @@ def test_fit_and_label_every_point(folder, tmp_path):
         found += (2 * y + labels.classes)[y >= 0].bincount(minlength=4)
         assert set(labels.raw_labels(folder.settings).tolist()) <= {2, 5}
     assert found.view(2, 2).tolist() == expected.confusion.tolist()
-    bare = read_tile(folder.files[0], settings(), labels=False)
+    bare: Any = read_tile(folder.files[0], settings(), labels=False)
     del bare.x
     with pytest.raises(ValueError, match="'cloud' to have the features"):
         label_tile(model, folder.settings, bare)

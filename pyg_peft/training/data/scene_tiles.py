@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_peft.datasets import SceneSettings, train_val_split
+from pyg_peft.datasets import SceneSettings, keyed_generator
 from pyg_peft.geometry import grid_sample
 from pyg_peft.training.data.preprocessing import Preprocessing
 
@@ -66,7 +66,7 @@ def sample_cloud(cloud: Data, settings: SceneSettings) -> tuple[Tensor, Tensor]:
     return grid_sample(pos, settings.grid_size)
 
 
-def load_tiles(folder: Iterable[Data], settings: SceneSettings) -> list[GridTile]:
+def load_tiles(folder: Iterable[Any], settings: SceneSettings) -> list[GridTile]:
     """Read and sample all tiles of a ``SceneFolder``, one after another."""
     return [grid_tile(cloud, settings) for cloud in folder]
 
@@ -95,10 +95,8 @@ def hold_out(
         square = _squares(tile.pos, side) + first
         first = int(square.max()) + 1 if square.numel() else first
         squares.append(square)
-    labels = torch.cat([tile.y for tile in tiles])
-    _, held = train_val_split(labels, fraction, seed, groups=torch.cat(squares))
-    is_held = torch.zeros(labels.numel(), dtype=torch.bool)
-    is_held[held] = True
+    labels, square = torch.cat([tile.y for tile in tiles]), torch.cat(squares)
+    is_held = _pick(labels, square, fraction, keyed_generator("hold_out", seed))[square]
     masks = is_held.split([tile.y.numel() for tile in tiles])
     rest = [tile.select(~mask) for tile, mask in zip(tiles, masks, strict=True)]
     out = [tile.select(mask) for tile, mask in zip(tiles, masks, strict=True)]
@@ -108,6 +106,22 @@ def hold_out(
             f"{first}): give folders train/, val/ and test/, or a fraction of 0"
         )
     return [t for t in rest if t.y.numel()], [t for t in out if t.y.numel()]
+
+
+def _pick(labels: Tensor, square: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Return which squares are held out: in random order, those that bring shares closer."""
+    size = int(labels.max()) + 2  # with one for points without a class
+    cells = square * size + labels + 1
+    table = cells.bincount(minlength=(int(square.max()) + 1) * size).view(-1, size).double()
+    # As shares of each class, so that a rare class counts as much as a frequent one.
+    table = table / table.sum(dim=0).clamp(min=1)
+    missing = fraction * (table.sum(dim=0) > 0)
+    picked = torch.zeros(len(table), dtype=torch.bool)
+    for row in torch.randperm(len(table), generator=generator).tolist():
+        after = missing - table[row]
+        if after.abs().sum() < missing.abs().sum():
+            picked[row], missing = True, after
+    return picked
 
 
 def _squares(pos: Tensor, side: float) -> Tensor:
