@@ -14,7 +14,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import Logger
 
 from pyg_peft.errors import MissingExtraError, check_count, check_flag
@@ -62,6 +62,7 @@ class FitReport:
         curves: Values per epoch, by name of the metric.
         is_main: Whether this is the process that saves and prints.
         chosen_by: The metric that chose the epoch; ``None`` without validation.
+        seconds: Duration of the epochs with their validation, over all calls of a resumed run.
     """
 
     val: Any
@@ -70,6 +71,7 @@ class FitReport:
     curves: dict[str, list[float]] = field(default_factory=dict)
     is_main: bool = True
     chosen_by: str | None = None
+    seconds: float = 0.0
 
 
 def fit(
@@ -149,7 +151,8 @@ def fit(
         seed=data.seed,
         caches=caches,
     )
-    callbacks: list[Callback] = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
+    timer = Timer()
+    callbacks: list[Callback] = [timer, KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
     if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
         callbacks.append(EpochBar())
     runner = _make_trainer(
@@ -179,6 +182,7 @@ def fit(
             curves=curves.values,
             is_main=runner.is_global_zero,
             chosen_by=monitor,
+            seconds=timer.time_elapsed(),
         )
         if runner.is_global_zero:
             model.save_pretrained(
