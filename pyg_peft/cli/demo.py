@@ -43,8 +43,9 @@ WEIGHTS = "point-mae-tiny"
 REPORT = "report.html"
 CREDITS = "CREDITS.md"
 DEFAULT = ("point_peft", "linear_probe", "full_fine_tuning")
-# Not tuned: if few parameters are trained, larger steps are safe.
-LARGE_LR, FULL_LR = 3e-3, 1e-3
+# Not searched, but for full fine-tuning: of 0.001 and 0.0003 the second was far better on the
+# validation shapes of seed 0.
+LARGE_LR, FULL_LR = 3e-3, 3e-4
 NOTES = (
     "Test accuracies are means ± standard deviations over seeds. A seed changes the validation "
     "shapes, the order, the views and the new weights; the test shapes are the same. Training time "
@@ -67,7 +68,7 @@ def run(
     methods: Sequence[str] = DEFAULT,
     num_shapes: int | None = None,
     num_points: int = 1024,
-    epochs: int = 8,
+    epochs: int = 6,
     lr: float | None = None,
     seeds: int = 3,
     seed: int = 0,
@@ -82,7 +83,7 @@ def run(
             all by default.
         num_points: Number of points of a shape, 1,024 at most.
         epochs: Number of epochs of each run.
-        lr: Learning rate; by default 0.001 for full fine-tuning and 0.003 for the others.
+        lr: Learning rate; by default 0.0003 for full fine-tuning and 0.003 for the others.
         seeds: Number of runs of each method.
         seed: Random seed of the first run; the others count on from it.
     """
