@@ -103,8 +103,8 @@ def main() -> None:
     given = parser.parse_args()
     with np.load(given.source / "furniture_demo.npz", allow_pickle=False) as file:
         arrays = select({name: file[name] for name in file.files})
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    buffer, named = io.BytesIO(), dict[str, Any](arrays)
+    np.savez_compressed(buffer, **named)
     content = buffer.getvalue()
     text = credits((given.source / "LICENSES.md").read_text("utf-8"), arrays["ids"].tolist())
     given.output.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,8 @@ def _folder(folder: Path, seed: int, method: str) -> Path:
 
 
 def _make_data(num_shapes: int | None, num_points: int, seed: int) -> ShapeDataModule:
-    train, test = (NpzShapes.furniture(split, normalize=False) for split in ("train", "test"))
+    train: Any = NpzShapes.furniture("train", normalize=False)
+    test: Any = NpzShapes.furniture("test", normalize=False)
     check_count(num_points, "num_points", most=train.fields["xyz"].shape[1])
     if num_shapes is not None:
         check_count(num_shapes, "num_shapes", least=4 * train.num_classes)

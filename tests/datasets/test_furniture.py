@@ -68,7 +68,8 @@ def test_splits_are_of_whole_groups(shapes):
     assert not set(train.field("group")) & set(test.field("group"))
     for split in (train, test):
         assert int(torch.bincount(split.labels, minlength=11).min()) >= 5
-    pos: Any = train[0].pos
+    first: Any = train[0]
+    pos = first.pos
     assert pos.shape == (1024, 3) and float(pos.norm(dim=1).max()) == pytest.approx(1)
 
 
