@@ -27,6 +27,7 @@ from pyg_peft.datasets import (
 )
 from pyg_peft.datasets.folders.index import index_folder
 from pyg_peft.datasets.npz.file import read_npz
+from pyg_peft.datasets.npz.furniture import FILE as FURNITURE
 from pyg_peft.datasets.npz.select import SPLITS, read_split
 from pyg_peft.datasets.sample_ids import labels_of
 from pyg_peft.datasets.scenes.scene_folder import is_scene
@@ -39,6 +40,7 @@ _BUILT_IN = """\
   modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
   shapenet:ROOT          PyG's ShapeNet-part, classified by category
   scanobjectnn:ROOT      the authors' .h5 files
+  furniture              307 household shapes in this package (a FOLDER of that name wins)
   procedural:COUNT       labeled shapes made by this package
   package.module.Class   a data set class of your own, with data_args {"train": {...}, ...}\
 """
@@ -152,6 +154,8 @@ def open_source(spec: str, **options: Any) -> Splits:
     try:
         if rest and kind in _OPENERS:
             return _OPENERS[kind](rest, options)
+        if is_shipped(spec):
+            return _open_npz(FURNITURE, options)
         if path.suffix == ".npz":
             return _named_classes(_open_npz(path, options), spec)
         if path.is_dir():
@@ -164,6 +168,11 @@ def open_source(spec: str, **options: Any) -> Splits:
             f"(got {options}: {error})"
         ) from error
     raise ValueError(f"Expected 'data' to be one of\n{shorthands()}\n(got {spec!r})")
+
+
+def is_shipped(spec: str) -> bool:
+    """Return whether ``spec`` names shapes of the package, and no file or folder of the user's."""
+    return spec == FURNITURE.stem and not Path(spec).exists()
 
 
 def names_class(spec: str) -> bool:
@@ -215,6 +224,8 @@ def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
                 f"Expected 'procedural:COUNT' to be at most {_MOST_RECORDED:,} (got {spec!r} "
                 f"{by_hand}"
             )
+    elif is_shipped(spec):
+        pass  # of this package, on any machine
     elif "://" in rest or rest.startswith(("//", "\\\\")) or not Path(rest).exists():
         raise ValueError(
             f"Expected the data of the run to be on this machine (got {spec!r} {by_hand}"

@@ -14,7 +14,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import Logger
 
 from pyg_peft.errors import MissingExtraError, check_count, check_flag
@@ -66,6 +66,7 @@ class FitReport:
         is_main: Whether this is the process that saves and prints.
         chosen_by: The metric that chose the epoch; ``None`` without validation.
         extended: Earlier numbers of epochs of the run, if it was resumed with more.
+        seconds: Duration of the epochs with their validation, over all calls of a resumed run.
     """
 
     val: Any
@@ -75,6 +76,7 @@ class FitReport:
     is_main: bool = True
     chosen_by: str | None = None
     extended: tuple[int, ...] = ()
+    seconds: float = 0.0
 
 
 def fit(
@@ -122,12 +124,7 @@ def fit(
     check_kind(model, "model", PeftModel)
     check_kind(data, "data", ShapeDataModule)
     check_kind(caches, "caches", Mapping, optional=True)
-    check_kind(metadata, "metadata", Mapping, optional=True)
-    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & set(metadata or {})
-    if own:
-        raise ValueError(
-            f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
-        )
+    _check_metadata(metadata, data)
     options = options or FitOptions()
     settings = check_run(folder, options, trainer or {}, resume=resume)
     folder = Path(folder)
@@ -157,8 +154,9 @@ def fit(
         caches=caches,
     )
     log = _logger(options.logger, folder)
-    callbacks = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
-    callbacks += _reporters(settings, log)
+    timer = Timer()
+    kept_epoch = KeptEpoch(folder, monitor, data.task.monitor_mode)
+    callbacks = [timer, kept_epoch, curves, *_reporters(settings, log)]
     runner = _make_trainer(
         **settings,
         logger=log or False,
@@ -192,6 +190,7 @@ def fit(
             is_main=runner.is_global_zero,
             chosen_by=monitor,
             extended=() if resumed is None else resumed.extended,
+            seconds=timer.time_elapsed(),
         )
         if runner.is_global_zero:
             model.save_pretrained(
@@ -237,6 +236,15 @@ def check_run(
     settings["plugins"] = plugins
     check_folder(Path(folder), resume=resume)
     return settings
+
+
+def _check_metadata(metadata: Mapping[str, Any] | None, data: ShapeDataModule) -> None:
+    check_kind(metadata, "metadata", Mapping, optional=True)
+    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & {*(metadata or ())}
+    if own:
+        raise ValueError(
+            f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
+        )
 
 
 def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:
