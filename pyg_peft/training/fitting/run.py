@@ -175,9 +175,8 @@ def fit(
             elif resumed.extended:
                 kept_as = {**described, "every_cloud": resumed.every_cloud}
                 write_run(folder / LAST, kept_as, resumed.extended)
-            if log is not None:
-                log.log_hyperparams(described)
-        _run(runner, module, data, None if resumed is None else resumed.checkpoint)
+        checkpoint = None if resumed is None else resumed.checkpoint
+        _run(runner, module, data, checkpoint, described)
         kept = _kept(folder, monitor)
         module.on_load_checkpoint(kept)
         module.load_state_dict(kept["state_dict"])
@@ -271,11 +270,19 @@ def _claim(stack: ExitStack, folder: Path, *, resume: bool) -> None:
         remove_leftovers(checkpoints, "*")
 
 
-def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path | None) -> None:
-    """Train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
+def _run(
+    runner: Trainer,
+    module: Any,
+    data: ShapeDataModule,
+    checkpoint: Path | None,
+    described: dict[str, Any],
+) -> None:
+    """Log the settings, train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         _ignore_lightning_warnings()
+        for log in runner.loggers:
+            log.log_hyperparams(described)
         try:
             runner.fit(module, datamodule=data, ckpt_path=checkpoint)
         except SystemExit:
