@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.device import trainer_device
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
+from pyg_peft.cli.report.single import write_fit_report
 from pyg_peft.cli.result import write_result
 from pyg_peft.cli.say import say
 from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
@@ -83,6 +84,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    report: bool = True,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -120,6 +122,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one. The options of
             trainer choose several.
         resume: Whether to continue an interrupted run in --output.
+        report: Whether to write report.html, with pictures, to --output (extra viz).
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(
@@ -160,7 +163,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     model = make_model(base, method, method_args or {}, rows, seed)
     _show_start(kind, weights, module, test_fraction)
     show_counts(model)
-    report = fit(
+    done = fit(
         model,
         module,
         output,
@@ -169,7 +172,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         resume=resume,
         metadata={"weights": {"source": weights, "seed": seed}},
     )
-    if report.is_main:
+    if done.is_main:
         run: dict[str, Any] = {
             "task": task,
             "data": data,
@@ -196,15 +199,17 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "seed": seed,
             "precision": str(settings.get("precision", "32-true")),
         }
-        write_result(report, model, module, Path(output), run)
-    if report.val is None:
-        say(f"nothing validated: the last epoch, {report.epoch}, is kept, whatever it is worth")
+        write_result(done, model, module, Path(output), run)
+        if report:
+            write_fit_report(done, model, module, Path(output), run)
+    if done.val is None:
+        say(f"nothing validated: the last epoch, {done.epoch}, is kept, whatever it is worth")
     else:
-        say(f"best epoch {report.epoch}: validation {report.val}")
-    if report.test is not None:
-        say(f"test {report.test}")
+        say(f"best epoch {done.epoch}: validation {done.val}")
+    if done.test is not None:
+        say(f"test {done.test}")
     say(f"adapter: {output}")
-    return report
+    return done
 
 
 def hold_out(splits: Splits, fraction: float, seed: int, groups: Any) -> tuple[Splits, Any]:
