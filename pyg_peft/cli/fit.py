@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.device import trainer_device
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
+from pyg_peft.cli.presets import expand_preset
 from pyg_peft.cli.report.single import write_fit_report
 from pyg_peft.cli.result import write_result
 from pyg_peft.cli.say import say
@@ -18,6 +19,7 @@ from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.loading import backbone_class as find_class
 from pyg_peft.loading import default_weights, open_backbone
+from pyg_peft.training.comparing.draws import draw_episode
 from pyg_peft.training.data.fingerprint import data_fingerprint
 from pyg_peft.training.data.sources import Splits, shorthands
 from pyg_peft.training.fitting.data_module import ShapeDataModule
@@ -56,6 +58,11 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.epilog = f"--data is one of\n{shorthands()}"
 
 
+def rewrite(arguments: list[str]) -> list[str]:
+    """Replace ``--preset NAME`` by the options of the preset, which come first."""
+    return expand_preset(arguments)
+
+
 def run(  # noqa: PLR0913, since each argument is an option of the command
     data: str,
     output: str,
@@ -80,11 +87,13 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     test_fraction: float | None = None,
     test_seed: int = 0,
     group_field: str | None = None,
+    episode: dict[str, int] | None = None,
     num_workers: int = 0,
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
     report: bool = True,
+    preset: str | None = None,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -117,13 +126,21 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         test_seed: Seed of the held-out test set. Runs with different seeds share one test set.
         group_field: Per-cloud field of an .npz file; clouds of the same group are kept in the same
             split.
+        episode: Few-shot task to train and test on, for example {"ways": 5, "shots": 10, "queries":
+            20, "number": 0}.
         num_workers: Number of processes that load data.
         seed: Random seed.
         device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one. The options of
             trainer choose several.
         resume: Whether to continue an interrupted run in --output.
         report: Whether to write report.html, with pictures, to --output (extra viz).
+        preset: Name of a published recipe, whose options other options replace:
+            point_peft_scanobjectnn, point_mae_scanobjectnn or modelnet40_few_shot.
     """
+    if preset is not None:
+        raise ValueError(
+            f"Expected 'preset' on the command line, not in a configuration file (got {preset!r})"
+        )
     if augmentation not in AUGMENTATIONS:
         raise ValueError(
             f"Expected 'augmentation' to be one of {', '.join(AUGMENTATIONS)} "
@@ -140,6 +157,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     weights = default_weights(kind) if backbone is None else backbone
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
     fingerprint = data_fingerprint(splits, data)
+    if episode is not None:
+        splits = _draw_episode(splits, episode, group_field)
     if test_fraction is None:
         test_fraction = TEST_FRACTION if splits.whole else 0.0
     groups = groups_of(splits.train, group_field)
@@ -194,6 +213,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "test_fraction": test_fraction,
             "test_seed": test_seed,
             "group_field": group_field,
+            "episode": episode,
             "num_views": num_views,
             "num_workers": num_workers,
             "seed": seed,
@@ -210,6 +230,17 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         say(f"test {done.test}")
     say(f"adapter: {output}")
     return done
+
+
+def _draw_episode(splits: Splits, episode: dict[str, int], group_field: str | None) -> Splits:
+    expected = {"ways", "shots", "queries", "number"}
+    if set(episode) != expected:
+        raise ValueError(
+            f"Expected 'episode' to hold {', '.join(sorted(expected))} (got {episode})"
+        )
+    if group_field is not None:
+        raise ValueError(f"Expected 'group_field' to be None with 'episode' (got {group_field!r})")
+    return draw_episode(splits, **episode)
 
 
 def hold_out(splits: Splits, fraction: float, seed: int, groups: Any) -> tuple[Splits, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_peft.datasets import train_val_split
+from pyg_peft.datasets import FewShotSubset, few_shot_episode, train_val_split
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.sample_ids import labels_of
 from pyg_peft.training.data.sources import Splits
@@ -79,6 +79,35 @@ def draw(
     return Draw(splits.train[rows], splits.train[val], splits.train[test], resampled=True)
 
 
+def draw_episode(splits: Splits, *, ways: int, shots: int, queries: int, number: int) -> Splits:
+    """Return the n-way k-shot task with a number, as splits for training and testing.
+
+    Args:
+        splits: An opened source. The queries are drawn from its test split, if it has one.
+        ways: Number of classes.
+        shots: Number of training clouds per class.
+        queries: Number of test clouds per class.
+        number: Number of the task.
+
+    Raises:
+        ValueError: See :func:`~pyg_peft.datasets.few_shot_episode`.
+    """
+    splits.check_train()
+    held = splits.train if splits.test is None else splits.test
+    drawn = few_shot_episode(
+        labels_of(splits.train),
+        num_ways=ways,
+        num_shots=shots,
+        num_queries=queries,
+        episode=number,
+        query_labels=None if splits.test is None else labels_of(held),
+    )
+    train = FewShotSubset(splits.train, drawn.support, drawn.classes)
+    test = FewShotSubset(held, drawn.query, drawn.classes)
+    names = tuple(splits.class_names[label] for label in drawn.classes)
+    return Splits(train, None, test, names)
+
+
 def resample(
     labels: Tensor,
     test_fraction: float,
@@ -133,4 +162,4 @@ def _draw_shots(splits: Splits, labels: Tensor, seed: int, shots: int) -> Draw:
     return Draw(splits.train[torch.cat(train).sort().values], held, test, resampled=fixed)
 
 
-__all__ = ["Draw", "draw", "resample"]
+__all__ = ["Draw", "draw", "draw_episode", "resample"]
