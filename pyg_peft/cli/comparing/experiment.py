@@ -105,7 +105,7 @@ class Results:
         """Return the result of a job, or ``None`` before it is there."""
         path = self.file(job)
         if path not in self._read:
-            if not path.is_file() or not (job.tests or self.adapter(job.cell).is_dir()):
+            if not path.is_file():
                 return None
             self._read[path] = read_json(path)
         return self._read[path]
@@ -148,7 +148,8 @@ class Results:
             test = Job(cell, tests=True)
             if self.get(test) is None:
                 train = Job(cell, tests=False)
-                jobs.append(train if self.get(train) is None else test)
+                trained = self.get(train) is not None and self.adapter(cell).is_dir()
+                jobs.append(test if trained else train)
         return jobs
 
     def count(self) -> tuple[int, int]:

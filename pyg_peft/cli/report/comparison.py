@@ -95,7 +95,8 @@ def _add_set(
         "Accuracy on validation clouds after each epoch at the chosen learning rate, mean over the "
         "seeds. Each run keeps its best epoch.",
         plot_curves(
-            {name: one.best_curve() for name, one in own.items()}, ylabel="validation accuracy"
+            {name: one.curve("val_accuracy") for name, one in own.items()},
+            ylabel="validation accuracy",
         ),
     )
     add_per_class(page, {name: one.confusion for name, one in own.items()}, names)
