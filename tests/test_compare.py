@@ -42,7 +42,7 @@ def compare(out: Path, *more: str, methods: str = METHODS) -> int:
 
 def rows(out: Path) -> list[dict[str, str]]:
     """The results without what the machine decides."""
-    found = list(csv.DictReader((out / "results.csv").open()))
+    found = list(csv.DictReader((out / "results.csv").read_text().splitlines()))
     for row in found:
         for name in ("seconds", "cpu_seconds", "peak_mebibytes"):
             del row[name]
@@ -213,15 +213,15 @@ def test_presets(finished, tmp_path, capsys):
             expand_preset(wrong)
     _, data = finished
     command = ["fit", "--preset", "modelnet40_few_shot", data[0], *MODEL, "--epochs", "1"]
-    command += ["--episode.ways", "2", "--episode.shots", "3", "--episode.queries", "2"]
+    command += ["--episode.ways", "2", "--episode.shots", "5", "--episode.queries", "2"]
     out = tmp_path / "episode"
     assert main([*command, "--output", str(out), "--report", "false"]) == 0
     result: dict[str, Any] = json.loads((out / "result.json").read_text())
-    assert result["clouds"] == {"train": 6, "val": 0, "test": 4}
+    assert result["clouds"] == {"train": 10, "val": 0, "test": 4}
     run = result["run"]
     assert run["method"] == "point_peft" and run["options"]["warmup_epochs"] == 10
     assert run["trainer"]["max_epochs"] == 1, "options that are given win"
-    assert run["episode"] == {"ways": 2, "shots": 3, "queries": 2, "number": 0}
+    assert run["episode"] == {"ways": 2, "shots": 5, "queries": 2, "number": 0}
     (tmp_path / "run.yaml").write_text("preset: point_mae_scanobjectnn\n")
     command = ["fit", "--config", str(tmp_path / "run.yaml"), data[0]]
     assert main([*command, "--output", str(tmp_path / "x")]) == 2

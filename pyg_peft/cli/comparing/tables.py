@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 
 from pyg_peft.cli.comparing.experiment import Results
@@ -118,7 +119,7 @@ def rank_lines(ranks: Ranks) -> list[str]:
     """Return the mean ranks as lines of text, best first."""
     rows = [["method", "mean rank"]]
     rows += [[name, f"{rank:.2f}"] for name, rank in sorted(ranks.ranks.items(), key=_by_rank)]
-    return [*blocks(rows), "", rank_text(ranks)]
+    return [*blocks(rows), "", textwrap.fill(rank_text(ranks), WIDTH)]
 
 
 def _by_rank(entry: tuple[str, float]) -> float:

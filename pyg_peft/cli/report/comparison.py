@@ -32,9 +32,8 @@ def write_comparison(path: Path, table: Table, results: Results, reference: str)
     if ranks is not None:
         page.heading("All data sets")
         rows = [["method", "mean rank"]]
-        rows += [
-            [name, f"{ranks.ranks[name]:.2f}"] for name in sorted(methods, key=ranks.ranks.get)
-        ]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        ordered = sorted(ranks.ranks.items(), key=lambda entry: entry[1])
+        rows += [[name, f"{mean:.2f}"] for name, mean in ordered]
         page.table(rows)
         page.paragraph(rank_text(ranks))
     for data, own in table.items():
