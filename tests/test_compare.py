@@ -184,8 +184,8 @@ def test_what_is_escaped():
 # ---- fit -----------------------------------------------------------------------------------------
 
 
-def test_fit_writes_a_report(finished, tmp_path, capsys, monkeypatch):
-    _, data = finished
+def test_fit_writes_a_report(tmp_path, capsys, monkeypatch):
+    data = [f"--data={write(tmp_path / 'set.npz', 0)}"]
     small = [*MODEL, "--epochs", "1", "--batch_size", "8", "--options.logger", "none"]
     command = ["fit", data[0], *small, "--method", "vpt"]
     assert main([*command, "--output", str(tmp_path / "with")]) == 0
@@ -202,7 +202,7 @@ def test_fit_writes_a_report(finished, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "without" / "result.json").is_file()
 
 
-def test_presets(finished, tmp_path, capsys):
+def test_presets(tmp_path, capsys):
     assert list_presets() == [
         *("modelnet40_few_shot", "point_mae_scanobjectnn", "point_peft_scanobjectnn")
     ]
@@ -211,15 +211,16 @@ def test_presets(finished, tmp_path, capsys):
     for wrong in (["--preset", "none"], ["--preset", "a", "--preset", "b"], ["--preset"]):
         with pytest.raises(ValueError, match="Expected 'preset'"):
             expand_preset(wrong)
-    _, data = finished
+    data = [f"--data={write(tmp_path / 'set.npz', 0)}"]
     command = ["fit", "--preset", "modelnet40_few_shot", data[0], *MODEL, "--epochs", "1"]
+    command += ["--method", "vpt"]
     command += ["--episode.ways", "2", "--episode.shots", "5", "--episode.queries", "2"]
     out = tmp_path / "episode"
     assert main([*command, "--output", str(out), "--report", "false"]) == 0
     result: dict[str, Any] = json.loads((out / "result.json").read_text())
     assert result["clouds"] == {"train": 10, "val": 0, "test": 4}
     run = result["run"]
-    assert run["method"] == "point_peft" and run["options"]["warmup_epochs"] == 10
+    assert run["method"] == "vpt" and run["options"]["warmup_epochs"] == 10
     assert run["trainer"]["max_epochs"] == 1, "options that are given win"
     assert run["episode"] == {"ways": 2, "shots": 5, "queries": 2, "number": 0}
     (tmp_path / "run.yaml").write_text("preset: point_mae_scanobjectnn\n")

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -279,7 +280,7 @@ def _opened(experiment: Experiment) -> Experiment:
         make_model(
             open_base(experiment, 2, 0), method, experiment.method_args.get(method, {}), None, 0
         )
-    return Experiment(**{**vars(experiment), "fingerprints": found})
+    return replace(experiment, fingerprints=found)
 
 
 def _remove_parts(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyg_peft.cli.comparing.experiment import Cell, Job, Results
@@ -118,7 +118,7 @@ def _compared(one: Outcome, reference: Outcome) -> Outcome:
         resampled=gaps if one.runs[0]["resampled"] else (),
         ratio=statistics.mean(size["test"] / size["train"] for size in clouds),
     )
-    return Outcome(**{**vars(one), "less": less})
+    return replace(one, less=less)
 
 
 def rank(table: Mapping[str, Mapping[str, Outcome]]) -> Ranks | None:

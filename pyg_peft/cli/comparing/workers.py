@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from importlib import import_module
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,7 @@ def _serve(pipe: Any, experiment: Experiment, folder: Path) -> None:
 def _sendable(error: Exception) -> Exception:
     """Return the error, or a plain one with its text if it cannot be sent to another process."""
     try:
-        multiprocessing.reduction.ForkingPickler.loads(
-            multiprocessing.reduction.ForkingPickler.dumps(error)
-        )
+        ForkingPickler.loads(ForkingPickler.dumps(error))
     except Exception:  # whatever the class of the error does
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

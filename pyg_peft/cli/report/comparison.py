@@ -12,6 +12,8 @@ from pyg_peft.training.comparing.answers import Mistake
 from pyg_peft.tuners import METHODS
 from pyg_peft.viz import plot_costs, plot_curves, plot_sizes, plot_tradeoff
 
+_RESULTS = 7  # columns of the first table; those of sizes and costs are in a second one
+
 
 def write_comparison(path: Path, table: Table, results: Results, reference: str) -> None:
     """Write the report of a finished comparison.
@@ -52,7 +54,9 @@ def _add_set(
         f"{clouds['val']:,} validate, {clouds['test']:,} test"
         f"{', drawn anew by each seed' if first.runs[0]['resampled'] else ''}."
     )
-    page.table([heading(reference), *(cells(one) for one in own.values())])
+    rows = [heading(reference), *(cells(one) for one in own.values())]
+    page.table([row[:_RESULTS] for row in rows])
+    page.table([[row[0], *row[_RESULTS:]] for row in rows])
     for line in notes(results, {data: own}):
         page.paragraph(line, note=True)
     page.heading("Accuracy and size", 3)

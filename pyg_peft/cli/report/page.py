@@ -20,11 +20,14 @@ h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.25rem; margin: 2.
 h3 { font-size: 1.05rem; margin: 1.8rem 0 .3rem; }
 p { max-width: 46rem; } p.lead { color: #4a4a4a; margin-top: 0; } p.note { color: #4a4a4a; }
 .scroll { overflow-x: auto; max-width: 100%; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #dcdcdc;
+table { border-collapse: collapse; font-size: .94rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .55rem; text-align: right; border-bottom: 1px solid #dcdcdc;
          white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th { color: #4a4a4a; font-weight: 600; }
+th { color: #4a4a4a; font-weight: 600; white-space: normal; vertical-align: bottom;
+     overflow-wrap: normal; }
+.scroll + .scroll { margin-top: 1rem; }
+@media (max-width: 800px) { table { font-size: .8rem; } th, td { padding: .3rem .38rem; } }
 img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
 """
 

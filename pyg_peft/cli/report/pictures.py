@@ -26,7 +26,7 @@ def add_confusion(page: Page, confusion: Sequence[Sequence[int]], names: Sequenc
         )
         return
     wrong = counts - counts.diagonal().diag()
-    rows = [["true", "predicted", "count"]]
+    rows: list[list[str]] = [["true", "predicted", "count"]]
     for place in wrong.flatten().argsort(descending=True)[:20].tolist():
         true, predicted = divmod(place, len(names))
         rows.append([names[true], names[predicted], str(int(wrong[true, predicted]))])
