@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -11,7 +12,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ def _serve(pipe: Any, experiment: Experiment, folder: Path) -> None:
 def _sendable(error: Exception) -> Exception:
     """Return the error, or a plain one with its text if it cannot be sent to another process."""
     try:
-        ForkingPickler.loads(ForkingPickler.dumps(error))
+        pickle.loads(pickle.dumps(error))
     except Exception:  # whatever the class of the error does
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

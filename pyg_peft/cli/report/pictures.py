@@ -27,7 +27,8 @@ def add_confusion(page: Page, confusion: Sequence[Sequence[int]], names: Sequenc
         return
     wrong = counts - counts.diagonal().diag()
     rows: list[list[str]] = [["true", "predicted", "count"]]
-    for place in wrong.flatten().argsort(descending=True)[:20].tolist():
+    places: list[int] = wrong.flatten().argsort(descending=True)[:20].tolist()
+    for place in places:
         true, predicted = divmod(place, len(names))
         rows.append([names[true], names[predicted], str(int(wrong[true, predicted]))])
     page.table(rows)
