@@ -16,6 +16,7 @@ from pyg_peft.errors import CheckpointError, MissingHeadError
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.tuners import MethodConfig
+from pyg_peft.tuners.engine.hub import find_adapter
 from pyg_peft.tuners.engine.loading import read_whole
 
 # The default backbone of each kind of head.
@@ -168,7 +169,23 @@ def open_recorded(
     if weights != "random":
         # Inferred from the weights themselves; the fingerprint detects different weights.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
-    return open_backbone(weights, num_classes, {**sizes, **settings}, seed, kind)
+    # Weights that are drawn depend on the head's size, so the first head is drawn again too.
+    drawn = recorded.get("num_classes", num_classes)
+    if type(drawn) is not int or not 0 < drawn <= _MOST["num_classes"]:
+        raise CheckpointError(
+            f"Expected 'preprocessing.weights.num_classes' to be a number (got {short(drawn)})"
+        )
+    base = open_backbone(weights, drawn, {**sizes, **settings}, seed, kind)
+    if drawn != num_classes:
+        renew_head(base, num_classes, seed)
+    return base
+
+
+def renew_head(base: Any, num_classes: int, seed: int) -> None:
+    """Give a backbone a new head for ``num_classes``, drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        base.reset_head(num_classes)
 
 
 def load(
@@ -177,6 +194,7 @@ def load(
     backbone: str | None = None,
     backbone_args: Mapping[str, Any] | None = None,
     configs: Sequence[type[MethodConfig]] = (),
+    revision: str | None = None,
 ) -> PeftModel:
     """Load a saved adapter together with its base.
 
@@ -184,11 +202,13 @@ def load(
     :meth:`PeftModel.from_pretrained`.
 
     Args:
-        folder: The folder that :meth:`PeftModel.save_pretrained` or ``pyg-peft fit`` wrote.
+        folder: The folder that :meth:`PeftModel.save_pretrained` or ``pyg-peft fit`` wrote, or the
+            name of an adapter on the Hugging Face Hub, such as ``"org/name"`` (extra ``hub``).
         backbone: Weights of the base: the name of shipped weights, a file, or ``"random"``. By
             default those recorded by ``pyg-peft fit``; otherwise shipped weights.
         backbone_args: Constructor arguments of the base that replace the recorded ones.
         configs: Third-party methods that the file may hold.
+        revision: Branch, tag or commit on the Hub.
 
     Returns:
         The model in eval mode, on the CPU.
@@ -209,6 +229,7 @@ def load(
         >>> torch.equal(pyg_peft.load(folder)(pos=pos, batch=batch), model(pos=pos, batch=batch))
         True
     """
+    folder = find_adapter(folder, revision)
     config = read_whole(folder).config
     base = open_recorded(config, backbone, backbone_args or {})
     try:
@@ -279,4 +300,5 @@ __all__ = [
     "load",
     "open_backbone",
     "open_recorded",
+    "renew_head",
 ]

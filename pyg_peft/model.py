@@ -2,6 +2,7 @@
 
 import functools
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.contract import FROZEN_INPUTS, frozen_part
 from pyg_peft.datasets.preprocessing import Preprocessing
-from pyg_peft.errors import check_dtype, check_tensor
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import ParameterCount, count_parameters
 from pyg_peft.tuners import METHODS, MethodConfig
 from pyg_peft.tuners.engine.adapter_set import AdapterSet
 from pyg_peft.tuners.engine.calls import by_name
+from pyg_peft.tuners.engine.combining import check_weights, combine
 from pyg_peft.tuners.engine.config import Question
 from pyg_peft.tuners.engine.dry_run import initialize, measure_widths, try_out
+from pyg_peft.tuners.engine.hub import check_repo, find_adapter, upload
 from pyg_peft.tuners.engine.loading import fill, load_adapter
 from pyg_peft.tuners.engine.placement import site_tensors
 from pyg_peft.tuners.engine.saving import count, save_adapter
@@ -157,6 +159,7 @@ class PeftModel(nn.Module):
                 case.
         """
         self._adapters.check_new(adapter_name, config)
+        self._adapters.refuse_while_merged("add an adapter")
         _check_bank(memory_bank)
         config.check_bank(self.base, memory_bank)
         with self.disable_adapter():
@@ -176,6 +179,60 @@ class PeftModel(nn.Module):
             if before is not None:
                 self.set_adapter(before)
             raise
+
+    @_changes
+    def add_weighted_adapter(
+        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str
+    ) -> None:
+        r"""Combine adapters of one method into a new one, and make it the active one.
+
+        The new adapter changes each weight of the base by the weighted sum of their changes,
+        :math:`\mathbf{W} + \sum_n w_n \, (\mathbf{W}_n - \mathbf{W})`. This is their mean if the
+        weights add up to one. The others stay as they are, and so does their training.
+
+        - LoRA: exact, by concatenating the matrices. The new rank is the sum of the ranks, which
+          may differ, as ``alpha`` may; a layer's rank is at most its width.
+        - BitFit and full fine-tuning: exact. So are the own copies (heads, ``modules_to_save``) of
+          every method. A head for another number of classes than the base's has no
+          :math:`\mathbf{W}`: it becomes :math:`\sum_n w_n \mathbf{W}_n`.
+        - Running statistics of such copies: the mean of those with positive weights.
+        - Other methods (adapter, VPT, Point-PEFT, linear probe) are no changes of weights and are
+          refused, and so are memory banks with them.
+
+        Args:
+            adapters: Names of the adapters, each once.
+            weights: A factor for each of them.
+            adapter_name: Name of the new adapter.
+
+        Raises:
+            ValueError: If a name is unknown, repeated or taken, methods or settings differ, or the
+                weights do not fit. Nothing has changed in that case.
+            NotImplementedError: If the method is not a change of weights. Nothing has changed.
+
+        Example:
+            >>> from pyg_peft import LoRAConfig, get_peft_model
+            >>> from pyg_peft.backbones import PointMAE
+            >>> base = PointMAE(4, embed_dim=24, depth=2, num_heads=3, num_centers=8, patch_size=4)
+            >>> model = get_peft_model(base, LoRAConfig(rank=2), "chairs")
+            >>> model.add_adapter("desks", LoRAConfig(rank=3))
+            >>> model.add_weighted_adapter(["chairs", "desks"], [0.7, 0.3], "both")
+            >>> model.active_adapter, model.peft_config["both"].rank
+            ('both', 5)
+        """
+        if isinstance(adapters, str) or not isinstance(adapters, Sequence):
+            raise TypeError(f"Expected 'adapters' to be a list of names (got {adapters!r})")
+        if not adapters or len(set(adapters)) != len(adapters):
+            raise ValueError(
+                f"Expected 'adapters' to hold at least one name, each once (got {list(adapters)})"
+            )
+        sites = [self._adapters.sites(name) for name in adapters]
+        factors = check_weights(weights, len(adapters))
+        self._adapters.check_name(adapter_name)
+        self._adapters.refuse_while_merged("add an adapter")
+        configs = [self._adapters.configs[name] for name in adapters]
+        config, combined = combine(self.base, configs, sites, factors)
+        self._adapters.add(adapter_name, config, combined)
+        self.set_adapter(adapter_name)
 
     @_changes
     def set_adapter(self, adapter_name: str) -> None:
@@ -200,6 +257,7 @@ class PeftModel(nn.Module):
                 if it is the last.
         """
         self._adapters.sites(adapter_name)
+        self._adapters.refuse_while_merged("delete an adapter")
         if adapter_name == self.active_adapter:
             raise ValueError(
                 f"Expected 'adapter_name' to be an inactive adapter (got the active "
@@ -212,6 +270,85 @@ class PeftModel(nn.Module):
         """Remove all adapters and return the base as it was before."""
         self.memory_banks.clear()
         return self._adapters.clear()
+
+    @property
+    def merged_adapter(self) -> str | None:
+        """Name of the adapter that :meth:`merge_adapter` has merged, or ``None``."""
+        return self._adapters.merged
+
+    def get_base_model(self) -> nn.Module:
+        """Return the base, which still has the slots of its adapters, see :meth:`unload`.
+
+        Example:
+            >>> from pyg_peft import LoRAConfig, get_peft_model
+            >>> from pyg_peft.backbones import PointMAE
+            >>> base = PointMAE(4, embed_dim=24, depth=2, num_heads=3, num_centers=8, patch_size=4)
+            >>> get_peft_model(base, LoRAConfig(rank=2)).get_base_model() is base
+            True
+        """
+        return self.base
+
+    @_changes
+    def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
+        """Fold an adapter into the base's weights until :meth:`unmerge_adapter`, for inference.
+
+        A forward then costs what the base's costs, and takes no turns between threads. The outputs
+        agree with those before to rounding. The model is set to eval mode. Meanwhile its adapters
+        cannot be trained, switched, added, deleted, saved, loaded or disabled, and ``state_dict``
+        has the merged weights. One more copy of the changed tensors is kept in memory.
+
+        Args:
+            adapter_names: The adapter as a list of one name, which becomes the active one; by
+                default the active adapter. :meth:`add_weighted_adapter` combines several.
+
+        Raises:
+            NotImplementedError: If the adapter changes no weights, or shared ones. Call the model
+                itself in that case. Nothing has changed.
+            ValueError: If no adapter is active, one is merged already, or a merged weight would not
+                be finite. Nothing has changed in either case.
+
+        Example:
+            >>> import torch
+            >>> from pyg_peft import LoRAConfig, get_peft_model
+            >>> from pyg_peft.backbones import PointMAE
+            >>> base = PointMAE(4, embed_dim=24, depth=2, num_heads=3, num_centers=8, patch_size=4)
+            >>> model = get_peft_model(base, LoRAConfig(rank=2))
+            >>> before = {name: p.clone() for name, p in base.named_parameters()}
+            >>> model.merge_adapter()
+            >>> model.merged_adapter
+            'default'
+            >>> model.unmerge_adapter()
+            >>> all(torch.equal(p, before[name]) for name, p in base.named_parameters())
+            True
+        """
+        self._adapters.refuse_while_merged("merge an adapter")
+        name = self._one_name(adapter_names)
+        before, training = self.active_adapter, self.training
+        self._adapters.check_mergeable(name)
+        if name != before:
+            self.set_adapter(name)
+        self.train(False)
+        try:
+            self._adapters.merge_in_place(name)
+        except BaseException:
+            if before is not None and before != name:
+                self.set_adapter(before)
+            self.train(training)
+            raise
+
+    @_changes
+    def unmerge_adapter(self) -> None:
+        """Undo :meth:`merge_adapter`: the base gets its own tensors back, bit for bit.
+
+        If the model was converted to another precision meanwhile, its own tensors are too.
+
+        Raises:
+            ValueError: If no adapter is merged.
+        """
+        if self._adapters.merged is None:
+            raise ValueError("Expected a merged adapter to unmerge (got none)")
+        self._adapters.unmerge()
+        self.train(self.training)
 
     @_changes
     def merge_and_unload(self) -> nn.Module:
@@ -272,11 +409,6 @@ class PeftModel(nn.Module):
             if query is not None:
                 raise ValueError("Expected 'query' to be None without a memory bank (got a tensor)")
             return self.base(*args, **kwargs)
-        if query is not None:
-            check_tensor(query, "query", kind="float")
-            for parameter in self.base.parameters():
-                check_dtype(query, parameter, "query")
-                break
         question = Question(bank, query, sample_id, self.training, self.precompute)
         call = dict(by_name(self.base, args, kwargs))
         return self.base(**self._config.ask_bank(self.base, call, question))
@@ -301,6 +433,8 @@ class PeftModel(nn.Module):
         stale = [name for name, path in FROZEN_INPUTS.items() if self._adapters.adapts(path)]
         # Read before 'disable_adapter', which hides them.
         config, bank = self._config, self.memory_bank
+        if self.merged_adapter is not None:  # what is not stale is as in the base
+            return config.precompute(self.base, call, bank, stale)
         with self.disable_adapter():
             if config is None:
                 return frozen_part(self.base, call)
@@ -308,9 +442,15 @@ class PeftModel(nn.Module):
 
     @_changes
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the active adapter's modules; everything frozen stays in eval mode."""
+        """Set the mode of the active adapter's modules; everything frozen stays in eval mode.
+
+        Raises:
+            ValueError: If ``mode`` is true while an adapter is merged.
+        """
         if not isinstance(mode, bool):
             raise TypeError(f"Expected 'mode' to be bool (got {mode!r})")
+        if mode:
+            self._adapters.refuse_while_merged("train")
         self.training = mode
         self.memory_banks.train(False)
         self._adapters.train(mode)
@@ -358,6 +498,7 @@ class PeftModel(nn.Module):
         if name is None:
             raise ValueError("Expected 'adapter_name' to be given when none is active (got None)")
         sites = self._adapters.sites(name)
+        self._adapters.refuse_while_merged("save an adapter")
         save_adapter(
             folder,
             self.base,
@@ -368,6 +509,45 @@ class PeftModel(nn.Module):
             preprocessing=recorded,
         )
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        adapter_name: str | None = None,
+        class_names: Sequence[str] | None = None,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        private: bool | None = None,
+        commit_message: str = "Upload adapter",
+        token: str | None = None,
+    ) -> str:
+        """Upload an adapter to the Hugging Face Hub (extra ``hub``): its files and no others.
+
+        Args:
+            repo_id: Name of the repository, such as ``"org/name"``, created if needed.
+            adapter_name: As in :meth:`save_pretrained`.
+            class_names: As in :meth:`save_pretrained`.
+            preprocessing: As in :meth:`save_pretrained`.
+            private: Whether a new repository is private; by default as in ``huggingface_hub``.
+            commit_message: Message of the commit.
+            token: As in ``huggingface_hub``, which finds that of your login by default.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            ValueError: If ``repo_id`` is not of the form ``org/name``.
+            MissingExtraError: If ``huggingface_hub`` is not installed.
+        """
+        check_repo(repo_id)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(
+                folder,
+                adapter_name=adapter_name,
+                class_names=class_names,
+                preprocessing=preprocessing,
+            )
+            return upload(folder, repo_id, private=private, message=commit_message, token=token)
+
     @classmethod
     def from_pretrained(
         cls,
@@ -377,6 +557,7 @@ class PeftModel(nn.Module):
         *,
         memory_bank: MemoryBank | None = None,
         configs: Sequence[type[MethodConfig]] = (),
+        revision: str | None = None,
     ) -> Self:
         """Load a saved adapter onto a base; the logits equal those of the model that was saved.
 
@@ -384,11 +565,13 @@ class PeftModel(nn.Module):
             base: A model with the same frozen weights as at saving. Its head may differ, and so may
                 its number of classes if the base has ``reset_head``. The head must be the same for
                 an adapter that was saved without its own (``modules_to_save=()``).
-            folder: The folder that :meth:`save_pretrained` wrote.
+            folder: The folder that :meth:`save_pretrained` wrote, or the name of an adapter on the
+                Hugging Face Hub, such as ``"org/name"`` (extra ``hub``). A folder takes precedence.
             adapter_name: Name that the adapter gets.
             memory_bank: The adapter's bank, if it is already loaded. By default it is read from
                 the folder.
             configs: Third-party methods that the file may hold.
+            revision: Branch, tag or commit on the Hub.
 
         Raises:
             CheckpointError: If the file is damaged or foreign, the base is another one, or a tensor
@@ -396,7 +579,13 @@ class PeftModel(nn.Module):
         """
         model = cls(base)
         try:
-            model.load_adapter(folder, adapter_name, memory_bank=memory_bank, configs=configs)
+            model.load_adapter(
+                folder,
+                adapter_name,
+                memory_bank=memory_bank,
+                configs=configs,
+                revision=revision,
+            )
         except BaseException:
             model.unload()
             raise
@@ -410,6 +599,7 @@ class PeftModel(nn.Module):
         *,
         memory_bank: MemoryBank | None = None,
         configs: Sequence[type[MethodConfig]] = (),
+        revision: str | None = None,
     ) -> None:
         """Add a saved adapter and make it active, see :meth:`from_pretrained`."""
         _check_folder(folder)
@@ -420,16 +610,24 @@ class PeftModel(nn.Module):
                     f"Expected 'configs' to hold subclasses of MethodConfig (got {config!r})"
                 )
         self._adapters.check_name(adapter_name)
+        self._adapters.refuse_while_merged("load an adapter")
         methods = {**METHODS, **{config.method: config for config in configs}}
-        config, sites, bank = load_adapter(folder, self.base, methods, memory_bank)
+        config, sites, bank = load_adapter(
+            find_adapter(folder, revision), self.base, methods, memory_bank
+        )
         self._adapters.add(adapter_name, config, sites)
         if bank is not None:
             self.memory_banks[adapter_name] = bank.to(next(self.base.parameters()).device)
         self.set_adapter(adapter_name)
 
     @_changes
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, without: Sequence[str] = ()) -> None:
         """Load tensors into the active adapter, by the keys of its file.
+
+        Args:
+            tensors: Tensors by key, as in :func:`pyg_peft.checkpoint.read_adapter`.
+            without: Paths of modules whose tensors stay as they are, such as ``["head"]`` to start
+                from an adapter for other classes.
 
         Raises:
             CheckpointError: If a key or a shape does not fit. Nothing is loaded in that case.
@@ -437,9 +635,13 @@ class PeftModel(nn.Module):
         """
         if self.active_adapter is None:
             raise ValueError("Expected an active adapter to load tensors into (got none)")
+        self._adapters.refuse_while_merged("load tensors")
         sites = self._adapters.sites(self.active_adapter)
-        _check_tensors(tensors, site_tensors(sites))
-        fill(sites, tensors, "tensors")
+        own = site_tensors(sites)
+        _check_tensors(tensors, own)
+        kept = {k: t.detach().clone() for k, t in own.items() if _is_below(k, without)}
+        rest = {k: t for k, t in tensors.items() if not _is_below(k, without)}
+        fill(sites, {**rest, **kept}, "tensors")
 
     # ---- private ----------------------------------------------------------------------------
 
@@ -447,6 +649,22 @@ class PeftModel(nn.Module):
     def _config(self) -> Any:
         """Configuration of the active adapter, or ``None``."""
         return self._adapters.configs.get(self._adapters.active or "")
+
+    def _one_name(self, names: object) -> str:
+        """Return the name of the one adapter in a list, or of the active adapter."""
+        if names is None:
+            if self.active_adapter is None:
+                raise ValueError("Expected an active adapter to merge (got none)")
+            return self.active_adapter
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(f"Expected 'adapter_names' to be a list of names (got {names!r})")
+        if len(names) != 1:  # pyright: ignore[reportUnknownArgumentType]
+            raise ValueError(
+                f"Expected 'adapter_names' to hold one name (got {list(names)}): "  # pyright: ignore[reportUnknownArgumentType]
+                "add_weighted_adapter combines several into one"
+            )
+        self._adapters.sites(names[0])
+        return names[0]
 
     def _remove(self, name: str) -> None:
         self._adapters.remove(name)
@@ -479,6 +697,10 @@ def _recorded(preprocessing: object, base: nn.Module) -> Mapping[str, Any] | Non
             f"(got {type(preprocessing).__name__})"
         )
     return preprocessing
+
+
+def _is_below(key: str, paths: Sequence[str]) -> bool:
+    return any(key.startswith(f"{path}.") for path in paths)
 
 
 def _check_folder(folder: object) -> None:

@@ -81,7 +81,9 @@ def test_inspect(fitted, capsys):
     assert main(["inspect", str(fitted[0])]) == 0
     out = capsys.readouterr().out
     assert "without the head" in out and "blocks.0-1" in out and "base fingerprint" in out
-    assert main(["inspect", "--method", "lora", "--backbone_args", SIZES]) == 0
+    assert (
+        main(["inspect", "--method", "lora", "--backbone", "random", "--backbone_args", SIZES]) == 0
+    )
     assert "blocks.0-1.attn.qkv" in capsys.readouterr().out
 
 

@@ -42,7 +42,8 @@ def test_the_validation_split_of_a_run_with_groups(tmp_path, capsys):
     output = str(tmp_path / "out")
     arguments = [
         *("fit", "--data", str(tmp_path / "set.npz"), "--output", output),
-        *("--backbone_args", SIZES, "--group_field", "group", "--method", "linear_probe"),
+        *("--backbone=random", "--backbone_args", SIZES),
+        *("--group_field", "group", "--method", "linear_probe"),
         *("--preprocessing.num_points", "24", "--batch_size", "4", "--val_fraction", "0.3"),
         *("--options.logger", "none", "--trainer.max_epochs", "1"),
         *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
@@ -69,9 +70,18 @@ def test_the_validation_split_of_a_run_with_groups(tmp_path, capsys):
 def test_folders_of_test_shapes_and_of_classes(tmp_path, capsys):
     own, output = fill(tmp_path / "own", "a", "b"), str(tmp_path / "out")
     arguments = [
-        *("fit", "--data", own, "--output", output, "--backbone_args", SIZES),
+        *("fit", "--data", own, "--output", output, "--backbone=random", "--backbone_args", SIZES),
         *("--method", "linear_probe", "--preprocessing.num_points", "24", "--batch_size", "4"),
-        *("--val_fraction", "0.34", "--options.logger", "none", "--trainer.max_epochs", "1"),
+        *(
+            "--test_fraction",
+            "0",
+            "--val_fraction",
+            "0.34",
+            "--options.logger",
+            "none",
+            "--trainer.max_epochs",
+            "1",
+        ),
         *("--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"),
     ]
     assert main(arguments) == 0

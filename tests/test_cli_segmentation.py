@@ -32,7 +32,9 @@ def write_parts(path: Path) -> Path:
 
 def test_fit_and_evaluate_parts(tmp_path, capsys):
     data, adapter = write_parts(tmp_path / "set.npz"), tmp_path / "adapter"
-    command = fit(data, adapter, "--task", "segmentation", "--backbone_args", HEAD)
+    command = fit(
+        data, adapter, "--task", "segmentation", "--backbone=random", "--backbone_args", HEAD
+    )
     assert main(command) == 0
     result = json.loads((adapter / "result.json").read_text())
     assert result["run"]["task"] == "segmentation"

@@ -291,13 +291,12 @@ def test_what_is_precomputed_changes_nothing(way: Way):
 
 
 @every_way
-def test_a_query_of_another_precision_is_refused(way: Way):
+def test_a_query_of_lower_precision(way: Way):
     model = way.awake()
+    frozen = model.precompute(**points())
     if way.has_bank:
-        frozen = model.precompute(**points())
         frozen["query"] = frozen["query"].bfloat16()
-        with pytest.raises(TypeError, match=r"'query' to be of dtype torch\.float32"):
-            model(**frozen)
+    torch.testing.assert_close(model(**frozen), logits(model), atol=0.05, rtol=0.05)
 
 
 @every_way

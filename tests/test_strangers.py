@@ -113,7 +113,7 @@ def test_a_method(generator: torch.Generator, capsys: pytest.CaptureFixture[str]
     run("inspect", "--method=channel_scale")
     assert "ChannelScale" in capsys.readouterr().out
     sizes = {"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 8, "patch_size": 8}
-    fit("--method=channel_scale", f"--backbone_args={json.dumps(sizes)}")
+    fit("--method=channel_scale", "--backbone=random", f"--backbone_args={json.dumps(sizes)}")
     run("evaluate", "adapter", "--data=boxes:12")  # of a file no own source is opened
     run("inspect", "adapter")
     assert "channel_scale" in capsys.readouterr().out
@@ -167,7 +167,8 @@ def test_a_task(capsys: pytest.CaptureFixture[str]):
         task.loss(scores, labels), -((1 - chance) ** 2 * chance.log()).mean()
     )
     sizes = {"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 8, "patch_size": 8}
-    fit("--task=focal_classification", f"--backbone_args={json.dumps(sizes)}", "--method=lora")
+    args = ("--backbone=random", f"--backbone_args={json.dumps(sizes)}", "--method=lora")
+    fit("--task=focal_classification", *args)
     config = json.loads(Path("adapter/adapter_config.json").read_text())
     assert config["preprocessing"]["task_name"] == "focal_classification"
     run("evaluate", "adapter", "--data=boxes:12")

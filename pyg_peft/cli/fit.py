@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.device import trainer_device
+from pyg_peft.cli.from_adapter import read_start
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.presets import expand_preset
 from pyg_peft.cli.report.single import write_fit_report
@@ -30,6 +31,7 @@ from pyg_peft.training.tasks.registry import find_task
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+DEFAULT_METHOD = "point_peft"
 TEST_FRACTION = 0.2  # of data without splits
 AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
 
@@ -70,7 +72,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     options: FitOptions,
     trainer: Any,
     task: str = "classification",
-    method: str = "point_peft",
+    method: str = DEFAULT_METHOD,
     method_args: dict[str, Any] | None = None,
     backbone: str | None = None,
     backbone_class: str | None = None,
@@ -92,6 +94,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
+    from_adapter: str | None = None,
     report: bool = True,
     preset: str | None = None,
 ) -> FitReport:
@@ -132,7 +135,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         seed: Random seed.
         device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one. The options of
             trainer choose several.
-        resume: Whether to continue an interrupted run in --output.
+        resume: Whether to continue a run in --output that was interrupted, or to train a finished
+            one for more epochs.
+        from_adapter: Folder of a saved adapter to start from, with its method, settings, backbone
+            and preprocessing. Its head is kept if the classes are the same.
         report: Whether to write report.html, with pictures, to --output (extra viz).
         preset: Name of a published recipe, whose options other options replace:
             point_peft_scanobjectnn, point_mae_scanobjectnn or modelnet40_few_shot.
@@ -150,6 +156,20 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     options = options if lr is None else replace(options, lr=lr)
     settings = _trainer_settings(trainer, epochs, device)
     check_run(output, options, settings, resume=resume)
+    start = None
+    if from_adapter is not None:
+        start = read_start(
+            from_adapter,
+            task=task,
+            method=None if method == DEFAULT_METHOD else method,
+            method_args=method_args,
+            backbone_class=backbone_class,
+            preprocessing=preprocessing,
+            bank=bank,
+        )
+        method, method_args, preprocessing = start.method, start.settings, start.preprocessing
+        bank, backbone_class = start.has_bank, start.backbone_class
+        backbone = backbone or start.weights
     config = make_config(method, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
@@ -176,10 +196,15 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         seed=seed,
     )
     module.check_trainable()
-    base = open_backbone(weights, module.task.num_outputs, backbone_args or {}, seed, kind)
+    outputs, sizes = module.task.num_outputs, backbone_args or {}
+    if start is None:
+        base = open_backbone(weights, outputs, sizes, seed, kind)
+    else:
+        base = start.open_base(weights, sizes, outputs)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, method, method_args or {}, rows, seed)
+    started = None if start is None else start.load_into(model, module.class_names)
     _show_start(kind, weights, module, test_fraction)
     show_counts(model)
     done = fit(
@@ -189,7 +214,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         options=options,
         trainer=settings,
         resume=resume,
-        metadata={"weights": {"source": weights, "seed": seed}},
+        metadata={"weights": start.record(weights) if start else {"source": weights, "seed": seed}},
     )
     if done.is_main:
         run: dict[str, Any] = {
@@ -201,6 +226,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "backbone": weights,
             "backbone_class": kind.__name__,
             "backbone_args": backbone_args or {},
+            "from_adapter": started,
             "method": method,
             "method_args": method_args or {},
             "bank": bank,
@@ -222,6 +248,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         write_result(done, model, module, Path(output), run)
         if report:
             write_fit_report(done, model, module, Path(output), run)
+    if done.extended:
+        say(
+            f"the run of {done.extended[-1]} epochs was continued to {settings['max_epochs']}, "
+            "on the learning rate of a cosine over all of them"
+        )
     if done.val is None:
         say(f"nothing validated: the last epoch, {done.epoch}, is kept, whatever it is worth")
     else:

@@ -1,5 +1,6 @@
-"""Show what a method or a saved adapter trains, where it is placed, and what stays frozen."""
+"""Show what a method or a saved adapter trains and what stays frozen, or how far a run has come."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,6 +8,8 @@ from torch import nn
 
 from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.backbones.weights.shipped import shipped_for
+from pyg_peft.checkpoint import WEIGHTS
+from pyg_peft.cli.inspect_run import show_run
 from pyg_peft.cli.method import make_model, show_counts
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.cli.say import printable, say
@@ -14,6 +17,7 @@ from pyg_peft.loading import backbone_class as find_class
 from pyg_peft.loading import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
+from pyg_peft.training.runs.progress import is_run
 from pyg_peft.tuners import Slot
 from pyg_peft.tuners.engine.loading import read_whole
 
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: "ArgumentParser") -> None:
     """Add the options of :func:`run`."""
-    parser.add_argument("adapter", nargs="?", help="a saved adapter, instead of a method")
+    parser.add_argument("adapter", nargs="?", help="a saved adapter or a run, instead of a method")
     parser.add_function_arguments(run, skip={"adapter"})
 
 
@@ -39,10 +43,11 @@ def run(
     num_classes: int = 40,
     bank: bool = True,
 ) -> None:
-    """Inspect a method or a saved adapter.
+    """Inspect a method, a saved adapter, or a run in progress.
 
     Args:
-        adapter: Saved adapter; leave it out to inspect a method on a backbone.
+        adapter: Saved adapter, or the folder of a run that fit writes or has written; leave it out
+            to inspect a method on a backbone.
         method: Name of the method.
         method_args: Settings of the method.
         backbone: As in fit; for an adapter, the default are the recorded weights. Without shipped
@@ -52,6 +57,12 @@ def run(
         num_classes: Number of classes of the head.
         bank: Whether to count parameters as with a memory bank, for methods that use one.
     """
+    if adapter is not None and is_run(adapter):
+        show_run(adapter)
+        say()
+        if not (Path(adapter) / WEIGHTS).is_file():
+            say("no adapter yet: it is saved when the run ends")
+            return
     if adapter is None:
         kind = find_class(backbone_class)
         weights = backbone or shipped_for(kind.__name__) or "random"

@@ -64,6 +64,7 @@ def write_result(
         "bank_rows": 0 if bank is None else len(bank),
         "kept_epoch": report.epoch,
         "chosen_by": report.chosen_by,
+        "extended": list(report.extended),
     }
     for name, found in (("val", report.val), ("test", report.test)):
         if found is not None:

@@ -46,7 +46,8 @@ def parameter_free_attention(
 
     Args:
         query: One row per query.
-        keys: Keys of the table, one row per entry.
+        keys: Keys of the table, one row per entry. They must be finite, which is not checked, since
+            it would read the whole table once more.
         values: Values of the table, one row per entry.
         top_k: Number of rows to retrieve.
         exclude: Row of the table that a query must not retrieve, ``-1`` for none.
@@ -91,8 +92,10 @@ def parameter_free_attention(
         direction = F.normalize(_bounded(query.to(wide).contiguous()), dim=-1)  # [M, C]
         index = _search(direction.detach(), keys.detach(), top_k, exclude, chunk_size)  # [M, k]
         score = (keys[index] @ direction.unsqueeze(-1)).squeeze(-1)  # [M, k]
-        weight = score.softmax(dim=-1).to(values.dtype)
-        out = (weight.unsqueeze(1) @ values[index]).squeeze(1)  # [M, V]
+        # A float64 query and float32 values give a float64 sum.
+        sum_dtype = torch.promote_types(query.dtype, values.dtype)
+        weight = score.softmax(dim=-1).to(sum_dtype)
+        out = (weight.unsqueeze(1) @ values[index].to(sum_dtype)).squeeze(1)  # [M, V]
     return out.to(query.dtype), score.to(query.dtype), index
 
 

@@ -120,6 +120,8 @@ class NeighborAttention(nn.Module):
             # A softmax over no members would be NaN. Sets without members therefore attend to their
             # padding, and the caller discards the result.
             mask = (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
+            # Padding may be NaN, and so is its product with a weight of zero.
+            value = value.masked_fill(~mask.transpose(-2, -1), 0)
         # Not fused, because fused attention takes 1.5 times as long for heads this narrow.
         score = (self.scale * query) @ key.transpose(-2, -1)  # [S, heads, K, K]
         if mask is not None:

@@ -53,6 +53,7 @@ EXEMPT = {
     "pyg_peft.checkpoint.CARD": "a text",
     "pyg_peft.checkpoint.CONFIG": "a text",
     "pyg_peft.checkpoint.WEIGHTS": "a text",
+    "pyg_peft.load": "a loader, which predict calls: test_adapters.py",
     "pyg_peft.geometry.pyg_ops_enabled": "it takes no argument",
     "pyg_peft.geometry.pyg_ops_worker_init": "its argument is not read",
     "pyg_peft.geometry.Patches": "a record, made by build_patches",

@@ -120,3 +120,11 @@ def test_low_precision(generator: torch.Generator):
         assert bool(torch.isfinite(module(x, mask)).all())
     found = module.bfloat16()(x.bfloat16(), mask)
     assert found.dtype == torch.bfloat16 and bool(torch.isfinite(found).all())
+
+
+def test_padding_may_be_anything(generator: torch.Generator):
+    attention, x = NeighborAttention(12, 6, 2), torch.randn(2, 4, 12, generator=generator)
+    mask = torch.tensor([[True, True, False, True]]).expand(2, 4)
+    expected = attention(x, mask)
+    x[:, 2] = torch.nan
+    assert torch.equal(attention(x, mask)[mask], expected[mask])

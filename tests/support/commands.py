@@ -9,7 +9,7 @@ from pyg_peft.datasets import NpzShapes, ProceduralShapes
 
 SIZES = '{"embed_dim": 24, "depth": 2, "num_heads": 3, "num_centers": 8, "patch_size": 8}'
 SMALL = [
-    *("--backbone_args", SIZES),
+    *("--backbone", "random", "--backbone_args", SIZES),
     *("--method_args", '{"k": 3, "num_prompts": 4}'),
     *("--preprocessing.num_points", "48", "--batch_size", "8"),
     *("--options.logger", "none", "--trainer.enable_progress_bar", "false"),

@@ -41,7 +41,8 @@ def write_shapenet(root):
 def small(data: str, output) -> list[str]:
     sizes = '{"embed_dim": 24, "depth": 1, "num_heads": 3, "num_centers": 6, "patch_size": 4}'
     return [
-        *("fit", "--data", data, "--output", str(output), "--backbone_args", sizes),
+        *("fit", "--data", data, "--output", str(output)),
+        *("--backbone", "random", "--backbone_args", sizes),
         *("--method_args", '{"k": 2, "num_prompts": 4}', "--preprocessing.num_points", "24"),
         *("--batch_size", "4", "--val_fraction", "0.34", "--options.logger", "none"),
         *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),

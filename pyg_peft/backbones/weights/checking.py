@@ -81,7 +81,7 @@ def _check_fit(
     if problems:
         raise CheckpointError(f"Expected 'source' to fit {name} (got {'; '.join(problems)})")
     for key, value in state.items():
-        if key.endswith("running_var") and bool((value < 0).any()):
+        if key.endswith("running_var") and bool((value.double() < 0).any()):
             raise CheckpointError(
                 f"Expected '{key}' of 'source' to hold variances, 0 or above (got {value.min():g})"
             )

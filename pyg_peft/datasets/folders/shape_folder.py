@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch_geometric.data import Data
 
@@ -12,6 +11,7 @@ from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.folders.cache import load_folder
 from pyg_peft.datasets.folders.index import index_folder
 from pyg_peft.datasets.labeled import LabeledDataset
+from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.transforms import Normalize
 from pyg_peft.errors import check_count, check_flag
 
@@ -124,7 +124,8 @@ class ShapeFolder(LabeledDataset):
         self.read_args |= _given(options)
         rows = [row for row, name in enumerate(index.split_of) if split in (None, name)]
         self._rows = torch.tensor(rows, dtype=torch.long)
-        self._labels = torch.from_numpy(self._file.per_cloud("label").astype(np.int64))[self._rows]
+        labels = check_labels(self._file.per_cloud("label"), f"'label' of '{self._file.path}'")
+        self._labels = torch.from_numpy(labels)[self._rows]
         self.class_names = index.class_names
         self.files = tuple(index.files[row] for row in rows)
         self.split = split

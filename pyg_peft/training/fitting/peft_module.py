@@ -97,6 +97,19 @@ class PeftModule(LightningModule):
         self.task.check_scores(scores)
         return scores.float()
 
+    def on_train_start(self) -> None:
+        # The optimizer of a run that got more epochs still has the rate of its shorter cosine.
+        # Otherwise the rates are equal, bit for bit.
+        for schedule in self.trainer.lr_scheduler_configs:
+            scheduler: Any = schedule.scheduler
+            for group, start, factor in zip(
+                scheduler.optimizer.param_groups,
+                scheduler.base_lrs,
+                scheduler.lr_lambdas,
+                strict=True,
+            ):
+                group["lr"] = start * factor(scheduler.last_epoch)
+
     def on_train_batch_start(self, batch: Data, batch_idx: int) -> None:
         # Lightning restores modes module by module after validation, in its own order. The model
         # sets the modes itself, so that they are the same for each step.

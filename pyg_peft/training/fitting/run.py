@@ -65,6 +65,7 @@ class FitReport:
         curves: Values per epoch, by name of the metric.
         is_main: Whether this is the process that saves and prints.
         chosen_by: The metric that chose the epoch; ``None`` without validation.
+        extended: Earlier numbers of epochs of the run, if it was resumed with more.
     """
 
     val: Any
@@ -73,6 +74,7 @@ class FitReport:
     curves: dict[str, list[float]] = field(default_factory=dict)
     is_main: bool = True
     chosen_by: str | None = None
+    extended: tuple[int, ...] = ()
 
 
 def fit(
@@ -101,6 +103,8 @@ def fit(
             filled by other runs on the same data. They replace those of ``options.cache``.
         trainer: Arguments of Lightning's ``Trainer``, for example ``{"max_epochs": 50}``.
         resume: Whether to continue an interrupted run in ``folder`` from its last finished epoch.
+            With a larger ``max_epochs`` a run continues beyond its end: from there the learning
+            rate follows the cosine of the larger number, so it rises again from zero.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
         metadata: JSON-able values that are saved with the preprocessing, under keys other than
             those of :class:`Preprocessing`, ``read_args`` and ``task_name``.
@@ -170,6 +174,9 @@ def fit(
             _claim(stack, folder, resume=resume)
             if resumed is None:
                 write_run(folder / LAST, described)
+            elif resumed.extended:
+                kept_as = {**described, "every_cloud": resumed.every_cloud}
+                write_run(folder / LAST, kept_as, resumed.extended)
             if log is not None:
                 log.log_hyperparams(described)
         _run(runner, module, data, None if resumed is None else resumed.checkpoint)
@@ -184,6 +191,7 @@ def fit(
             curves=curves.values,
             is_main=runner.is_global_zero,
             chosen_by=monitor,
+            extended=() if resumed is None else resumed.extended,
         )
         if runner.is_global_zero:
             model.save_pretrained(
@@ -286,8 +294,9 @@ def _kept(folder: Path, monitor: str | None) -> dict[str, Any]:
 def _reporters(settings: dict[str, Any], log: Logger | None) -> list[Callback]:
     """Return the callbacks that show the progress; Lightning's own bar is switched by them."""
     found: list[Callback] = [] if log is None else [LearningRate()]
-    if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
-        found.append(progress_callback())
+    wanted = settings.get("enable_progress_bar")
+    if wanted is not False and not settings.get("barebones"):
+        found.append(EpochBar() if wanted else progress_callback())
         settings["enable_progress_bar"] = isinstance(found[-1], EpochBar)
     return found
 

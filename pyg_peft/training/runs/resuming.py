@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 RUN = "run.json"
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
+_EXTENDED = "extended"  # earlier numbers of epochs, of a run that was given more
 _EVERY_CLOUD = "every_cloud"  # set for a run that uses all training clouds in each epoch
 _SHOWN = 6
 # Settings of the trainer that affect weights and do not depend on the machine.
@@ -32,10 +33,12 @@ class Resumed:
         checkpoint: The last complete checkpoint.
         every_cloud: Whether the run uses every training cloud in each epoch. A run that was started
             by a version that left out a last batch that was not full continues that way.
+        extended: Each earlier number of epochs of the run, if it was given more since.
     """
 
     checkpoint: Path
     every_cloud: bool
+    extended: tuple[int, ...] = ()
 
 
 def check_folder(folder: Path, *, resume: bool) -> None:
@@ -93,9 +96,10 @@ def describe_run(
     return _plain(described)
 
 
-def write_run(checkpoint: Path, described: Mapping[str, Any]) -> None:
-    """Write ``run.json`` next to the checkpoints of a new run."""
-    text = json.dumps(described, indent=2, sort_keys=True) + "\n"
+def write_run(checkpoint: Path, described: Mapping[str, Any], extended: Sequence[int] = ()) -> None:
+    """Write ``run.json`` next to the checkpoints of a run that is new or got more epochs."""
+    more = {_EXTENDED: list(extended)} if extended else {}
+    text = json.dumps({**described, **more}, indent=2, sort_keys=True) + "\n"
     write_atomic(checkpoint.with_name(RUN), lambda path: path.write_text(text))
 
 
@@ -104,7 +108,8 @@ def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
 
     Args:
         folder: Folder of the run.
-        described: Description of this run, see :func:`describe_run`.
+        described: Description of this run, see :func:`describe_run`. It may have more epochs than
+            the run in the folder, and nothing else may differ.
 
     Raises:
         CheckpointError: If a checkpoint is damaged or of another run.
@@ -125,10 +130,15 @@ def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
         found = json.loads(path.read_text())
         every_cloud = bool(found.setdefault(_EVERY_CLOUD, False))
         found.setdefault("task", described["task"])  # earlier versions did not record it
-    except (ValueError, AttributeError) as error:
+        extended = [int(number) for number in found.pop(_EXTENDED, [])]
+        before, now = found["trainer"]["max_epochs"], described["trainer"]["max_epochs"]
+        if isinstance(before, int) and before < now:
+            extended.append(before)
+            found["trainer"]["max_epochs"] = now
+    except (ValueError, AttributeError, LookupError, TypeError) as error:
         raise CheckpointError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
     check_same({**found, _EVERY_CLOUD: True}, described, path)
-    return Resumed(checkpoint, every_cloud)
+    return Resumed(checkpoint, every_cloud, tuple(extended))
 
 
 def _has_best(state: Any) -> bool:

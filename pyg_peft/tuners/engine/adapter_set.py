@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from pyg_peft.errors import PlacementError, check_module
 from pyg_peft.tuners.engine.config import MethodConfig, Site
-from pyg_peft.tuners.engine.merging import check_merge
+from pyg_peft.tuners.engine.merging import OwnTensors, check_merge, freeze_merged
 from pyg_peft.tuners.engine.placement import match_base, place, remove, site_tensors, slots
 from pyg_peft.tuners.engine.slot import Slot
 from pyg_peft.tuners.engine.turns import Turns
@@ -53,6 +53,7 @@ class AdapterSet:
         self._owners: dict[str, list[nn.Module]] = {}
         self._slots: list[Slot] = []
         self._verified: set[str] = set()
+        self._own: OwnTensors | None = None
         self._modes = {path: module.training for path, module in base.named_modules()}
         self._requires_grad = {name: p.requires_grad for name, p in base.named_parameters()}
         base.requires_grad_(False)
@@ -61,6 +62,11 @@ class AdapterSet:
     def active(self) -> str | None:
         """Name of the active adapter; ``None`` if there is none or adapters are disabled."""
         return None if self.turns.disabled_here else self._chosen
+
+    @property
+    def merged(self) -> str | None:
+        """Name of the adapter that is merged into the base's weights, or ``None``."""
+        return None if self._own is None else self._chosen
 
     def check_name(self, name: str) -> None:
         """Raise unless ``name`` is free and can name a module."""
@@ -101,6 +107,7 @@ class AdapterSet:
     def add(self, name: str, config: MethodConfig, sites: list[Site]) -> None:
         """Attach an adapter without making it active."""
         self._refuse_while_paused()
+        self.refuse_while_merged("add an adapter")
         match_base(self.base, sites)
         owners = config.trained_modules(self.base)
         owners |= {s.path: self.base.get_submodule(s.path) for s in sites if s.trains_buffers}
@@ -113,6 +120,7 @@ class AdapterSet:
     def activate(self, name: str) -> None:
         """Make one adapter run and train, and no other."""
         self._refuse_while_paused()
+        self.refuse_while_merged("switch to another adapter")
         self.sites(name)
         self._chosen = name
         for other in self._sites:
@@ -125,6 +133,7 @@ class AdapterSet:
     @contextmanager
     def paused(self) -> Generator[None]:
         """Run the base alone in eval mode, in this thread; contexts may be nested."""
+        self.refuse_while_merged("disable it")
         if self.active is None:
             yield
             return
@@ -168,6 +177,7 @@ class AdapterSet:
     def remove(self, name: str) -> None:
         """Remove an adapter, and those of its slots that no other adapter uses."""
         self._refuse_while_paused()
+        self.refuse_while_merged("delete an adapter")
         self.sites(name)
         remove(self.base, name)
         del self._sites[name], self._owners[name], self.configs[name]
@@ -178,6 +188,8 @@ class AdapterSet:
 
     def clear(self) -> nn.Module:
         """Remove all adapters and return the base as it was before, including its modes."""
+        self._refuse_while_paused()
+        self.unmerge()
         for name in list(self._sites):
             self.remove(name)
         for name, parameter in self.base.named_parameters():
@@ -187,13 +199,66 @@ class AdapterSet:
         return self.base
 
     def merge(self, name: str) -> None:
-        """Fold an adapter into the base's weights.
+        """Fold an adapter into the base's weights for good.
 
         Raises:
             NotImplementedError: If a component is not a change of a weight, or its weight is shared
                 or recomputed in each forward. Nothing has changed in that case.
         """
+        self._refuse_while_paused()
+        if self.merged is not None:
+            self._own = None  # the weights stay merged
+            return
+        self.check_mergeable(name)
+        self._fold(name)
+
+    def check_mergeable(self, name: str) -> None:
+        """Raise ``NotImplementedError`` unless an adapter can be merged."""
         check_merge(self.base, self.configs[name].method, self.sites(name))
+
+    def merge_in_place(self, name: str) -> None:
+        """Fold an adapter into the base's weights until :meth:`unmerge`; hooks do nothing then.
+
+        Raises:
+            NotImplementedError: As :meth:`merge`.
+            ValueError: If a merged weight is not finite, or an adapter is merged already. Nothing
+                has changed in either case.
+        """
+        self._refuse_while_paused()
+        self.refuse_while_merged("merge an adapter")
+        self.check_mergeable(name)
+        own = OwnTensors(self.base, self.sites(name))
+        try:
+            self._fold(name)
+            freeze_merged(self.base, self.sites(name))
+        except BaseException:
+            own.end()
+            own.restore()
+            raise
+        own.end()
+        self._own = own
+        for slot in self._slots:
+            slot.activate(None)
+
+    def unmerge(self) -> None:
+        """Give the base its own tensors back, the same objects with the same bits."""
+        if self._own is None or self._chosen is None:
+            return
+        self._refuse_while_paused()
+        self._own.restore()
+        self._own = None
+        for slot in self._slots:
+            slot.activate(self._chosen)
+
+    def refuse_while_merged(self, what: str) -> None:
+        """Raise ``ValueError`` if an adapter is merged into the base's weights."""
+        if self._own is not None:
+            raise ValueError(
+                f"Expected no merged adapter to {what} (got {self._chosen!r}, which is merged "
+                "into the base): call unmerge_adapter first"
+            )
+
+    def _fold(self, name: str) -> None:
         num_classes = self.configs[name].num_classes
         if num_classes is not None:
             # Gives the base its new number of classes; the new head is overwritten below.
@@ -247,7 +312,7 @@ class AdapterSet:
             PlacementError: If modules are not used, or their parents use their weights without
                 calling them. The message names them.
         """
-        if self.active is None or self.active in self._verified:
+        if self.active is None or self.active in self._verified or self.merged is not None:
             return
         silent = [
             path

@@ -226,6 +226,30 @@ class MethodConfig:
                     changes[name] = {path: found[path] for path in paths if path in found}
         return dataclasses.replace(self, **changes) if changes else self
 
+    def combined(self, others: "Sequence[MethodConfig]") -> Self:
+        """Return the configuration of a weighted sum of adapters, see ``add_weighted_adapter``.
+
+        Args:
+            others: Configurations of the other adapters.
+
+        Raises:
+            ValueError: If they are of another method, or have settings that differ.
+        """
+        for other in others:
+            if type(other) is not type(self):
+                raise ValueError(
+                    f"Expected 'adapters' to be of one method (got {self.method} and "
+                    f"{other.method})"
+                )
+            for field in dataclasses.fields(self):
+                own, found = getattr(self, field.name), getattr(other, field.name)
+                if own != found:
+                    raise ValueError(
+                        f"Expected 'adapters' to have the same settings (got '{field.name}' "
+                        f"{own!r} and {found!r})"
+                    )
+        return self
+
     def _saved(self, base: nn.Module) -> dict[str, nn.Module]:
         return match_modules(base, self.modules_to_save, argument="modules_to_save")
 

@@ -12,6 +12,7 @@ pickles, activation checkpointing, DDP, FSDP and ``torch.compile(fullgraph=True)
 an ordinary module.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -73,6 +74,21 @@ class Component(nn.Module):
             NotImplementedError: If the component is not a linear change of a weight.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be merged into a weight")
+
+    def combine(
+        self, module: nn.Module, components: Sequence["Component"], weights: Sequence[float]
+    ) -> None:
+        """Make this component's change of the weights the weighted sum of those of others.
+
+        Args:
+            module: The module that all of them are attached to.
+            components: Components of the same class, of other adapters.
+            weights: A factor for each of them.
+
+        Raises:
+            NotImplementedError: If the component is not a linear change of a weight.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no weighted sum")
 
 
 class Slot(nn.Module):

@@ -1,7 +1,9 @@
 """Let an adapter train its own copies of base tensors, which replace the originals in a call."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from pyg_peft.errors import PlacementError
@@ -93,6 +95,30 @@ class TrainedTensors(Component):
                 merged = tensor.detach().clone()
                 place[name] = nn.Parameter(merged) if isinstance(tensor, nn.Parameter) else merged
 
+    @torch.no_grad()
+    def combine(
+        self, module: nn.Module, components: Sequence[Component], weights: Sequence[float]
+    ) -> None:
+        """Add the weighted changes of the copies to the base's tensors.
+
+        This is the weighted mean of the copies if the weights add up to one. A tensor of another
+        shape than the base's, as in a head for other classes, is the weighted sum of the copies
+        itself. Statistics are the mean of those with positive weights, so that variances stay
+        positive. Of whole numbers, such as counts of batches, the largest is taken.
+        """
+        for own, place in self._places(module):
+            for name, tensor in own.items():
+                copies = [getattr(component, name).to(tensor) for component in components]
+                if not tensor.is_floating_point():
+                    tensor.copy_(torch.stack(copies).amax(0))
+                    continue
+                factors = _as_mean(weights) if own is self._buffers else list(weights)
+                total = sum(w * copied for w, copied in zip(factors, copies, strict=True))
+                base = place.get(name)
+                if base is not None and base.shape == tensor.shape and sum(factors) != 1:
+                    total = total + (1 - sum(factors)) * base.to(tensor)
+                tensor.copy_(total)
+
     def _places(self, module: nn.Module) -> list[tuple[Any, Any]]:
         owner = self._owner(module)
         return [(self._parameters, owner._parameters), (self._buffers, owner._buffers)]
@@ -103,6 +129,14 @@ class TrainedTensors(Component):
     def extra_repr(self) -> str:
         prefix = f"{self.replaces}." if self.replaces else ""
         return ", ".join(f"{prefix}{name}" for name in [*self._parameters, *self._buffers])
+
+
+def _as_mean(weights: Sequence[float]) -> list[float]:
+    """Return weights of at least zero that add up to one."""
+    positive = [max(weight, 0.0) for weight in weights]
+    if not sum(positive):
+        return [1 / len(weights)] * len(weights)
+    return [weight / sum(positive) for weight in positive]
 
 
 __all__ = ["TrainedTensors"]

@@ -1,8 +1,10 @@
 """LoRA: low-rank changes of linear layers."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
+import torch
 from torch import nn
 
 from pyg_peft.errors import PlacementError
@@ -74,6 +76,17 @@ class LoRAConfig(MethodConfig):
             )
         return sites + self.saved_sites(base)
 
+    def combined(self, others: Sequence[MethodConfig]) -> Self:
+        ranks = [self.rank, *(other.rank for other in others if isinstance(other, LoRAConfig))]
+        alike = [
+            replace(other, rank=self.rank, alpha=self.alpha)
+            for other in others
+            if isinstance(other, LoRAConfig)
+        ]
+        if len(alike) == len(others):
+            others = alike
+        return replace(super().combined(others), rank=sum(ranks), alpha=None)
+
     def _targets(self, base: nn.Module) -> dict[str, nn.Module]:
         layers = adaptable_layers(base)
         if self.target_modules is None:
@@ -120,6 +133,39 @@ class LowRankUpdate(Component):
     def merge(self, module: nn.Module) -> None:
         weight: Any = module.weight
         weight.data.add_(self.update.delta_weight().detach().to(weight.dtype))
+
+    @torch.no_grad()
+    def combine(
+        self, module: nn.Module, components: Sequence[Component], weights: Sequence[float]
+    ) -> None:
+        """Concatenate the matrices of the updates, or store the sum itself if its rank is full.
+
+        The result is exact, to rounding, in either case.
+        """
+        update: Any = self.update
+        others: list[Any] = [getattr(component, "update") for component in components]  # noqa: B009
+        hetero = isinstance(update, LowRankHeteroLinear)
+        down, up = (update.down, update.up) if hetero else (update.down.weight, update.up.weight)
+        if sum(other.rank for other in others) == update.rank:
+            scales = [w * other.scale for w, other in zip(weights, others, strict=True)]
+            ups = [
+                scale * (other.up if hetero else other.up.weight)
+                for scale, other in zip(scales, others, strict=True)
+            ]
+            downs = [other.down if hetero else other.down.weight for other in others]
+            down.copy_(torch.cat(downs, -1 if hetero else 0))
+            up.copy_(torch.cat(ups, 1 if hetero else -1) / update.scale)
+            return
+        total = sum(w * other.delta_weight() for w, other in zip(weights, others, strict=True))
+        # Of full rank: one of the matrices is the unit matrix, the other one the sum.
+        first, second = (down, up) if hetero else (up, down)
+        unit = torch.eye(update.rank).to(down)
+        if first.shape[-2:] == unit.shape:
+            first.copy_(unit.expand_as(first))
+            second.copy_(total / update.scale)
+        else:
+            second.copy_(unit.expand_as(second))
+            first.copy_(total / update.scale)
 
 
 __all__ = ["LoRAConfig", "LowRankUpdate"]

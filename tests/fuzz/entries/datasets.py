@@ -91,6 +91,46 @@ def normalize(draw: Draw) -> dict[str, Spec]:
     return one_cloud(draw)
 
 
+def call_preprocessing(
+    pos: Any, num_points: Any, normalize: Any, up_axis: Any, seg: Any, normal: Any
+) -> dict[str, Tensor]:
+    made = datasets.Preprocessing(num_points, normalize=normalize, up_axis=up_axis)
+    assert datasets.Preprocessing.from_dict(made.to_dict()) == made
+    args = {"pos": pos, "seg": seg, "normal": normal}
+    prepared = values(made.evaluation()(item(args)))
+    again = values(made.evaluation()(item(args)))
+    assert torch.equal(prepared["pos"], again["pos"]), "another draw"
+    return prepared
+
+
+def check_preprocessing(args: Args, result: Any) -> str | None:
+    number, size = args["num_points"], len(args["pos"])
+    expected = size if number is None else min(size, int(number))
+    found = result["pos"]
+    if tuple(found.shape) != (expected, 3):
+        return f"{list(found.shape)} instead of {expected} points"
+    if args["normalize"] and expected and not float(found.double().norm(dim=1).max()) <= 1.01:
+        return "a point beyond the unit sphere"
+    return None
+
+
+@entry(
+    "datasets.Preprocessing",
+    call=call_preprocessing,
+    check=check_preprocessing,
+    also=("data",),
+)
+def preprocessing(draw: Draw) -> dict[str, Spec]:
+    cloud = one_cloud(draw)
+    del cloud["generator"]
+    return {
+        **cloud,
+        "num_points": Maybe(Count(draw(st.integers(1, 12))), draw(st.booleans())),
+        "normalize": Flag(draw(st.booleans())),
+        "up_axis": Name(draw(st.sampled_from("xyz"))),
+    }
+
+
 def check_resample(args: Args, result: Any) -> str | None:
     pos, number = torch.as_tensor(args["pos"]), int(args["num_points"])
     found = result["pos"]
@@ -131,8 +171,9 @@ def check_moved(args: Args, result: Any) -> str | None:
     if not bool((found.abs() <= bound).all()):
         return "points beyond the interval of factors and offsets"
     spread = (pos.amax(0) - pos.amin(0)) if len(pos) else None
-    # A large offset rounds the shape away.
-    if spread is not None and float(args["translate"]) < 1e3:
+    # A large offset rounds the shape away, and so do large coordinates.
+    reach = float(pos.abs().max()) + float(args["translate"]) if len(pos) else 0.0
+    if spread is not None and reach < 1e3:
         ratio = (found.amax(0) - found.amin(0)) / spread.clamp(min=1e-9)
         wrong = (spread > 1e-1) & ((ratio < low * 0.9) | (ratio > high * 1.1))
         return f"factors {ratio.tolist()}" if bool(wrong.any()) else None

@@ -39,6 +39,9 @@ def ask(base: nn.Module, call: dict[str, Any], question: Question, top_k: int) -
         sample_id=question.sample_id,
         training=question.training,
     )
+    # A given query may be of lower precision than the prompts, which autocast alone would accept.
+    if not torch.is_autocast_enabled(prior.device.type):
+        prior = prior.to(_precision(base) or prior.dtype)
     return {**call, "prior": prior}
 
 
@@ -106,11 +109,15 @@ def retrieve(
 
 def check_precision(base: nn.Module, query: Any) -> None:
     """Raise unless a given query and the model are both double precision, or neither is."""
-    like = next((p.dtype for p in base.parameters() if p.is_floating_point()), None)
+    like = _precision(base)
     if like is None or not isinstance(query, Tensor) or not query.is_floating_point():
         return
     if (query.dtype == torch.float64) != (like == torch.float64):
         raise TypeError(f"Expected 'query' to be of {like}, as the model (got {query.dtype})")
+
+
+def _precision(base: nn.Module) -> torch.dtype | None:
+    return next((p.dtype for p in base.parameters() if p.is_floating_point()), None)
 
 
 __all__ = ["ask", "check_precision", "module_query", "retrieve", "wants_gradients"]
