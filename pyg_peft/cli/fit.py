@@ -143,15 +143,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         preset: Name of a published recipe, whose options other options replace:
             point_peft_scanobjectnn, point_mae_scanobjectnn or modelnet40_few_shot.
     """
-    if preset is not None:
-        raise ValueError(
-            f"Expected 'preset' on the command line, not in a configuration file (got {preset!r})"
-        )
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(
-            f"Expected 'augmentation' to be one of {', '.join(AUGMENTATIONS)} "
-            f"(got {augmentation!r})"
-        )
+    _check_choices(preset, augmentation, num_views, options)
     augment = AUGMENTATIONS[augmentation]
     options = options if lr is None else replace(options, lr=lr)
     settings = _trainer_settings(trainer, epochs, device)
@@ -171,14 +163,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         bank, backbone_class = start.has_bank, start.backbone_class
         backbone = backbone or start.weights
     config = make_config(method, method_args or {})
-    if options.cache and num_views is None:
-        raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     kind = find_class(backbone_class, find_task(task).head)
     weights = default_weights(kind) if backbone is None else backbone
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
     fingerprint = data_fingerprint(splits, data)
-    if episode is not None:
-        splits = _draw_episode(splits, episode, group_field)
+    splits = _draw_episode(splits, episode, group_field)
     if test_fraction is None:
         test_fraction = TEST_FRACTION if splits.whole else 0.0
     groups = groups_of(splits.train, group_field)
@@ -248,6 +237,30 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         write_result(done, model, module, Path(output), run)
         if report:
             write_fit_report(done, model, module, Path(output), run)
+    _show_end(done, settings)
+    say(f"adapter: {output}")
+    return done
+
+
+def _check_choices(
+    preset: str | None, augmentation: str, num_views: int | None, options: FitOptions
+) -> None:
+    """Raise for options that do not fit together, before data are opened."""
+    if preset is not None:
+        raise ValueError(
+            f"Expected 'preset' on the command line, not in a configuration file (got {preset!r})"
+        )
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"Expected 'augmentation' to be one of {', '.join(AUGMENTATIONS)} "
+            f"(got {augmentation!r})"
+        )
+    if options.cache and num_views is None:
+        raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
+
+
+def _show_end(done: FitReport, settings: dict[str, Any]) -> None:
+    """Print the results of a run."""
     if done.extended:
         say(
             f"the run of {done.extended[-1]} epochs was continued to {settings['max_epochs']}, "
@@ -259,11 +272,14 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         say(f"best epoch {done.epoch}: validation {done.val}")
     if done.test is not None:
         say(f"test {done.test}")
-    say(f"adapter: {output}")
-    return done
 
 
-def _draw_episode(splits: Splits, episode: dict[str, int], group_field: str | None) -> Splits:
+def _draw_episode(
+    splits: Splits, episode: dict[str, int] | None, group_field: str | None
+) -> Splits:
+    """Draw a few-shot task from the data, if one is given."""
+    if episode is None:
+        return splits
     expected = {"ways", "shots", "queries", "number"}
     if set(episode) != expected:
         raise ValueError(
