@@ -61,7 +61,7 @@ def _do_in_processes(results: Results, jobs: int, tell: Told) -> None:
                 tell(job)
     finally:
         for process in workers.values():
-            process.terminate()
+            process.kill()  # Lightning would end its run slowly; the files are whole or absent
         for process in workers.values():
             process.join()
 
