@@ -31,7 +31,10 @@ INSIDE = {
         ["point_mae", "pointnet", "pointnet2", "point_transformer", "dgcnn"],
     ],
     "tuners": [["engine"], ["tokens", "graphs"], ["methods"]],
-    "training": [["data"], ["evaluation"], ["tasks"], ["runs"], ["fitting"], ["pretraining"]],
+    "training": [
+        *(["data"], ["evaluation"], ["tasks"], ["runs"], ["fitting"]),
+        ["pretraining", "comparing"],
+    ],
 }
 # What a numbered room may import when it is loaded; anything else only inside a function, on use.
 LIGHT = {"torch", "torch_geometric", "numpy", "safetensors", "tqdm", "jaxtyping", "pyg_peft"}

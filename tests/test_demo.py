@@ -78,8 +78,8 @@ def test_demo_of_some_methods_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*command, "--methods", '["nothing"]']) == 2
     assert "(got nothing)" in capsys.readouterr().err
     # Other options than what is there: refused before anything is trained or written anew.
-    assert main([*command, "--methods", '["vpt", "linear_probe"]', "--epochs", "2"]) == 2
-    assert "max_epochs 1 instead of 2" in capsys.readouterr().err
+    assert main([*command, "--methods", '["vpt", "linear_probe"]', "--lr", "0.5"]) == 2
+    assert "options.lr 0.003 instead of 0.5" in capsys.readouterr().err
     assert (out / "report.html").read_text() == again and not (out / "vpt").exists()
 
 

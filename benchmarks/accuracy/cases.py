@@ -16,9 +16,9 @@ from pyg_peft.datasets import (
     UpRotate,
     few_shot_episode,
     keyed_generator,
-    train_val_split,
 )
 from pyg_peft.datasets.preprocessing import Preprocessing
+from pyg_peft.training.comparing.draws import resample
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
 
@@ -100,20 +100,6 @@ def first_of_each(labels: Tensor, per_class: int) -> Tensor:
         generator = keyed_generator("benchmark subset", label)
         rows.append(own[torch.randperm(len(own), generator=generator)[:per_class]])
     return torch.cat(rows).sort().values
-
-
-def resample(
-    labels: Tensor, test_fraction: float, val_fraction: float, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Training, validation and test rows of resampling ``seed``.
-
-    The validation rows are the same for every seed, so those that choose the learning rate are in
-    no test. The models that are compared on them, of seed 0, train on test rows of other seeds.
-    """
-    rest, val = train_val_split(labels, val_fraction, 0)
-    share = test_fraction * len(labels) / len(rest)
-    train, test = train_val_split(labels[rest], share, 1 + seed)
-    return rest[train], val, rest[test]
 
 
 def episode(train: Any, test: Any, task: Task, seed: int) -> tuple[Any, Any, Any]:

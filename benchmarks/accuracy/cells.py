@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from summary import Difference, mean_and_spread
+from pyg_peft.training.comparing.statistics import Difference, mean_and_spread
 
 # What the page says of the cells of gap_cell.
 GAP = (

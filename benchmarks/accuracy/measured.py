@@ -9,7 +9,9 @@ from cells import markdown, number
 from finished import Results
 from plan import Plan, Row, Slot, weights_hash
 from sections import FULL, Summaries
-from summary import mean_and_spread, missing
+from summary import missing
+
+from pyg_peft.training.comparing.statistics import mean_and_spread
 
 PROBED = "modelnet10/modelnet10.npz"
 AIM = 12  # points that the shipped weights should be better than random ones

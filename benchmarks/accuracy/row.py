@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from backbones import RANDOM
 from cases import open_case
-from features import SharedFeatures
 from plan import Plan, Row, sizes_of
 from provenance import describe, fit_options
 from torch import nn
@@ -20,11 +19,14 @@ from pyg_peft.loading import open_backbone
 from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training.comparing.features import SharedFeatures, can_cache
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import fit
 from pyg_peft.training.tasks.classification import Evaluation
 from pyg_peft.training.tasks.segmentation import PartEvaluation
 
+# All else in a configuration decides which clouds and views there are.
+OF_A_METHOD = {"method", "settings", "bank", "epochs", "lr"}
 TRAINER = {
     "enable_model_summary": False,
     "enable_progress_bar": False,
@@ -46,7 +48,8 @@ def run_row(plan: Plan, row: Row, folder: Path) -> dict[str, Any]:
     data = open_clouds(plan, row)
     model = open_model(plan, row, data)
     origin = describe(plan, row)  # of the code that trains, whatever is committed meanwhile
-    shared = SharedFeatures(model, config, folder) if can_cache(model, data) else None
+    clouds = {key: value for key, value in config.items() if key not in OF_A_METHOD}
+    shared = SharedFeatures(model, clouds, folder) if can_cache(model, data) else None
     body = {k: t for k, t in model.base.state_dict().items() if _is_body(k)}
     with tempfile.TemporaryDirectory() as scratch:
         report = fit(
@@ -125,14 +128,6 @@ def count_trained(model: PeftModel, part: str) -> int:
     """
     trained = trainable_parameters(model.base)
     return sum(p.numel() for name, p in trained if name.split(".")[0] == part)
-
-
-def can_cache(model: PeftModel, data: ShapeDataModule) -> bool:
-    """Whether the method leaves the patch embedding alone, so that its tokens can be kept."""
-    if not hasattr(model.base, "make_patches"):
-        return False  # the library keeps tokens, not features of points
-    batch: Any = _batch_of([data.val_set[0]])
-    return "tokens" in model.precompute(pos=batch.pos, batch=batch.batch)
 
 
 def compare_batch_of_one(

@@ -7,7 +7,6 @@ least time and the largest memory of all rounds count. Frozen tokens are kept wh
 """
 
 import argparse
-import ctypes
 import multiprocessing
 import sys
 import time
@@ -20,11 +19,13 @@ from finished import write_record
 from plan import Row, Slot
 from plan_file import load_plan
 from provenance import origin
-from row import can_cache, open_clouds, open_model
+from row import open_clouds, open_model
 from run import HERE, quiet, say
 
 from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
+from pyg_peft.training.comparing.features import can_cache
+from pyg_peft.training.comparing.memory import peak_memory
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 
 
@@ -86,34 +87,25 @@ def _step(writer: Any, model: PeftModel, data: ShapeDataModule, caches: bool) ->
         call = model.precompute(**call)
     trained = [parameter for _, parameter in trainable_parameters(model)]
     optimizer = torch.optim.AdamW(trained, lr=1e-6)
-    # What the parent has freed and kept would be used again without a trace: give it back, and
-    # forget the peak of what was before.
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before, times = _resident("VmRSS"), []
-    for _ in range(5):
-        begun = time.process_time()
-        model.train()
-        optimizer.zero_grad()
-        F.cross_entropy(model(**call, sample_id=batch.sample_id), batch.y).backward()
-        optimizer.step()
-        times.append(time.process_time() - begun)
+    times: list[float] = []
+    with peak_memory(torch.device("cpu")) as peak:
+        for _ in range(5):
+            begun = time.process_time()
+            model.train()
+            optimizer.zero_grad()
+            F.cross_entropy(model(**call, sample_id=batch.sample_id), batch.y).backward()
+            optimizer.step()
+            times.append(time.process_time() - begun)
+    if peak.mebibytes is None:
+        raise RuntimeError("Expected a system that tells the memory of a process, as Linux does")
     writer.send(
         {
             "clouds": int(batch.num_graphs),
             "cpu_seconds": round(sorted(times)[len(times) // 2], 4),
-            "peak_mebibytes": round(_resident("VmHWM") - before, 1),
+            "peak_mebibytes": round(peak.mebibytes, 1),
             "cached": caches,
         }
     )
-
-
-def _resident(key: str) -> float:
-    """``VmRSS`` or its peak ``VmHWM`` in MiB, as the kernel accounts it."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"Expected {key} in /proc/self/status (got none)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Means, spreads and paired differences of finished rows."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,8 @@ from typing import Any
 
 from finished import Results
 from plan import Plan, Slot
+
+from pyg_peft.training.comparing.statistics import Difference, paired_difference
 
 Confusion = list[list[int]]
 
@@ -26,29 +27,6 @@ class Summary:
     overall: dict[int, float]
     macro: dict[int, float]
     records: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired comparison: the mean over the seeds that both have, and its standard error.
-
-    ``corrected`` is the error for resamplings whose training sets overlap (Nadeau and Bengio
-    2003); the plain one is too small for these. The resamplings are the seeds where each divides
-    the clouds anew, and the folds, averaged over seeds, where these are the same for all seeds.
-    ``None`` where the test set is always the same, so that the plain error tells how much seeds
-    matter and not how much the choice of test clouds does, and in few-shot episodes, whose few
-    training clouds hardly overlap.
-    """
-
-    mean: float
-    error: float
-    corrected: float | None
-    count: int
-
-    @property
-    def wide(self) -> float:
-        """The corrected error, where there is one."""
-        return self.error if self.corrected is None else self.corrected
 
 
 def summarize(results: Results, plan: Plan, task: str, method: str) -> Summary | None:
@@ -101,22 +79,22 @@ def accuracies(confusion: Confusion) -> tuple[float, float]:
 
 
 def compare(one: Summary, other: Summary) -> Difference | None:
-    """``one`` less ``other``, seed by seed; ``None`` if they share fewer than two seeds."""
+    """``one`` less ``other``, seed by seed; ``None`` if they share fewer than two seeds.
+
+    The resamplings of the corrected error are the seeds where each divides the clouds anew, and
+    the folds, averaged over seeds, where these are the same for all seeds. There is none in
+    few-shot episodes, whose few training clouds hardly overlap.
+    """
     shared = sorted(one.overall.keys() & other.overall.keys())
     if len(shared) < 2:
         return None
     gaps = [one.overall[seed] - other.overall[seed] for seed in shared]
-    spread = statistics.stdev(gaps)
     resampled = (
         gaps if "test_fraction" in one.records[0]["config"] else fold_gaps(one, other, shared)
     )
-    corrected = None
-    if len(resampled) > 1:
-        sizes = [record["clouds"] for record in one.records]
-        ratio = statistics.mean(clouds["test"] / clouds["train"] for clouds in sizes)
-        corrected = statistics.stdev(resampled) * math.sqrt(1 / len(resampled) + ratio)
-    mean = round(statistics.mean(gaps), 12) + 0.0  # equal means differ by zero, and not by -0.0
-    return Difference(mean, spread / math.sqrt(len(gaps)), corrected, len(gaps))
+    sizes = [record["clouds"] for record in one.records]
+    ratio = statistics.mean(clouds["test"] / clouds["train"] for clouds in sizes)
+    return paired_difference(gaps, resampled=resampled, ratio=ratio)
 
 
 def of_shared_seeds(methods: Mapping[str, Summary]) -> dict[str, Summary]:
@@ -146,8 +124,3 @@ def fold_gaps(one: Summary, other: Summary, seeds: Sequence[int]) -> list[float]
             if config["fold"] is not None and config["seed"] in seeds:
                 found.setdefault(config["fold"], []).append(sign * both_scores([record])[0])
     return [sum(scores) / len(seeds) for _, scores in sorted(found.items())]
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and standard deviation if there are two values."""
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None

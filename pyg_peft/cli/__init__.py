@@ -25,15 +25,18 @@ COMMANDS = {
         "pyg_peft.cli.predict",
         "classify files or label their points with an adapter",
     ),
+    "compare": ("pyg_peft.cli.compare", "compare methods on your own data, with a report"),
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabeled clouds"),
     "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }
 # Commands that can continue after an interruption, and the options to add for that.
-RESUMABLE = {"fit": ("--resume", "true"), "pretrain": (), "demo": ()}
+RESUMABLE = {"fit": ("--resume", "true"), "pretrain": (), "demo": (), "compare": ()}
 INTERRUPTED = 130  # exit code after SIGINT, as in shells
 # Exceptions whose message is enough for a user.
 MISTAKES = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+# Modules that were imported by name, for processes that a command starts.
+IMPORTED: list[str] = []
 EXTRA = {"jsonargparse": "train", "lightning": "train", "torchmetrics": "train"}
 
 
@@ -118,6 +121,8 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
 def _run(name: str, arguments: list[str]) -> int:
     parser, run = make_parser(name)
     _check_arguments(arguments)
+    rewrite = getattr(import_module(COMMANDS[name][0]), "rewrite", None)
+    arguments = rewrite(arguments) if rewrite else arguments
     # After the imports, because Lightning sets its own levels. Its warnings are kept.
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("%(message)s"))
@@ -152,6 +157,7 @@ def _import_modules(names: Sequence[str]) -> None:
     for name in names:
         try:
             import_module(name)
+            IMPORTED.append(name)
         except ImportError as error:
             raise ImportError(
                 f"Expected '--import' to name a module (got {name!r}: {error})"
@@ -192,4 +198,4 @@ def _usage() -> str:
     return "\n".join(lines)
 
 
-__all__ = ["COMMANDS", "main", "make_parser"]
+__all__ = ["COMMANDS", "IMPORTED", "main", "make_parser"]

@@ -12,6 +12,8 @@ from pyg_peft.backbones.contract import is_token_backbone
 from pyg_peft.cli.device import trainer_device
 from pyg_peft.cli.from_adapter import read_start
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
+from pyg_peft.cli.presets import expand_preset
+from pyg_peft.cli.report.single import write_fit_report
 from pyg_peft.cli.result import write_result
 from pyg_peft.cli.say import printable, say
 from pyg_peft.cli.scenes import check_features_used, scene_backbone_args, scene_data_args
@@ -19,8 +21,9 @@ from pyg_peft.datasets import OutdoorAugment, PartLabels, ScaleTranslate, UpRota
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.loading import backbone_class as find_class
 from pyg_peft.loading import default_weights, open_backbone
+from pyg_peft.training.comparing.draws import draw_episode
 from pyg_peft.training.data.fingerprint import data_fingerprint
-from pyg_peft.training.data.sources import shorthands
+from pyg_peft.training.data.sources import Splits, shorthands
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
@@ -63,6 +66,11 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.epilog = f"--data is one of\n{shorthands()}"
 
 
+def rewrite(arguments: list[str]) -> list[str]:
+    """Replace ``--preset NAME`` by the options of the preset, which come first."""
+    return expand_preset(arguments)
+
+
 def run(  # noqa: PLR0913, since each argument is an option of the command
     data: str,
     output: str,
@@ -90,11 +98,14 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     test_fraction: float | None = None,
     test_seed: int = 0,
     group_field: str | None = None,
+    episode: dict[str, int] | None = None,
     num_workers: int = 0,
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
     from_adapter: str | None = None,
+    report: bool = True,
+    preset: str | None = None,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -131,6 +142,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         test_seed: Seed of the held-out test set. Runs with different seeds share one test set.
         group_field: Per-cloud field of an .npz file; clouds of the same group are kept in the same
             split.
+        episode: Few-shot task to train and test on, for example {"ways": 5, "shots": 10, "queries":
+            20, "number": 0}.
         num_workers: Number of processes that load data.
         seed: Random seed.
         device: "cpu", "cuda", "cuda:1" and so on; "auto" is a GPU if there is one. The options of
@@ -139,12 +152,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             one for more epochs.
         from_adapter: Folder of a saved adapter to start from, with its method, settings, backbone
             and preprocessing. Its head is kept if the classes are the same.
+        report: Whether to write report.html, with pictures, to --output (extra viz).
+        preset: Name of a published recipe, whose options other options replace:
+            point_peft_scanobjectnn, point_mae_scanobjectnn or modelnet40_few_shot.
     """
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(
-            f"Expected 'augmentation' to be one of {', '.join(AUGMENTATIONS)} "
-            f"(got {augmentation!r})"
-        )
+    _check_choices(preset, augmentation, num_views, options)
     augment = AUGMENTATIONS[augmentation]
     options = options if lr is None else replace(options, lr=lr)
     settings = _trainer_settings(trainer, epochs, device)
@@ -164,13 +176,12 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         bank, backbone_class = start.has_bank, start.backbone_class
         backbone = backbone or start.weights
     config = make_config(method, method_args or {})
-    if options.cache and num_views is None:
-        raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     data_args = scene_data_args(task, data_args, label_field, ignore_label, classes)
     kind = find_class(backbone_class, find_task(task).head)
     weights = default_weights(kind) if backbone is None else backbone
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
     fingerprint = data_fingerprint(splits, data)
+    splits = _draw_episode(splits, episode, group_field)
     if test_fraction is None:
         test_fraction = (
             getattr(splits.train, "test_fraction", TEST_FRACTION) if splits.whole else 0.0
@@ -203,7 +214,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     started = None if start is None else start.load_into(model, module.class_names)
     _show_start(kind, weights, module, test_fraction)
     show_counts(model)
-    report = fit(
+    done = fit(
         model,
         module,
         output,
@@ -212,7 +223,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         resume=resume,
         metadata={"weights": start.record(weights) if start else {"source": weights, "seed": seed}},
     )
-    if report.is_main:
+    if done.is_main:
         run: dict[str, Any] = {
             "task": task,
             "data": data,
@@ -235,15 +246,68 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "test_fraction": test_fraction,
             "test_seed": test_seed,
             "group_field": group_field,
+            "episode": episode,
             "num_views": num_views,
             "num_workers": num_workers,
             "seed": seed,
             "precision": str(settings.get("precision", "32-true")),
         }
-        write_result(report, model, module, Path(output), run)
-    _show_report(report, settings)
+        write_result(done, model, module, Path(output), run)
+        if report:
+            write_fit_report(done, model, module, Path(output), run)
+    _show_end(done, settings)
     say(f"adapter: {output}")
-    return report
+    return done
+
+
+def _check_choices(
+    preset: str | None, augmentation: str, num_views: int | None, options: FitOptions
+) -> None:
+    """Raise for options that do not fit together, before data are opened."""
+    if preset is not None:
+        raise ValueError(
+            f"Expected 'preset' on the command line, not in a configuration file (got {preset!r})"
+        )
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"Expected 'augmentation' to be one of {', '.join(AUGMENTATIONS)} "
+            f"(got {augmentation!r})"
+        )
+    if options.cache and num_views is None:
+        raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
+
+
+def _show_end(done: FitReport, settings: dict[str, Any]) -> None:
+    """Print the results of a run."""
+    if done.extended:
+        say(
+            f"the run of {done.extended[-1]} epochs was continued to {settings['max_epochs']}, "
+            "on the learning rate of a cosine over all of them"
+        )
+    if done.val is None:
+        say(f"nothing validated: the last epoch, {done.epoch}, is kept, whatever it is worth")
+    else:
+        say(f"best epoch {done.epoch}: validation {done.val}")
+    if done.test is not None:
+        say(f"test {done.test}")
+        for line in done.test.table():
+            say(printable(line))
+
+
+def _draw_episode(
+    splits: Splits, episode: dict[str, int] | None, group_field: str | None
+) -> Splits:
+    """Draw a few-shot task from the data, if one is given."""
+    if episode is None:
+        return splits
+    expected = {"ways", "shots", "queries", "number"}
+    if set(episode) != expected:
+        raise ValueError(
+            f"Expected 'episode' to hold {', '.join(sorted(expected))} (got {episode})"
+        )
+    if group_field is not None:
+        raise ValueError(f"Expected 'group_field' to be None with 'episode' (got {group_field!r})")
+    return draw_episode(splits, **episode)
 
 
 def _trainer_settings(trainer: Any, epochs: int | None, device: str) -> dict[str, Any]:
@@ -259,23 +323,6 @@ def _trainer_settings(trainer: Any, epochs: int | None, device: str) -> dict[str
             f"{settings[given[0]]!r})"
         )
     return {**settings, **chosen}
-
-
-def _show_report(report: FitReport, settings: dict[str, Any]) -> None:
-    """Print which epoch was kept, and its metrics."""
-    if report.extended:
-        say(
-            f"the run of {report.extended[-1]} epochs was continued to {settings['max_epochs']}, "
-            "on the learning rate of a cosine over all of them"
-        )
-    if report.val is None:
-        say(f"nothing validated: the last epoch, {report.epoch}, is kept, whatever it is worth")
-    else:
-        say(f"best epoch {report.epoch}: validation {report.val}")
-    if report.test is not None:
-        say(f"test {report.test}")
-        for line in report.test.table():
-            say(printable(line))
 
 
 def _show_start(

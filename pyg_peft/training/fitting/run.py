@@ -277,7 +277,11 @@ def _run(
     checkpoint: Path | None,
     described: dict[str, Any],
 ) -> None:
-    """Log the settings, train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
+    """Log the settings and train.
+
+    Raises:
+        KeyboardInterrupt: If the run was interrupted, whatever Lightning raises.
+    """
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         _ignore_lightning_warnings()

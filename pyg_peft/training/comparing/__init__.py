@@ -1,0 +1,1 @@
+"""Compare methods fairly: draws of the data, shared frozen features, memory, and statistics."""
