@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from pyg_peft.cli.device import find_device
 from pyg_peft.cli.predicting.clouds import CloudJob
 from pyg_peft.cli.predicting.inputs import check_settings, find_files
-from pyg_peft.cli.predicting.job import Job, Predictions, predict_all
+from pyg_peft.cli.predicting.job import Predictions, predict_all
 from pyg_peft.cli.predicting.points import (
     OUTPUT_TYPES,
     PointJob,
@@ -121,7 +121,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         else:
             reader, codes = tile_reader(tiles), tiles.raw_labels
             labeler = find_tile_labeler(saved, tiles, options)
-        job: Job[Any] = PointJob(
+        job: Any = PointJob(
             saved.class_names,
             codes,
             reader,

@@ -137,7 +137,7 @@ class LearningRate(Callback):
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        numbers = {"lr": self._lr, "epoch": trainer.current_epoch}
+        numbers: dict[str, float] = {"lr": self._lr, "epoch": trainer.current_epoch}
         for log in trainer.loggers:
             log.log_metrics(numbers, trainer.global_step - 1)
 
