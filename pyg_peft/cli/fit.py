@@ -14,10 +14,11 @@ from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.say import say
 from pyg_peft.cli.weights import backbone_class as find_class
 from pyg_peft.cli.weights import open_backbone
-from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
+from pyg_peft.datasets import CloudTargets, PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.storage import remove_leftovers, write_atomic
 from pyg_peft.training.data.preprocessing import Preprocessing
 from pyg_peft.training.data.sources import shorthands
+from pyg_peft.training.fitting.losses import check_loss, find_loss
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
 from pyg_peft.training.tasks.registry import find_task
@@ -76,6 +77,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     num_workers: int = 0,
     seed: int = 0,
     resume: bool = False,
+    task_args: dict[str, Any] | None = None,
+    balanced_sampling: bool = False,
+    loss: str | None = None,
+    loss_args: dict[str, Any] | None = None,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -85,8 +90,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         preprocessing: Number of points, normalization and up axis; saved with the adapter.
         options: Training options, such as the learning rate.
         trainer: Arguments of Lightning's trainer.
-        task: "classification" of clouds, "segmentation" of points into parts, or a task that an
-            imported module registered.
+        task: "classification" of clouds, "segmentation" of points into parts, "regression" of
+            numbers, "multi_label", or a task that an imported module registered.
         method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
         method_args: Settings of the method, for example {"bottleneck_channels": 32}.
         backbone: "random", the name of shipped weights, or a file.
@@ -105,6 +110,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         num_workers: Number of processes that load data.
         seed: Random seed.
         resume: Whether to continue an interrupted run in --output.
+        task_args: Settings of the task, for example {"class_weights": "balanced"}.
+        balanced_sampling: Whether clouds of rare classes are repeated in each epoch.
+        loss: Path of a loss of your own, a class of modules or a function, for example
+            my_losses.FocalLoss. It is never read from a result.
+        loss_args: Arguments of that loss.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(
@@ -115,6 +125,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     settings = {k: v for k, v in vars(trainer).items() if v is not None}
     check_run(output, options, settings, resume=resume)
     config = make_config(method, method_args or {})
+    own_loss = None if loss is None else find_loss(loss, loss_args)
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     kind = find_class(backbone_class, find_task(task).head)
@@ -130,8 +141,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         num_views=num_views,
         num_workers=num_workers,
         seed=seed,
+        task_args=task_args,
+        balanced_sampling=balanced_sampling,
     )
     module.check_trainable()
+    check_loss(own_loss, module)
     base = open_backbone(backbone, module.task.num_outputs, backbone_args or {}, seed, kind)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
@@ -139,7 +153,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     say(
         f"{len(module.train_set):,} clouds train, {len(module.val_set):,} validate, "
         f"{0 if module.test_set is None else len(module.test_set):,} test, "
-        f"{module.num_classes} classes"
+        f"{module.num_classes} {module.task.output_word}"
     )
     show_counts(model)
     report = fit(
@@ -150,6 +164,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         trainer=settings,
         resume=resume,
         metadata={"weights": {"source": backbone, "seed": seed}},
+        loss=own_loss,
     )
     if report.is_main:
         _write_result(
@@ -157,6 +172,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             Path(output),
             {
                 "task": task,
+                "task_args": task_args or {},
+                "balanced_sampling": balanced_sampling,
+                "loss": loss,
+                "loss_args": loss_args or {},
                 "data": data,
                 "data_args": data_args or {},
                 "batch_size": batch_size,
@@ -188,7 +207,7 @@ def groups_of(dataset: Any, field: str | None) -> Any:
         return None
     import torch
 
-    dataset = dataset.dataset if isinstance(dataset, PartLabels) else dataset
+    dataset = dataset.dataset if isinstance(dataset, PartLabels | CloudTargets) else dataset
     if not hasattr(dataset, "field"):
         raise ValueError(f"Expected 'group_field' for a FILE.npz only (got {field!r})")
     names: dict[Any, int] = {}

@@ -14,8 +14,6 @@ from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
 from pyg_peft.datasets.folders.index import files_below
 from pyg_peft.errors import check_count
 from pyg_peft.training.data.preprocessing import Preprocessing
-from pyg_peft.training.tasks.classification import ClassificationTask
-from pyg_peft.training.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -55,8 +53,8 @@ def run(
         check_count(number, name)
     paths = find_files(files)
     saved = open_adapter(adapter, backbone, backbone_args or {})
-    task_class = TASKS[saved.task]
-    if not issubclass(task_class, ClassificationTask):
+    task = saved.make_task()
+    if task.head != "classification":
         raise ValueError(
             f"Expected 'adapter' to classify clouds (got one for {saved.task}): label points by "
             "PeftModel.from_pretrained and score_scene or the model itself"
@@ -69,15 +67,12 @@ def run(
     prepare = saved.preprocessing.evaluation()
     items: list[Data] = [prepare(cut(cloud)) for cloud in read_files(paths, settings)]
     loader = DataLoader(items, batch_size=batch_size)
-    task = task_class(len(saved.class_names))
     results: list[tuple[Path, Tensor]] = []
     for _, probabilities in task.predict(saved.model, loader, precision=precision):
         for row in probabilities:
             path = paths[len(results)]
             results.append((path, row))
-            best = row.topk(min(top, row.numel()))
-            named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            text = "   ".join(f"{saved.class_names[n]} {100 * p:.1f} %" for n, p in named)
+            text = task.summary(row, saved.class_names, top)
             say(printable(f"{path}   {text}"))  # one line for each file, whatever its name
     return results
 

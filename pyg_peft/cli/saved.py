@@ -9,6 +9,7 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.training.data.preprocessing import Preprocessing
+from pyg_peft.training.tasks.contract import Task
 from pyg_peft.training.tasks.registry import TASKS, list_tasks
 from pyg_peft.tuners.engine.loading import read_whole
 from pyg_peft.tuners.engine.saving import check_class_names
@@ -24,6 +25,7 @@ class Saved:
         preprocessing: Preprocessing as in training.
         read_args: Arguments of ``read_points`` with which the training files were read.
         task: Name of the task.
+        task_settings: Settings of the task, see ``Task.from_dict``.
     """
 
     model: PeftModel
@@ -31,6 +33,11 @@ class Saved:
     preprocessing: Preprocessing
     read_args: dict[str, Any]
     task: str
+    task_settings: dict[str, Any]
+
+    def make_task(self) -> Task:
+        """Return the task with its settings, for predictions."""
+        return TASKS[self.task].from_dict(self.task_settings, self.class_names)
 
 
 def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) -> Saved:
@@ -65,9 +72,26 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
         preprocessing = Preprocessing.from_dict(recorded)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{error}, in 'preprocessing' of '{folder}'") from error
-    return Saved(
-        model, names, preprocessing, dict(read_args), _task_of(model.base, recorded, folder)
-    )
+    task = _task_of(model.base, recorded, folder)
+    settings = _settings_of(task, recorded, names, folder)
+    return Saved(model, names, preprocessing, dict(read_args), task, settings)
+
+
+def _settings_of(
+    task: str, recorded: Mapping[str, Any], names: tuple[str, ...], folder: str
+) -> dict[str, Any]:
+    """Return the recorded settings of the task, from which it can be made; older ones have none."""
+    settings = recorded.get("task_settings", {})
+    try:
+        if not isinstance(settings, dict):
+            raise TypeError(f"Expected an object (got {short(settings)})")
+        TASKS[task].from_dict(settings, names)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected 'preprocessing.task_settings' in '{folder}' to be settings of the task "
+            f"{task} (got {short(settings)}: {error})"
+        ) from error
+    return settings
 
 
 def _task_of(base: Any, recorded: Mapping[str, Any], folder: str) -> str:

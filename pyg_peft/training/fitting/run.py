@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from pyg_peft.errors import MissingExtraError, check_count, check_flag
 from pyg_peft.model import PeftModel
@@ -33,6 +34,7 @@ from pyg_peft.training.fitting.callbacks import (
     WholeFiles,
 )
 from pyg_peft.training.fitting.data_module import ShapeDataModule
+from pyg_peft.training.fitting.losses import check_loss, describe_loss
 from pyg_peft.training.fitting.options import LOGGERS, FitOptions
 from pyg_peft.training.fitting.peft_module import PeftModule
 from pyg_peft.training.runs.checkpoint_files import has_checkpoint, read_checkpoint
@@ -82,6 +84,7 @@ def fit(
     trainer: dict[str, Any] | None = None,
     resume: bool = False,
     metadata: dict[str, Any] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> FitReport:
     """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
 
@@ -100,7 +103,10 @@ def fit(
         resume: Whether to continue an interrupted run in ``folder`` from its last finished epoch.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
         metadata: JSON-able values that are saved with the preprocessing, under keys other than
-            those of :class:`Preprocessing`, ``read_args`` and ``task_name``.
+            those of :class:`Preprocessing`, ``read_args``, ``task_name`` and ``task_settings``.
+        loss: A loss of your own that replaces that of the task: ``loss(scores, labels)`` returns
+            one number to minimize. It gets the rows that the task does not ignore. Resuming needs
+            it again.
 
     Raises:
         TypeError: If an argument has another type.
@@ -116,7 +122,8 @@ def fit(
     check_kind(data, "data", ShapeDataModule)
     check_kind(caches, "caches", Mapping, optional=True)
     check_kind(metadata, "metadata", Mapping, optional=True)
-    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & set(metadata or {})
+    own = {*data.preprocessing.to_dict(), "read_args", "task_name", "task_settings"}
+    own &= set(metadata or {})
     if own:
         raise ValueError(
             f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
@@ -129,10 +136,16 @@ def fit(
     validates = data.validates and settings.get("limit_val_batches") != 0
     if not validates:
         settings["limit_val_batches"] = 0
+        if options.patience is not None:
+            raise ValueError(
+                "Expected 'patience' to be None without validation, which ends training early "
+                f"(got {options.patience})"
+            )
+    check_loss(loss, data)
     if caches is None:
         caches = _caches(model, data) if options.cache else {}
     _check_views(caches, data)
-    described = describe_run(model, data, asdict(options), settings)
+    described = describe_run(model, data, asdict(options), settings, loss=describe_loss(loss))
     resumed = None
     if resume and has_checkpoint(folder / LAST):
         resumed = check_resumed(folder, described)
@@ -148,8 +161,10 @@ def fit(
         label_smoothing=options.label_smoothing,
         seed=data.seed,
         caches=caches,
+        loss=loss,
     )
-    callbacks: list[Callback] = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
+    kept_epoch = KeptEpoch(folder, monitor, data.task.monitor_mode, options.patience)
+    callbacks: list[Callback] = [kept_epoch, curves]
     if settings.get("enable_progress_bar") is not False and not settings.get("barebones"):
         callbacks.append(EpochBar())
     runner = _make_trainer(
@@ -188,6 +203,7 @@ def fit(
                     **data.preprocessing.to_dict(),
                     "read_args": data.read_args,
                     "task_name": data.task.name,
+                    "task_settings": data.task.to_dict(),
                     **(metadata or {}),
                 },
             )

@@ -6,14 +6,19 @@ from pyg_peft.backbones.registry import HEADS
 from pyg_peft.training.data.sources import Splits
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
+from pyg_peft.training.fitting.targets import MultiLabelDataModule, RegressionDataModule
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.contract import Task
+from pyg_peft.training.tasks.multi_label import MultiLabelTask
 from pyg_peft.training.tasks.registry import TASKS
+from pyg_peft.training.tasks.regression import RegressionTask
 from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 DATA_MODULES: dict[str, type[ShapeDataModule]] = {
     ClassificationTask.name: ShapeDataModule,
     SegmentationTask.name: SegmentationDataModule,
+    RegressionTask.name: RegressionDataModule,
+    MultiLabelTask.name: MultiLabelDataModule,
 }
 
 
@@ -78,6 +83,8 @@ def wrap_splits(task: str, splits: Splits, **options: Any) -> ShapeDataModule:
     Raises:
         TypeError: If the data module gives another task than it was registered for.
     """
+    own = {name: options.pop(name, None) for name in ("task_args", "balanced_sampling")}
+    options |= {name: value for name, value in own.items() if value}  # others need not take them
     data = DATA_MODULES[task].from_source(splits, data_args={}, **options)
     if type(data.task) is not TASKS[task]:
         raise TypeError(
