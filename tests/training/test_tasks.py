@@ -25,7 +25,9 @@ pytest.importorskip("lightning", reason="lightning is not installed")
 pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
 KNOWN = set(TASKS)
 FocalTask = import_module("my_task").FocalTask
-del TASKS["focal_classification"], sys.modules["my_task"]  # of other tests
+for known in (TASKS, import_module("pyg_peft.training.fitting.tasks").DATA_MODULES):
+    del known["focal_classification"]  # which other tests register
+del sys.modules["my_task"]
 
 torch.manual_seed(0)
 CASES: dict[str, tuple[Task, nn.Module]] = {
@@ -175,7 +177,9 @@ def test_evaluation_equals_the_metrics_of_an_epoch(name: str):
         "the metric that chooses the epoch is one of the epoch's"
     )
     for key, value in computed.items():
-        assert numbers[key.removeprefix("val_")] == pytest.approx(float(value), abs=1e-6), key
+        assert numbers[key.removeprefix("val_")] == pytest.approx(
+            float(value), rel=1e-6, abs=1e-6
+        ), key
 
 
 @every_task
@@ -183,7 +187,9 @@ def test_batches_add_up(name: str):
     task, model = CASES[name]
     clouds = [cloud for batch in batches(name) for cloud in batch.to_data_list()]
     whole = task.evaluate(model, [Batch.from_data_list(clouds)])
-    assert whole.numbers() == task.evaluate(model, batches(name)).numbers()
+    parts = task.evaluate(model, batches(name)).numbers()
+    # Sums of errors depend on the order, counts do not.
+    assert whole.numbers() == (pytest.approx(parts) if name == "regression" else parts)
     assert str(whole) == str(task.evaluate(model, batches(name)))
 
 
