@@ -9,8 +9,9 @@ import pytest
 import torch
 from commands import fit
 
-for extra in ("jsonargparse", "lightning", "torchmetrics"):
-    pytest.importorskip(extra, reason=f"{extra} is not installed")
+pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
+pytest.importorskip("lightning", reason="lightning is not installed")
+pytest.importorskip("torchmetrics", reason="torchmetrics is not installed")
 
 from pyg_peft.cli import main
 
@@ -163,5 +164,5 @@ def test_a_loss_of_ones_own_is_recorded_and_asked_for_again(tmp_path: Path, caps
     assert main(["evaluate", str(output)]) == 0
     capsys.readouterr()
     assert main(fit(data, output, "--resume", "true", epochs=1)) == 2
-    assert "loss 'torch.nn.modules.loss.CrossEntropyLoss(" in capsys.readouterr().err
+    assert 'loss "torch.nn.modules.loss.CrossEntropyLoss(' in capsys.readouterr().err
     assert main(fit(data, output, *own, *balanced, "--resume", "true", epochs=1)) == 0

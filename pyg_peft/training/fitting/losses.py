@@ -33,7 +33,7 @@ def find_loss(path: str, arguments: Mapping[str, Any] | None = None) -> Loss:
     """
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             "Expected 'loss' to be the path of a class or function, such as "
@@ -86,7 +86,8 @@ def check_loss(loss: Any, data: ShapeDataModule) -> None:
             f"Expected no {' and '.join(replaced)} in 'task_args' beside a 'loss', which replaces "
             "the one of the task (got both)"
         )
-    _try(loss, data)
+    own: Any = loss
+    _try(own, data)
 
 
 def _try(loss: Loss, data: ShapeDataModule) -> None:

@@ -48,7 +48,9 @@ class TargetDataModule(ShapeDataModule):
         rest = [
             None if some is None else _wrapped(some, first.target_names) for some in (val, test)
         ]
-        super().__init__(first, *rest, predict, class_names=first.target_names, **options)
+        super().__init__(
+            first, rest[0], rest[1], predict, class_names=first.target_names, **options
+        )
 
     @classmethod
     def open_splits(cls, spec: str, **data_args: Any) -> Splits:
