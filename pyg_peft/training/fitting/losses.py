@@ -43,7 +43,8 @@ def find_loss(path: str, arguments: Mapping[str, Any] | None = None) -> Loss:
     if not isinstance(found, type):
         if not callable(found):
             raise ValueError(f"Expected 'loss' to name a class or function (got {path!r})")
-        return functools.partial(found, **given) if given else found
+        function: Any = functools.partial(found, **given) if given else found
+        return function
     if not issubclass(found, nn.Module):
         raise ValueError(
             f"Expected 'loss' to name a subclass of torch.nn.Module, or a function (got {path!r}, "
