@@ -50,4 +50,6 @@ def test_fit_and_evaluate_parts(tmp_path, capsys):
 def test_other_tasks_are_refused(tmp_path, capsys):
     data = write_parts(tmp_path / "set.npz")
     assert main(fit(data, tmp_path / "adapter", "--task", "detection")) != 0
-    assert "'task' to be one of classification, segmentation" in "".join(capsys.readouterr())
+    assert "'task' to be one of classification, multi_label, regression, segmentation" in "".join(
+        capsys.readouterr()
+    )

@@ -95,6 +95,7 @@ def run(
         val_fraction=past.get("val_fraction", 0.15),
         **held,
         seed=past.get("seed", 0),
+        task_args=saved.task_settings,
     )
     loader = module.val_dataloader() if split == "val" else module.test_dataloader()
     result = module.task.evaluate(

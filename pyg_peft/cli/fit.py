@@ -17,7 +17,7 @@ from pyg_peft.cli.report.single import write_fit_report
 from pyg_peft.cli.result import write_result
 from pyg_peft.cli.say import printable, say
 from pyg_peft.cli.scenes import check_features_used, scene_backbone_args, scene_data_args
-from pyg_peft.datasets import OutdoorAugment, PartLabels, ScaleTranslate, UpRotate
+from pyg_peft.datasets import CloudTargets, OutdoorAugment, PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.loading import backbone_class as find_class
 from pyg_peft.loading import default_weights, open_backbone
@@ -25,6 +25,7 @@ from pyg_peft.training.comparing.draws import draw_episode
 from pyg_peft.training.data.fingerprint import data_fingerprint
 from pyg_peft.training.data.sources import Splits, shorthands
 from pyg_peft.training.fitting.data_module import ShapeDataModule
+from pyg_peft.training.fitting.losses import check_loss, find_loss
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
 from pyg_peft.training.tasks.registry import find_task
@@ -106,6 +107,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     from_adapter: str | None = None,
     report: bool = True,
     preset: str | None = None,
+    task_args: dict[str, Any] | None = None,
+    balanced_sampling: bool = False,
+    loss: str | None = None,
+    loss_args: dict[str, Any] | None = None,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -115,8 +120,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         preprocessing: Number of points, normalization and up axis; saved with the adapter.
         options: Training options, such as the learning rate.
         trainer: Arguments of Lightning's trainer.
-        task: "classification" of clouds, "segmentation" of points into parts, or a task that an
-            imported module registered.
+        task: "classification" of clouds, "segmentation" of points into parts, "regression" of
+            numbers, "multi_label", or a task that an imported module registered.
         method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
         method_args: Settings of the method, for example {"bottleneck_channels": 32}.
         backbone: Name of shipped weights, a file, or "random". The default are the shipped weights
@@ -155,6 +160,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         report: Whether to write report.html, with pictures, to --output (extra viz).
         preset: Name of a published recipe, whose options other options replace:
             point_peft_scanobjectnn, point_mae_scanobjectnn or modelnet40_few_shot.
+        task_args: Settings of the task, for example {"class_weights": "balanced"}.
+        balanced_sampling: Whether clouds of rare classes are repeated in each epoch.
+        loss: Path of a loss of your own, a class of modules or a function, for example
+            my_losses.FocalLoss. It is never read from a result.
+        loss_args: Arguments of that loss.
     """
     _check_choices(preset, augmentation, num_views, options)
     augment = AUGMENTATIONS[augmentation]
@@ -176,6 +186,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         bank, backbone_class = start.has_bank, start.backbone_class
         backbone = backbone or start.weights
     config = make_config(method, method_args or {})
+    own_loss = None if loss is None else find_loss(loss, loss_args)
     data_args = scene_data_args(task, data_args, label_field, ignore_label, classes)
     kind = find_class(backbone_class, find_task(task).head)
     weights = default_weights(kind) if backbone is None else backbone
@@ -199,8 +210,11 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         num_views=num_views,
         num_workers=num_workers,
         seed=seed,
+        task_args=task_args,
+        balanced_sampling=balanced_sampling,
     )
     module.check_trainable()
+    check_loss(own_loss, module)
     backbone_args = scene_backbone_args(kind, module, backbone_args)
     outputs, sizes = module.task.num_outputs, backbone_args or {}
     if start is None:
@@ -222,10 +236,15 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         trainer=settings,
         resume=resume,
         metadata={"weights": start.record(weights) if start else {"source": weights, "seed": seed}},
+        loss=own_loss,
     )
     if done.is_main:
         run: dict[str, Any] = {
             "task": task,
+            "task_args": task_args or {},
+            "balanced_sampling": balanced_sampling,
+            "loss": loss,
+            "loss_args": loss_args or {},
             "data": data,
             "data_args": data_args or {},
             "data_fingerprint": fingerprint,
@@ -339,7 +358,7 @@ def _show_start(
     tested = 0 if module.test_set is None else len(module.test_set)
     say(
         f"{len(module.train_set):,} clouds train, {len(module.val_set):,} validate, "
-        f"{tested:,} test, {module.num_classes} classes"
+        f"{tested:,} test, {module.num_classes} {module.task.output_word}"
     )
     if test_fraction > 0:
         say(
@@ -356,7 +375,7 @@ def groups_of(dataset: Any, field: str | None) -> Any:
         return None
     import torch
 
-    dataset = dataset.dataset if isinstance(dataset, PartLabels) else dataset
+    dataset = dataset.dataset if isinstance(dataset, PartLabels | CloudTargets) else dataset
     if not hasattr(dataset, "field"):
         raise ValueError(f"Expected 'group_field' for a FILE.npz only (got {field!r})")
     names: dict[Any, int] = {}

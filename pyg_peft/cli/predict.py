@@ -16,14 +16,17 @@ from pyg_peft.cli.predicting.points import (
     shape_reader,
     tile_reader,
 )
-from pyg_peft.cli.predicting.results import Results, check_file, check_output, find_format
+from pyg_peft.cli.predicting.results import (
+    Results,
+    check_file,
+    check_output,
+    columns_of_task,
+    find_format,
+)
 from pyg_peft.cli.saved import open_adapter
 from pyg_peft.datasets import SceneSettings
 from pyg_peft.errors import check_count
 from pyg_peft.training.evaluation.forward import check_precision
-from pyg_peft.training.tasks.classification import ClassificationTask
-from pyg_peft.training.tasks.registry import TASKS
-from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -112,8 +115,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     num_points = settings.pop("num_points", None)
     if tiles is None:
         check_settings(settings)
-    task = TASKS[saved.task]
-    if issubclass(task, SegmentationTask):
+    task = saved.make_task()
+    if task.head == "segmentation":
         if tiles is None:
             more = {} if num_points is None else {"mesh_points": num_points}
             reader = shape_reader(saved, {**more, **settings})
@@ -131,22 +134,17 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             results=Results(form, None, ["path", "output", "points", *saved.class_names]),
             top=top,
         )
-    elif issubclass(task, ClassificationTask):
+    else:
         check_file(target, overwrite=overwrite)
         job = CloudJob(
             saved,
-            task(len(saved.class_names)),
+            task,
             settings,
             num_points=num_points,
             batch_size=batch_size,
             precision=precision,
-            results=Results(form, target, ["path", "label", "probability", *saved.class_names]),
+            results=Results(form, target, columns_of_task(task, saved.class_names)),
             top=top,
-        )
-    else:
-        raise ValueError(
-            f"Expected 'adapter' to classify clouds or points (got one for {saved.task}): predict "
-            "with PeftModel.from_pretrained and the model itself"
         )
     return predict_all(paths, job, skip_errors=skip_errors)
 

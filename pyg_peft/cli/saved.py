@@ -10,6 +10,7 @@ from pyg_peft.errors import CheckpointError
 from pyg_peft.loading import load
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
+from pyg_peft.training.tasks.contract import Task
 from pyg_peft.training.tasks.registry import TASKS, list_tasks
 from pyg_peft.tuners.engine.loading import read_whole
 from pyg_peft.tuners.engine.saving import check_class_names
@@ -25,6 +26,7 @@ class Saved:
         preprocessing: Preprocessing as in training.
         read_args: Arguments of ``read_points`` with which the training files were read.
         task: Name of the task.
+        task_settings: Settings of the task, see ``Task.from_dict``.
     """
 
     model: PeftModel
@@ -32,6 +34,11 @@ class Saved:
     preprocessing: Preprocessing
     read_args: dict[str, Any]
     task: str
+    task_settings: dict[str, Any]
+
+    def make_task(self) -> Task:
+        """Return the task with its settings, for predictions."""
+        return TASKS[self.task].from_dict(self.task_settings, self.class_names)
 
 
 def open_adapter(
@@ -86,7 +93,9 @@ def open_adapter(
             f"'{folder}' was saved without its preprocessing: {used} is assumed, and "
             "--preprocessing gives another"
         )
-    return Saved(model, names, used, dict(read_args), _task_of(model.base, recorded, folder))
+    task = _task_of(model.base, recorded, folder)
+    task_settings = _settings_of(task, recorded, names, folder)
+    return Saved(model, names, used, dict(read_args), task, task_settings)
 
 
 def _checked(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +113,23 @@ def _checked(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
 def _numbered(base: Any) -> list[str]:
     """Return names for the classes of an adapter that was saved without any."""
     return [f"class {number}" for number in range(base.num_classes)]
+
+
+def _settings_of(
+    task: str, recorded: Mapping[str, Any], names: tuple[str, ...], folder: str
+) -> dict[str, Any]:
+    """Return the recorded settings of the task, from which it can be made; older ones have none."""
+    settings = recorded.get("task_settings", {})
+    try:
+        if not isinstance(settings, dict):
+            raise TypeError(f"Expected an object (got {short(settings)})")
+        TASKS[task].from_dict(settings, names)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected 'preprocessing.task_settings' in '{folder}' to be settings of the task "
+            f"{task} (got {short(settings)}: {error})"
+        ) from error
+    return settings
 
 
 def _task_of(base: Any, recorded: Mapping[str, Any], folder: str) -> str:

@@ -9,6 +9,7 @@ from pyg_peft.datasets.augmented import Augmented
 from pyg_peft.datasets.few_shot import Episode, FewShotSubset, few_shot_episode
 from pyg_peft.datasets.files import read_points
 from pyg_peft.datasets.folders.shape_folder import ShapeFolder
+from pyg_peft.datasets.folders.target_folder import TargetFolder
 from pyg_peft.datasets.formats.labeled_files import write_labeled_points
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
 from pyg_peft.datasets.npz.shapes import NpzShapes
@@ -27,10 +28,12 @@ from pyg_peft.datasets.scenes.reading import read_tile
 from pyg_peft.datasets.scenes.scene_folder import SceneFolder
 from pyg_peft.datasets.scenes.settings import SceneSettings
 from pyg_peft.datasets.split import train_val_split
+from pyg_peft.datasets.targets import CloudTargets
 from pyg_peft.datasets.transforms import Normalize, Resample, ScaleTranslate, UpRotate
 
 __all__ = [
     "Augmented",
+    "CloudTargets",
     "Episode",
     "FewShotSubset",
     "Normalize",
@@ -48,6 +51,7 @@ __all__ = [
     "SceneFolder",
     "SceneSettings",
     "ShapeFolder",
+    "TargetFolder",
     "UpRotate",
     "few_shot_episode",
     "keyed_generator",

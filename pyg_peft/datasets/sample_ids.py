@@ -26,6 +26,7 @@ class SampleIds(Dataset):
         class_names: Class names in label order. By default those of ``dataset``: its
             ``class_names``, ShapeNet's ``categories``, ModelNet's raw folders, otherwise the label
             numbers.
+        ignore_index: Label of items that have no class.
 
     Items with a single label in ``y`` have it as a long tensor ``[1]``, also if it was a number,
     ``[[1]]`` or int32.
@@ -44,14 +45,23 @@ class SampleIds(Dataset):
         (tensor([3]), tensor([2]), tensor([0, 1, 0, 1]))
     """
 
-    def __init__(self, dataset: Any, class_names: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        class_names: Sequence[str] | None = None,
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
         super().__init__(None)
         self.dataset = check_dataset(dataset)
+        self.ignore_index = ignore_index
         if class_names is None:
-            class_names = class_names_of(dataset)
+            class_names = class_names_of(dataset, ignore_index)
         else:
             class_names = check_names(class_names, "class_names")
-            highest = int(labels_of(dataset).max()) if len(dataset) else -1
+            labels = labels_of(dataset, ignore_index)
+            known = labels if ignore_index is None else labels[labels != ignore_index]
+            highest = int(known.max()) if known.numel() else -1
             if highest >= len(class_names):
                 raise ValueError(
                     f"Expected 'class_names' to name {highest + 1} classes (got {len(class_names)})"
@@ -61,7 +71,7 @@ class SampleIds(Dataset):
     @property
     def labels(self) -> Tensor:
         """All labels, one per item."""
-        return labels_of(self.dataset)[list(self.indices())]
+        return labels_of(self.dataset, self.ignore_index)[list(self.indices())]
 
     @property
     def num_classes(self) -> int:
@@ -78,17 +88,20 @@ class SampleIds(Dataset):
         # Point labels are unchanged, except in clouds of one point, where they look like its label.
         if label is not None and (not isinstance(label, Tensor) or label.numel() == 1):
             most = None if data.get("category") is not None else len(self.class_names) - 1
-            data.y = single_label(label, f"'y' of item {idx}", most)
+            data.y = single_label(label, f"'y' of item {idx}", most, self.ignore_index)
         return data
 
 
-def single_label(label: Any, what: str, most: int | None = None) -> Tensor:
+def single_label(
+    label: Any, what: str, most: int | None = None, ignore_index: int | None = None
+) -> Tensor:
     """Return one label in any form (a number, ``[[1]]``, int32) as a long tensor ``[1]``.
 
     Args:
         label: A number, array or tensor of one element.
         what: Description for error messages.
         most: Largest label, if it is known.
+        ignore_index: Label that is allowed besides these.
 
     Raises:
         TypeError: If ``label`` is not numeric.
@@ -98,10 +111,12 @@ def single_label(label: Any, what: str, most: int | None = None) -> Tensor:
     values = numeric_array(label, what)
     if values.size != 1:
         raise ValueError(f"Expected {what} to be one label (got the shape {list(values.shape)})")
+    if ignore_index is not None and values.item() == ignore_index:
+        return torch.tensor([ignore_index], device=device)
     return torch.from_numpy(check_labels(values.reshape(1), what, most=most)).to(device)
 
 
-def labels_of(dataset: Any) -> Tensor:
+def labels_of(dataset: Any, ignore_index: int | None = None) -> Tensor:
     """Return one label per item as a long tensor.
 
     Labels are taken from the first of these that exists: ``dataset.labels``; the stored
@@ -109,6 +124,7 @@ def labels_of(dataset: Any) -> Tensor:
 
     Args:
         dataset: A data set or sequence of ``Data``.
+        ignore_index: Label of items without a class, which may be negative.
 
     Raises:
         ValueError: If items have neither a single ``y`` nor a ``category``, or labels are negative
@@ -116,12 +132,12 @@ def labels_of(dataset: Any) -> Tensor:
     """
     check_dataset(dataset)
     if hasattr(dataset, "labels"):
-        return _whole(dataset.labels, "'labels' of 'dataset'")
+        return _whole(dataset.labels, "'labels' of 'dataset'", ignore_index)
     if hasattr(dataset, "_data"):
         for key in ("category", "y"):
             stored = getattr(dataset, key, None)
             if isinstance(stored, Tensor) and stored.numel() == len(dataset):
-                return _whole(stored.reshape(-1), f"'{key}' of 'dataset'")
+                return _whole(stored.reshape(-1), f"'{key}' of 'dataset'", ignore_index)
     labels = []
     # By number: a data set of torch need not raise IndexError behind its last item.
     for number in range(len(dataset)):
@@ -134,19 +150,22 @@ def labels_of(dataset: Any) -> Tensor:
                 "Expected 'dataset' to give one label per item in 'y' or 'category' "
                 f"(got {shape} for item {number})"
             )
-        labels.append(single_label(label, f"the label of item {number}"))
+        what = f"the label of item {number}"
+        labels.append(single_label(label, what, ignore_index=ignore_index))
     return torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long)
 
 
-def _whole(labels: Any, what: str) -> Tensor:
-    return torch.from_numpy(check_labels(labels, what))
+def _whole(labels: Any, what: str, ignore_index: int | None) -> Tensor:
+    least = 0 if ignore_index is None else min(0, ignore_index)
+    return torch.from_numpy(check_labels(labels, what, least=least))
 
 
-def class_names_of(dataset: Any) -> tuple[str, ...]:
+def class_names_of(dataset: Any, ignore_index: int | None = None) -> tuple[str, ...]:
     """Return the class names of a data set; its label numbers as text if it has none.
 
     Args:
         dataset: See :class:`SampleIds`.
+        ignore_index: Label of items without a class.
 
     Raises:
         ValueError: If labels without names seem to end in a mark for "not labeled".
@@ -155,7 +174,8 @@ def class_names_of(dataset: Any) -> tuple[str, ...]:
         return tuple(dataset.class_names)
     if isinstance(getattr(dataset, "categories", None), list):  # PyG's ShapeNet
         return tuple(dataset.categories)
-    labels = labels_of(dataset)
+    labels = labels_of(dataset, ignore_index)
+    labels = labels if ignore_index is None else labels[labels != ignore_index]
     check_unnamed(
         labels.cpu().numpy(), "the labels of 'dataset'", "'class_names' names the classes"
     )

@@ -46,7 +46,7 @@ def collect_features(
     source: CloudRows | None = None,
     call: Callable[[Any, Any], Any] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return features, labels (if there are any) and ids, in ascending order of the ids.
+    """Return features, labels (if clouds have a class) and ids, in ascending order of the ids.
 
     The backbone runs in eval mode, on its own device, and the mode of every module is restored.
 
@@ -114,8 +114,10 @@ def _read_targets(data: Any) -> tuple[Tensor | None, Tensor]:
             f"Expected 'sample_id' to hold one entry per cloud, {list(one_per_cloud)} "
             f"(got {list(sample_id.shape)})"
         )
-    y = data.y  # a bank of clouds cannot use labels of points
-    return (y if y is not None and y.shape == one_per_cloud else None), sample_id
+    y = data.y
+    # A bank of clouds cannot use labels of points, nor several labels or numbers to estimate.
+    is_class = y is not None and y.shape == one_per_cloud and not y.is_floating_point()
+    return (y if is_class else None), sample_id
 
 
 __all__ = ["Adapted", "QueryBackbone", "collect_features"]

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from pyg_peft.training.data.cache import FeatureCache
     from pyg_peft.training.data.sampler import KeyedSampler
     from pyg_peft.training.data.sources import Splits, open_parts, open_source, register_source
+    from pyg_peft.training.data.target_sources import open_targets
     from pyg_peft.training.evaluation.cloud import score_cloud
     from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
+    from pyg_peft.training.evaluation.multi_label_metrics import multi_label_metrics
+    from pyg_peft.training.evaluation.regression_metrics import regression_metrics
     from pyg_peft.training.evaluation.scene import score_scene
     from pyg_peft.training.evaluation.segmentation_metrics import (
         ClassMeanIoU,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.fitting.run import FitReport, fit
     from pyg_peft.training.fitting.scenes import SceneDataModule
     from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
+    from pyg_peft.training.fitting.targets import MultiLabelDataModule, RegressionDataModule
     from pyg_peft.training.fitting.tasks import register_task
     from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
     from pyg_peft.training.pretraining.corpus_sources import open_corpus
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
     from pyg_peft.training.runs.schedule import warmup_cosine
     from pyg_peft.training.tasks.classification import ClassificationTask, Evaluation, evaluate
     from pyg_peft.training.tasks.contract import Scored, Task
+    from pyg_peft.training.tasks.multi_label import MultiLabelEvaluation, MultiLabelTask
     from pyg_peft.training.tasks.registry import list_tasks
+    from pyg_peft.training.tasks.regression import RegressionEvaluation, RegressionTask
     from pyg_peft.training.tasks.scene import SceneEvaluation, SceneTask
     from pyg_peft.training.tasks.segmentation import (
         PartEvaluation,
@@ -48,6 +54,15 @@ if TYPE_CHECKING:
 
 # Imported on first use: pre-training and plain loops need neither Lightning nor torchmetrics.
 _HOME = {
+    "MultiLabelDataModule": "fitting.targets",
+    "MultiLabelEvaluation": "tasks.multi_label",
+    "MultiLabelTask": "tasks.multi_label",
+    "RegressionDataModule": "fitting.targets",
+    "RegressionEvaluation": "tasks.regression",
+    "RegressionTask": "tasks.regression",
+    "multi_label_metrics": "evaluation.multi_label_metrics",
+    "open_targets": "data.target_sources",
+    "regression_metrics": "evaluation.regression_metrics",
     "ClassificationTask": "tasks.classification",
     "SegmentationTask": "tasks.segmentation",
     "SceneDataModule": "fitting.scenes",
@@ -125,12 +140,18 @@ __all__ = [
     "InstanceMeanIoU",
     "KeyedSampler",
     "MacroAccuracy",
+    "MultiLabelDataModule",
+    "MultiLabelEvaluation",
+    "MultiLabelTask",
     "PartEvaluation",
     "PeftModule",
     "PointAccuracy",
     "Preprocessing",
     "PretrainOptions",
     "PretrainReport",
+    "RegressionDataModule",
+    "RegressionEvaluation",
+    "RegressionTask",
     "SceneDataModule",
     "SceneEvaluation",
     "SceneTask",
@@ -149,12 +170,15 @@ __all__ = [
     "fit",
     "label_tile",
     "list_tasks",
+    "multi_label_metrics",
     "open_corpus",
     "open_parts",
     "open_source",
+    "open_targets",
     "pretrain",
     "register_source",
     "register_task",
+    "regression_metrics",
     "score_cloud",
     "score_scene",
     "segmentation_metrics",

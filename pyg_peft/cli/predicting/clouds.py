@@ -12,7 +12,7 @@ from pyg_peft.cli.predicting.job import Job
 from pyg_peft.cli.predicting.results import Results, result_of
 from pyg_peft.cli.saved import Saved
 from pyg_peft.datasets.preprocessing import Preprocessing
-from pyg_peft.training.tasks.classification import ClassificationTask
+from pyg_peft.training.tasks.contract import Task
 
 
 class CloudJob(Job[Data]):
@@ -32,7 +32,7 @@ class CloudJob(Job[Data]):
     def __init__(
         self,
         saved: Saved,
-        task: ClassificationTask,
+        task: Task,
         settings: Mapping[str, Any],
         *,
         num_points: int | None,
@@ -60,7 +60,7 @@ class CloudJob(Job[Data]):
         batch = Batch.from_data_list(clouds)
         ((_, rows),) = self.task.predict(self.saved.model, [batch], precision=self.precision)
         for (path, _), row in zip(files, rows, strict=True):
-            self.results.add(result_of(path, row, self.saved.class_names, self.top))
+            self.results.add(result_of(path, row, self.task, self.saved.class_names, self.top))
         return list(rows)
 
 

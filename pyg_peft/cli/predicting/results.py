@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from pyg_peft.cli.say import printable, say
 from pyg_peft.storage import write_atomic
+from pyg_peft.training.tasks.classification import ClassificationTask
+from pyg_peft.training.tasks.contract import Task
 
 FORMATS = ("text", "json", "csv")
 
@@ -130,7 +132,22 @@ def check_file(output: Path | None, *, overwrite: bool) -> None:
         )
 
 
-def result_of(path: Path, row: Tensor, class_names: Sequence[str], top: int) -> Result:
+def columns_of_task(task: Task, names: Sequence[str]) -> list[str]:
+    """Return the names of the columns of CSV."""
+    own = ["label", "probability"] if isinstance(task, ClassificationTask) else []
+    return ["path", *own, *names]
+
+
+def result_of(path: Path, row: Tensor, task: Task, names: Sequence[str], top: int) -> Result:
+    """Return the result of a file from one row of the task's predictions ``[K]``."""
+    if isinstance(task, ClassificationTask):
+        return _result_of_classes(path, row, names, top)
+    values = task.describe(row, names)
+    text = printable(f"{path}   {task.summary(row, names, top)}")
+    return Result(text, {"path": str(path), "predictions": values}, [str(path), *values.values()])
+
+
+def _result_of_classes(path: Path, row: Tensor, class_names: Sequence[str], top: int) -> Result:
     """Return the result of a file from the probabilities of its classes ``[K]``."""
     # The shortest decimals that are the same in float32.
     values = [float(str(value)) for value in row.numpy()]
@@ -172,6 +189,7 @@ __all__ = [
     "Results",
     "check_file",
     "check_output",
+    "columns_of_task",
     "find_format",
     "result_of",
     "result_of_points",

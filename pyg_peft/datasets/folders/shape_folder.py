@@ -9,7 +9,7 @@ from torch_geometric.data import Data
 
 from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.folders.cache import load_folder
-from pyg_peft.datasets.folders.index import index_folder
+from pyg_peft.datasets.folders.index import FolderIndex, index_folder
 from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.labels import check_labels
 from pyg_peft.datasets.transforms import Normalize
@@ -101,7 +101,7 @@ class ShapeFolder(LabeledDataset):
         channels = check_names(channels, "channels")
         columns = None if columns is None else check_names(columns, "columns")
         super().__init__(None, check_transform(transform))
-        index = index_folder(root, extensions)
+        index = self._find(root, extensions)
         if split is not None and split not in index.splits:
             raise ValueError(
                 f"Expected 'split' to be one that '{root}' has, of {list(index.splits)} "
@@ -130,6 +130,10 @@ class ShapeFolder(LabeledDataset):
         self.files = tuple(index.files[row] for row in rows)
         self.split = split
         self.normalize = normalize
+
+    def _find(self, root: str | os.PathLike[str], extensions: Sequence[str]) -> FolderIndex:
+        """List the shapes of the folder."""
+        return index_folder(root, extensions)
 
     def get(self, idx: int) -> Data:
         row = int(self._rows[idx])

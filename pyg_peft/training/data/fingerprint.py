@@ -27,7 +27,9 @@ def data_fingerprint(splits: Splits, spec: str) -> str:
         dataset = getattr(splits, name)
         if dataset is not None:
             digest.update(f"{name} {len(dataset)}\n".encode())
-            digest.update(labels_of(dataset).numpy().tobytes())
+            targets = getattr(dataset, "targets", None)  # of a regression, or several labels
+            values = labels_of(dataset) if targets is None else targets
+            digest.update(values.numpy().tobytes())
             for file in _files_of(dataset):
                 whole = file if file.is_file() else path / file
                 name = os.path.relpath(whole, path)

@@ -36,6 +36,34 @@ def whole_labels(labels: Any, shape: str, count: int, name: str = "y") -> Tensor
     return labels.long()
 
 
+def target_rows(targets: Any, rows: int, width: int, name: str = "y") -> Tensor:
+    """Return targets of a batch as float32 ``[rows, width]``.
+
+    Args:
+        targets: Numbers, ``[rows, width]`` or ``[rows * width]``.
+        rows: Number of clouds.
+        width: Number of targets of a cloud.
+        name: Name of the targets in the message.
+
+    Raises:
+        TypeError: If the targets are not a tensor of numbers.
+        ValueError: If their number differs, or one is NaN or infinite.
+    """
+    if not isinstance(targets, Tensor) or targets.is_complex():
+        kind = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"Expected '{name}' to hold numbers for each cloud (got {kind})")
+    shapes = [(rows, width), (rows * width,)]
+    if tuple(targets.shape) not in shapes:
+        raise ValueError(
+            f"Expected '{name}' to hold {width} numbers for each of {rows} clouds "
+            f"(got the shape {list(targets.shape)})"
+        )
+    targets = targets.float().reshape(rows, width)
+    if not bool(targets.isfinite().all()):
+        raise ValueError(f"Expected '{name}' to be finite (got NaN or infinity)")
+    return targets
+
+
 def check_range(labels: Tensor, count: int, name: str, ignore_index: int | None = None) -> None:
     """Raise unless all labels are in ``[0, count - 1]`` or equal ``ignore_index``.
 
@@ -54,4 +82,4 @@ def check_range(labels: Tensor, count: int, name: str, ignore_index: int | None 
         )
 
 
-__all__ = ["IGNORE_INDEX", "check_range", "whole_labels"]
+__all__ = ["IGNORE_INDEX", "check_range", "target_rows", "whole_labels"]

@@ -396,6 +396,25 @@ def _open_procedural(count: str, options: Mapping[str, Any]) -> Splits:
 
 
 def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
+    sets = load_class(path, options)
+    train = SampleIds(sets["train"])
+    found = {
+        split: SampleIds(sets[split], train.class_names) if split in sets else None
+        for split in ("val", "test")
+    }
+    return Splits(train, found["val"], found["test"], train.class_names)
+
+
+def load_class(path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Import the data set class that a user named, and return its splits.
+
+    Args:
+        path: The path of the class.
+        options: Constructor arguments of each split.
+
+    Raises:
+        ValueError: If there is no such class, or the options are no such mapping.
+    """
     module, _, name = path.rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
@@ -421,13 +440,7 @@ def _open_class(path: str, options: Mapping[str, Any]) -> Splits:
         raise ValueError(
             f"Expected 'data_args' to hold a mapping under '{wrong[0]}' (got {options[wrong[0]]!r})"
         )
-    train = SampleIds(kind(**options["train"]))
-    found = {
-        split: SampleIds(kind(**options[split]), train.class_names) if split in options else None
-        for split in ("val", "test")
-    }
-    whole = all(split is None for split in found.values())
-    return Splits(train, found["val"], found["test"], train.class_names, whole)
+    return {split: kind(**given) for split, given in options.items()}
 
 
 class _CategoryAsLabel(BaseTransform):
@@ -489,6 +502,7 @@ __all__ = [
     "Splits",
     "check_recorded",
     "is_own",
+    "load_class",
     "names_class",
     "open_parts",
     "open_source",

@@ -51,19 +51,32 @@ class KeptEpoch(Checkpoint):
     better; if losses are equal too, the earlier epoch. Equal metrics are common on small validation
     sets. Without validation, the last epoch is kept.
 
+    With ``patience``, training ends after that many epochs without a better one.
+
     Args:
         folder: Folder of the run.
         monitor: Name of the metric; ``None`` without validation.
         mode: ``"max"`` if a larger metric is better, otherwise ``"min"``.
+        patience: Number of epochs without a better one, or ``None`` to train to the end.
     """
 
     def __init__(
-        self, folder: Path, monitor: str | None, mode: Literal["max", "min"] = "max"
+        self,
+        folder: Path,
+        monitor: str | None,
+        mode: Literal["max", "min"] = "max",
+        patience: int | None = None,
     ) -> None:
         self.folder = folder
         self.monitor = monitor
         self.mode = mode
+        self.patience = patience
         self.best: tuple[float, float] | None = None  # metric and loss of the kept epoch
+        self.waited = 0  # epochs since then
+        self._best_epoch = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._stop_if_enough(trainer)  # of a run that had ended early and is resumed
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         if self.monitor is None or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
@@ -73,17 +86,28 @@ class KeptEpoch(Checkpoint):
         metric, loss = trainer.strategy.broadcast(found)
         if self.best is None or self._rank(metric, loss) > self._rank(*self.best):
             self.best = (metric, loss)
+            self._best_epoch = trainer.current_epoch
+            self.waited = 0
             trainer.save_checkpoint(self.folder / BEST)
+        self.waited = trainer.current_epoch - self._best_epoch
+        self._stop_if_enough(trainer)
+
+    def _stop_if_enough(self, trainer: Trainer) -> None:
+        if self.patience is not None and self.waited >= self.patience:
+            trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         trainer.save_checkpoint(self.folder / LAST)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "best_epoch": self._best_epoch, "waited": self.waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         best = state_dict["best"]
         self.best = None if best is None else (best[0], best[1])
+        # Earlier versions, which could not end early, saved neither.
+        self._best_epoch = state_dict.get("best_epoch", 0)
+        self.waited = state_dict.get("waited", 0)
 
     def _rank(self, metric: float, loss: float) -> tuple[float, float]:
         """Return a key for comparing epochs; NaN is worse than anything."""

@@ -1,7 +1,7 @@
 """Provide the splits, views and loaders of a training run as a Lightning data module."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from lightning import LightningDataModule
@@ -14,12 +14,13 @@ from pyg_peft.datasets.checks import check_dataset
 from pyg_peft.datasets.folders.shape_folder import read_args_of
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.datasets.sample_ids import class_names_of, labels_of
-from pyg_peft.errors import check_count, check_number
+from pyg_peft.errors import check_count, check_flag, check_number
 from pyg_peft.geometry import pyg_ops_enabled, pyg_ops_worker_init
 from pyg_peft.training.data.batches import EvenBatches, batch_sizes
 from pyg_peft.training.data.checks import check_kind
-from pyg_peft.training.data.sampler import KeyedSampler
+from pyg_peft.training.data.sampler import KeyedSampler, epoch_size
 from pyg_peft.training.data.sources import Splits, open_source
+from pyg_peft.training.tasks.class_settings import BALANCED, balanced_weights, check_ignored
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.contract import Task
 
@@ -52,6 +53,11 @@ class ShapeDataModule(LightningDataModule):
             frozen backbone can be cached.
         num_workers: Number of worker processes of the training loader.
         seed: Key of split, order and views.
+        task_args: Settings of the task, see :class:`ClassificationTask`. ``class_weights`` may also
+            be ``"balanced"``, so that all classes count equally, or a mapping from class names,
+            ``{"chair": 2}``; a class that it does not name has the weight 1.
+        balanced_sampling: Whether clouds of rarer classes are repeated in an epoch until each class
+            occurs as often as the largest. Every cloud is still used in every epoch.
 
     Raises:
         TypeError: If an argument has another type.
@@ -65,7 +71,10 @@ class ShapeDataModule(LightningDataModule):
         40
     """
 
-    def __init__(
+    #: Smallest number of classes, parts or targets that can be learned.
+    least_classes: ClassVar[int] = 2
+
+    def __init__(  # noqa: PLR0913, since each argument is a setting of the data
         self,
         train: Any,
         val: Any = None,
@@ -81,6 +90,8 @@ class ShapeDataModule(LightningDataModule):
         num_views: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        task_args: Mapping[str, Any] | None = None,
+        balanced_sampling: bool = False,
     ) -> None:
         super().__init__()
         check_dataset(train, "train")
@@ -97,13 +108,21 @@ class ShapeDataModule(LightningDataModule):
             check_count(num_views, "num_views", least=1)
         check_count(num_workers, "num_workers", least=0)
         check_count(seed, "seed", least=None)
+        check_kind(task_args, "task_args", Mapping, optional=True)
+        check_flag(balanced_sampling, "balanced_sampling")
         check_number(val_fraction, "val_fraction")
         if not 0 <= val_fraction < 1:
             raise ValueError(
                 "Expected 'val_fraction' to lie between 0 and 1, or to be 0 to train on everything "
                 f"(got {val_fraction})"
             )
-        self.class_names = tuple(class_names if class_names is not None else class_names_of(train))
+        self.task_args = dict(task_args or {})
+        self.balanced_sampling = balanced_sampling
+        self._balanced: list[float] | None = None
+        self._sampled: Tensor | None = None
+        ignored = check_ignored(self.task_args.get("ignore_index"))
+        known_names = class_names if class_names is not None else class_names_of(train, ignored)
+        self.class_names = tuple(known_names)
         self.preprocessing = preprocessing or Preprocessing()
         self.augmentation = augmentation
         self.batch_size = batch_size
@@ -117,17 +136,18 @@ class ShapeDataModule(LightningDataModule):
         #: Arguments that read the files of ``train``, if it is a ``ShapeFolder``; saved with an
         #: adapter.
         self.read_args = read_args_of(train)
-        train = with_sample_ids(train)
+        train = with_sample_ids(train, ignored)
         if val is None and val_fraction == 0:
             val = train[torch.zeros(0, dtype=torch.long)]
         elif val is None:
-            rows, val_rows = train_val_split(labels_of(train), val_fraction, seed, groups=groups)
+            strata = self.strata(train, val_fraction, ignored)
+            rows, val_rows = train_val_split(strata, val_fraction, seed, groups=groups)
             train, val = train[rows], train[val_rows]
         self.plain_train_set = train
         transform = self.training_transform(augmentation)
         self.train_set = Augmented(train, transform, seed, num_views=num_views)
-        self.val_set = self._fixed(with_sample_ids(val))
-        self.test_set = None if test is None else self._fixed(with_sample_ids(test))
+        self.val_set = self._fixed(with_sample_ids(val, ignored))
+        self.test_set = None if test is None else self._fixed(with_sample_ids(test, ignored))
         self.predict_set = None if predict is None else self._fixed(with_sample_ids(predict))
 
     @classmethod
@@ -150,6 +170,17 @@ class ShapeDataModule(LightningDataModule):
         """Return the transform of all other samples, and of those for a memory bank."""
         return self.preprocessing.evaluation()
 
+    @classmethod
+    def strata(cls, dataset: Any, fraction: float, ignore_index: int | None = None) -> Tensor:
+        """Return a number per item ``[N]`` of which a split keeps the shares; here, its class.
+
+        Args:
+            dataset: Items with labels for the task.
+            fraction: Share of the items that the split takes away.
+            ignore_index: Label of items without a class.
+        """
+        return labels_of(dataset, ignore_index)
+
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
@@ -157,7 +188,39 @@ class ShapeDataModule(LightningDataModule):
     @property
     def task(self) -> Task:
         """The task that the labels are for; here, classification."""
-        return ClassificationTask(self.num_classes)
+        return ClassificationTask.from_dict(self.task_settings, self.class_names)
+
+    @property
+    def task_settings(self) -> dict[str, Any]:
+        """``task_args`` in which balanced class weights are numbers from the training clouds."""
+        weights = self.task_args.get("class_weights")
+        if not isinstance(weights, str):
+            return self.task_args
+        if weights != BALANCED:
+            raise ValueError(
+                f"Expected 'class_weights' to be '{BALANCED}', a list, or a mapping from names "
+                f"(got {weights!r})"
+            )
+        if self._balanced is None:
+            self._balanced = balanced_weights(self.class_counts())
+        return {**self.task_args, "class_weights": self._balanced}
+
+    def class_counts(self) -> Tensor:
+        """Return how many training labels each class has ``[num_classes]``."""
+        labels = self.sampled_classes()
+        return labels[labels >= 0].bincount(minlength=self.num_classes)
+
+    def sampled_classes(self) -> Tensor:
+        """Return the class of each training cloud ``[N]``, -1 for none, that sampling balances."""
+        ignored = self.task_args.get("ignore_index")
+        labels = labels_of(self.plain_train_set, ignored)
+        return labels if ignored is None else labels.where(labels != ignored, -1)
+
+    def sampling_labels(self) -> Tensor | None:
+        """Return :meth:`sampled_classes`, read once, or ``None`` without balanced sampling."""
+        if self.balanced_sampling and self._sampled is None:
+            self._sampled = self.sampled_classes()
+        return self._sampled
 
     @property
     def validates(self) -> bool:
@@ -170,7 +233,7 @@ class ShapeDataModule(LightningDataModule):
         Args:
             world_size: Number of processes.
         """
-        share = -(-len(self.train_set) // world_size)
+        share = -(-epoch_size(len(self.train_set), self.sampling_labels()) // world_size)
         return min(batch_sizes(share, self.batch_size, drop_last=self.drop_last))
 
     def setup(self, stage: str) -> None:
@@ -196,14 +259,16 @@ class ShapeDataModule(LightningDataModule):
 
         Raises:
             ValueError: If there is a single class, a label without a class, nothing to train on, or
-                nothing to validate on although ``val_fraction`` is not 0.
+                nothing to validate on although ``val_fraction`` is not 0; or if a setting of the
+                task does not fit.
         """
-        if self.num_classes < 2:
+        if self.num_classes < self.least_classes:
             raise ValueError(
                 f"Expected the data to have two classes or more (got {self.class_names})"
             )
         if len(self.train_set) == 0:
             raise ValueError("Expected the data to have clouds to train on (got none)")
+        self._check_settings()
         if not self.validates and self.val_fraction > 0:
             raise ValueError(
                 "Expected the data to have clouds to validate on, or a class of two clouds or more "
@@ -212,6 +277,17 @@ class ShapeDataModule(LightningDataModule):
             )
         self.check_labels()
 
+    def _check_settings(self) -> None:
+        """Raise if the task does not fit its settings, or leaves one out."""
+        wanted = type(self.task).from_dict(self.task_settings, self.class_names).to_dict()
+        used = self.task.to_dict()
+        unused = sorted(name for name in self.task_args if wanted.get(name) != used.get(name))
+        if unused:
+            raise ValueError(
+                f"Expected 'task_args' without settings that the task '{self.task.name}' of "
+                f"{type(self).__name__} does not use (got {', '.join(unused)})"
+            )
+
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         sampler = KeyedSampler(
@@ -219,6 +295,7 @@ class ShapeDataModule(LightningDataModule):
             self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            labels=self.sampling_labels(),
         )
         return LateLoader(
             self.train_set,  # pyright: ignore[reportArgumentType]
@@ -278,11 +355,11 @@ class LateLoader(DataLoader):
         yield from super().__iter__()
 
 
-def with_sample_ids(dataset: Any) -> Any:
+def with_sample_ids(dataset: Any, ignore_index: int | None = None) -> Any:
     """Return ``dataset`` if its items have ``sample_id``, and otherwise a wrapper that adds it."""
     if len(dataset) > 0 and dataset[0].get("sample_id") is not None:
         return dataset
-    return SampleIds(dataset)
+    return SampleIds(dataset, ignore_index=ignore_index)
 
 
 __all__ = ["LateLoader", "ShapeDataModule", "with_sample_ids"]

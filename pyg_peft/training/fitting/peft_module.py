@@ -1,6 +1,6 @@
 """Train a model with an adapter as a Lightning module."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,10 +40,12 @@ class PeftModule(LightningModule):
         weight_decay: Weight decay of matrices; biases, norms and tokens have none.
         warmup_epochs: Number of epochs of linear warm-up. The cosine ends with the last epoch of
             the trainer.
-        label_smoothing: Share of the target that is spread over all classes.
+        label_smoothing: Share of the target that is spread over all classes, unless the task has a
+            ``label_smoothing`` of its own.
         seed: Seed of the random numbers.
         caches: A :class:`FeatureCache` for each stage (``"train"``, ``"val"``, ``"test"``) to
             cache. Stages have separate caches, since each numbers its samples separately.
+        loss: A loss that replaces that of the task: ``loss(scores, labels)`` returns one number.
 
     Raises:
         TypeError: If an argument has another type.
@@ -61,6 +63,7 @@ class PeftModule(LightningModule):
         label_smoothing: float = 0.1,
         seed: int = 0,
         caches: Mapping[str, FeatureCache] | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         check_kind(model, "model", PeftModel)
         if not isinstance(task, Task):
@@ -82,7 +85,9 @@ class PeftModule(LightningModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
-        self.label_smoothing = label_smoothing
+        own = task.label_smoothing
+        self.label_smoothing = label_smoothing if own is None else own
+        self.loss = loss
         self.seed = seed
         self.caches = dict(caches or {})
         self.metrics = nn.ModuleDict(
@@ -121,7 +126,7 @@ class PeftModule(LightningModule):
         )
         scores = self(batch, "train")
         labels = self.task.labels(batch, scores.size(0))
-        loss = self.task.loss(scores, labels, self.label_smoothing)
+        loss = self._loss(scores, labels, self.label_smoothing)
         size = batch.num_graphs
         self.log("train_loss", loss, on_epoch=True, on_step=False, batch_size=size, sync_dist=True)
         for name, value in self.task.progress(scores, labels).items():
@@ -151,8 +156,16 @@ class PeftModule(LightningModule):
         metrics: Any = self.metrics[stage]
         self.task.update(metrics, scores, labels, batch)
         size = batch.num_graphs
-        self.log(f"{stage}_loss", self.task.loss(scores, labels), batch_size=size, sync_dist=True)
+        self.log(f"{stage}_loss", self._loss(scores, labels), batch_size=size, sync_dist=True)
         self.log_dict(metrics, prog_bar=True, batch_size=size)
+
+    def _loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        if self.loss is None:
+            return self.task.loss(scores, labels, label_smoothing)
+        known, labels = self.task.known(scores, labels)
+        if labels.numel() == 0:
+            return scores.sum() * 0.0
+        return self.loss(known, labels).reshape(())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         trained = (parameter for _, parameter in trainable_parameters(self.model))

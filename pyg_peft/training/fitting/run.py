@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from pyg_peft.errors import MissingExtraError, check_count, check_flag
 from pyg_peft.model import PeftModel
@@ -36,6 +37,7 @@ from pyg_peft.training.fitting.callbacks import (
     progress_callback,
 )
 from pyg_peft.training.fitting.data_module import ShapeDataModule
+from pyg_peft.training.fitting.losses import check_loss, describe_loss
 from pyg_peft.training.fitting.options import LOGGERS, FitOptions
 from pyg_peft.training.fitting.peft_module import PeftModule
 from pyg_peft.training.runs.checkpoint_files import has_checkpoint, read_checkpoint
@@ -89,6 +91,7 @@ def fit(
     trainer: dict[str, Any] | None = None,
     resume: bool = False,
     metadata: dict[str, Any] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> FitReport:
     """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
 
@@ -109,7 +112,10 @@ def fit(
             rate follows the cosine of the larger number, so it rises again from zero.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
         metadata: JSON-able values that are saved with the preprocessing, under keys other than
-            those of :class:`Preprocessing`, ``read_args`` and ``task_name``.
+            those of :class:`Preprocessing`, ``read_args``, ``task_name`` and ``task_settings``.
+        loss: A loss of your own that replaces that of the task: ``loss(scores, labels)`` returns
+            one number to minimize. It gets the rows that the task does not ignore. Resuming needs
+            it again.
 
     Raises:
         TypeError: If an argument has another type.
@@ -133,10 +139,16 @@ def fit(
     validates = data.validates and settings.get("limit_val_batches") != 0
     if not validates:
         settings["limit_val_batches"] = 0
+        if options.patience is not None:
+            raise ValueError(
+                "Expected 'patience' to be None without validation, which ends training early "
+                f"(got {options.patience})"
+            )
+    check_loss(loss, data)
     if caches is None:
         caches = _caches(model, data) if options.cache else {}
     _check_views(caches, data)
-    described = describe_run(model, data, asdict(options), settings)
+    described = describe_run(model, data, asdict(options), settings, loss=describe_loss(loss))
     resumed = None
     if resume and has_checkpoint(folder / LAST):
         resumed = check_resumed(folder, described)
@@ -152,10 +164,11 @@ def fit(
         label_smoothing=options.label_smoothing,
         seed=data.seed,
         caches=caches,
+        loss=loss,
     )
     log = _logger(options.logger, folder)
     timer = Timer()
-    kept_epoch = KeptEpoch(folder, monitor, data.task.monitor_mode)
+    kept_epoch = KeptEpoch(folder, monitor, data.task.monitor_mode, options.patience)
     callbacks = [timer, kept_epoch, curves, *_reporters(settings, log)]
     runner = _make_trainer(
         **settings,
@@ -199,6 +212,7 @@ def fit(
                     **data.preprocessing.to_dict(),
                     "read_args": data.read_args,
                     "task_name": data.task.name,
+                    "task_settings": data.task.to_dict(),
                     **(metadata or {}),
                 },
             )
@@ -239,7 +253,8 @@ def check_run(
 
 def _check_metadata(metadata: Mapping[str, Any] | None, data: ShapeDataModule) -> None:
     check_kind(metadata, "metadata", Mapping, optional=True)
-    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & {*(metadata or ())}
+    own = {*data.preprocessing.to_dict(), "read_args", "task_name", "task_settings"}
+    own &= {*(metadata or ())}
     if own:
         raise ValueError(
             f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"

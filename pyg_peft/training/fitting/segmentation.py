@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
+from torch import Tensor
+
 from pyg_peft.datasets import PartLabels
+from pyg_peft.datasets.sample_ids import labels_of
 from pyg_peft.errors import check_count
 from pyg_peft.model import PeftModel
 from pyg_peft.training.data.labels import IGNORE_INDEX
@@ -27,7 +31,10 @@ class SegmentationDataModule(ShapeDataModule):
         part_names, parts: See ``PartLabels``.
         ignore_index: Label, in addition to -1, of points that are neither trained on nor counted.
             Items have -1 instead of it. A ``PartLabels`` keeps its own.
-        options: Further arguments of :class:`ShapeDataModule`.
+        options: Further arguments of :class:`ShapeDataModule`. ``class_weights`` in ``task_args``
+            are those of the parts; balanced ones come from the points of the training clouds.
+            ``balanced_sampling`` balances categories, or with a single one the rarest part of each
+            cloud.
 
     Raises:
         ValueError: If items have no labels per point, or splits have different parts.
@@ -59,7 +66,13 @@ class SegmentationDataModule(ShapeDataModule):
                     f"Expected every split to have the parts {first.part_names} of 'train' "
                     f"(got {other.part_names})"
                 )
+        if "ignore_index" in (options.get("task_args") or {}):
+            raise ValueError(
+                "Expected 'ignore_index' as an argument of the data module or, on the command "
+                "line, in '--data_args' (got it in 'task_args')"
+            )
         super().__init__(first, *rest, class_names=first.part_names, **options)
+        self._counts: Tensor | None = None
         self.parts = first.parts
         self.category_names = first.category_names
 
@@ -78,7 +91,33 @@ class SegmentationDataModule(ShapeDataModule):
     @property
     def task(self) -> Task:
         """The task that the labels are for; here, segmentation into parts."""
-        return SegmentationTask(self.parts, self.num_classes, category_names=self.category_names)
+        own = {"parts": self.parts, "category_names": self.category_names}
+        return SegmentationTask.from_dict({**self.task_settings, **own}, self.class_names)
+
+    def class_counts(self) -> Tensor:
+        """Return how many training points each part has ``[num_classes]``."""
+        return self._part_counts().sum(dim=0)
+
+    def sampled_classes(self) -> Tensor:
+        """Return the category of each training cloud; with a single one, its rarest part."""
+        if self.num_categories > 1:
+            return super().sampled_classes()
+        counts = self._part_counts()
+        rarest = torch.where(counts > 0, counts.sum(dim=0), counts.sum() + 1).argmin(dim=1)
+        return rarest.where(counts.any(dim=1), -1)
+
+    def _part_counts(self) -> Tensor:
+        """Return the number of points of each part in each training cloud ``[N, num_classes]``."""
+        if self._counts is None:
+            clouds = (self.plain_train_set[number].y for number in range(len(self.plain_train_set)))
+            size = self.num_classes
+            self._counts = torch.stack([y[y >= 0].bincount(minlength=size) for y in clouds])
+        return self._counts
+
+    @classmethod
+    def strata(cls, dataset: Any, fraction: float, ignore_index: int | None = None) -> Tensor:
+        """Return the category of each item."""
+        return labels_of(dataset)
 
     @property
     def num_categories(self) -> int:

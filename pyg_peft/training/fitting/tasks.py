@@ -8,15 +8,20 @@ from pyg_peft.training.data.sources import Splits
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.scenes import SceneDataModule
 from pyg_peft.training.fitting.segmentation import SegmentationDataModule
+from pyg_peft.training.fitting.targets import MultiLabelDataModule, RegressionDataModule
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.contract import Task
+from pyg_peft.training.tasks.multi_label import MultiLabelTask
 from pyg_peft.training.tasks.registry import TASKS
+from pyg_peft.training.tasks.regression import RegressionTask
 from pyg_peft.training.tasks.scene import SceneTask
 from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 DATA_MODULES: dict[str, type[ShapeDataModule]] = {
     ClassificationTask.name: ShapeDataModule,
     SegmentationTask.name: SegmentationDataModule,
+    RegressionTask.name: RegressionDataModule,
+    MultiLabelTask.name: MultiLabelDataModule,
 }
 
 
@@ -104,12 +109,20 @@ def wrap_splits(
             "Expected 'test_fraction' to be 0 for data with a test split of their own "
             f"(got {test_fraction})"
         )
+    own = {name: options.pop(name, None) for name in ("task_args", "balanced_sampling")}
+    options |= {name: value for name, value in own.items() if value}  # others need not take them
     is_scene = isinstance(splits.train, SceneFolder)
     module = SceneDataModule if is_scene else DATA_MODULES[task]
     if is_scene:
         options |= {"test_fraction": test_fraction, "test_seed": test_seed}
     elif test_fraction > 0:
-        splits, groups = splits.hold_out_test(test_fraction, test_seed, groups=groups)
+        splits.check_train()
+        strata = module.strata(
+            splits.train, test_fraction, (own["task_args"] or {}).get("ignore_index")
+        )
+        splits, groups = splits.hold_out_test(
+            test_fraction, test_seed, strata=strata, groups=groups
+        )
     data = module.from_source(splits, data_args={}, groups=groups, **options)
     if type(data.task) is not (SceneTask if is_scene else TASKS[task]):
         raise TypeError(

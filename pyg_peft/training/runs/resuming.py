@@ -63,7 +63,12 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 
 def describe_run(
-    model: PeftModel, data: Any, options: Mapping[str, Any], trainer: Mapping[str, Any]
+    model: PeftModel,
+    data: Any,
+    options: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    *,
+    loss: str | None = None,
 ) -> dict[str, Any]:
     """Return everything that determines the final weights of a run, as JSON values.
 
@@ -72,12 +77,17 @@ def describe_run(
         data: The data module.
         options: Options of the fit. Logger and cache are left out, as they do not affect weights.
         trainer: Settings of the trainer.
+        loss: Description of a loss of the user's own.
     """
     config = model.peft_config[model.active_adapter or ""]
     bank = model.memory_bank
     described = {
         "base": base_fingerprint(model.base, config)[:16],
         "task": data.task.name,
+        # Without a value, as in runs of earlier versions, unless there is something to tell.
+        "task_settings": data.task.to_dict() or None,
+        "balanced_sampling": data.balanced_sampling or None,
+        "loss": loss,
         "method": config.method,
         "settings": config.to_dict(),
         "bank": None if bank is None else bank.hash[:16],

@@ -1,1 +1,1 @@
-"""What can be learned from labels: the contract of a task, classification and segmentation."""
+"""What can be learned from labels: the contract of a task, and four tasks."""

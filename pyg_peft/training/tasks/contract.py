@@ -1,7 +1,7 @@
 """The contract of a task: everything in training and evaluation that depends on the labels."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
@@ -65,6 +65,10 @@ class Task(ABC):
         monitor: Name of the metric that chooses the best epoch, after ``val_``.
         monitor_mode: ``"max"`` if a larger metric is better, otherwise ``"min"``.
         num_outputs: Number of scores that a head must give for each cloud or point.
+        least_outputs: Smallest number of scores that can be learned.
+        output_word: What the scores are for, in the plural, for messages.
+        label_smoothing: Share of the target that is spread over all classes in training; ``None``
+            for that of ``FitOptions``.
 
     Shapes:
         Scores have the shape ``[rows, num_outputs]``, with a row for each cloud or each point of
@@ -75,7 +79,36 @@ class Task(ABC):
     head: ClassVar[str]
     monitor: ClassVar[str]
     monitor_mode: ClassVar[Literal["max", "min"]] = "max"
+    least_outputs: ClassVar[int] = 2
+    output_word: ClassVar[str] = "classes"
     num_outputs: int
+    label_smoothing: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings that differ from their default as JSON values.
+
+        An adapter records them, and :meth:`from_dict` makes the same task from them.
+        """
+        return {}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], names: Sequence[str]) -> Self:
+        """Make the task from its settings and the names of its scores.
+
+        Args:
+            settings: Keyword arguments of the task, such as ``{"class_weights": [1, 2]}``.
+            names: A name for each score: of a class, a part or a target.
+
+        Raises:
+            ValueError: If a setting is unknown or does not fit.
+        """
+        make: Any = cls
+        try:
+            return make(len(names), **settings)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected settings of the task '{cls.name}' (got {dict(settings)}: {error})"
+            ) from error
 
     @abstractmethod
     def score(
@@ -123,6 +156,13 @@ class Task(ABC):
     def loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of a batch."""
 
+    def known(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of scores and labels that are learned from; here, all of them.
+
+        A loss of your own gets these rows.
+        """
+        return scores, labels
+
     @abstractmethod
     def progress(self, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return what is logged of a training batch besides the loss, by name."""
@@ -142,6 +182,27 @@ class Task(ABC):
     @abstractmethod
     def measure(self, scores: Tensor, data: Any) -> Scored:
         """Return the counts of one batch with labels, on the CPU."""
+
+    def describe(self, row: Tensor, names: Sequence[str]) -> dict[str, float]:
+        """Return one row of :meth:`predictions` as numbers by name.
+
+        Args:
+            row: Predictions of one cloud or point ``[num_outputs]``.
+            names: Names of the scores, as the adapter holds them.
+        """
+        return dict(zip(names, row.tolist(), strict=True))
+
+    def summary(self, row: Tensor, names: Sequence[str], top: int = 3) -> str:
+        """Return one row of :meth:`predictions` as text for a line of the terminal.
+
+        Args:
+            row: Predictions of one cloud or point ``[num_outputs]``.
+            names: Names of the scores.
+            top: Number of the largest predictions to name.
+        """
+        best = row.topk(min(top, row.numel()))
+        named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return "   ".join(f"{names[number]} {100 * value:.1f} %" for number, value in named)
 
     def predict(
         self,

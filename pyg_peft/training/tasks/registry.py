@@ -2,9 +2,14 @@
 
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.contract import Task
+from pyg_peft.training.tasks.multi_label import MultiLabelTask
+from pyg_peft.training.tasks.regression import RegressionTask
 from pyg_peft.training.tasks.segmentation import SegmentationTask
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ClassificationTask, SegmentationTask)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (ClassificationTask, SegmentationTask, RegressionTask, MultiLabelTask)
+}
 
 
 def list_tasks() -> list[str]:

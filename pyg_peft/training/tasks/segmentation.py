@@ -1,13 +1,12 @@
 """Segment clouds into parts: one label per point, and the parts that each category can have."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pyg_peft.errors import check_count
 from pyg_peft.training.data.cache import FeatureCache
@@ -19,6 +18,14 @@ from pyg_peft.training.evaluation.part_iou import (
     mask_scores,
     part_mask,
     shape_ious,
+)
+from pyg_peft.training.tasks.class_settings import (
+    check_smoothing,
+    check_weights,
+    class_loss,
+    known_rows,
+    resolve_weights,
+    set_settings,
 )
 from pyg_peft.training.tasks.classification import Evaluation
 from pyg_peft.training.tasks.contract import Task
@@ -97,9 +104,15 @@ class SegmentationTask(Task):
         num_parts: Number of labels.
         ignore_index: Label of points that are neither trained on nor counted.
         category_names: Names of the categories, for messages; by default their numbers.
+        class_weights: Weight of each part in the loss. A data module also takes ``"balanced"`` and
+            weights by name.
+        label_smoothing: Share of the target that is spread over all parts in training; ``None``
+            for that of ``FitOptions``.
 
     Raises:
-        ValueError: If a category has no part, or one that is not below ``num_parts``.
+        TypeError: If a setting has another type.
+        ValueError: If a category has no part, or one that is not below ``num_parts``; or if a
+            setting is out of its range.
     """
 
     name: ClassVar[str] = "segmentation"
@@ -113,6 +126,8 @@ class SegmentationTask(Task):
         *,
         ignore_index: int = IGNORE_INDEX,
         category_names: Sequence[str] | None = None,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float | None = None,
     ) -> None:
         check_count(num_parts, "num_parts")
         check_count(ignore_index, "ignore_index", least=None)
@@ -121,6 +136,29 @@ class SegmentationTask(Task):
         self.num_outputs = num_parts
         self.ignore_index = ignore_index
         self.category_names = category_names or [str(number) for number in range(len(parts))]
+        self.class_weights = check_weights(class_weights, num_parts)
+        self.label_smoothing = check_smoothing(label_smoothing)
+
+    def to_dict(self) -> dict[str, Any]:
+        several = len(self.parts) > 1
+        return set_settings(
+            parts=[list(some) for some in self.parts] if several else None,
+            category_names=list(self.category_names) if several else None,
+            class_weights=self.class_weights,
+            label_smoothing=self.label_smoothing,
+        )
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], names: Sequence[str]) -> Self:
+        """Make the task; without ``parts`` there is one category, which can have all parts."""
+        resolved = resolve_weights(settings, names)
+        parts = resolved.pop("parts", [list(range(len(names)))])
+        try:
+            return cls(parts, len(names), **resolved)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected settings of the task '{cls.name}' (got {dict(settings)}: {error})"
+            ) from error
 
     def score(
         self,
@@ -151,11 +189,16 @@ class SegmentationTask(Task):
 
     def loss(self, scores: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of the points not ignored; zero, with zero gradient, if none are."""
-        if bool((labels == self.ignore_index).all()):
-            return scores.sum() * 0.0
-        return F.cross_entropy(
-            scores, labels, label_smoothing=label_smoothing, ignore_index=self.ignore_index
+        return class_loss(
+            scores,
+            labels,
+            weights=self.class_weights,
+            label_smoothing=label_smoothing,
+            ignore_index=self.ignore_index,
         )
+
+    def known(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return known_rows(scores, labels, self.ignore_index)
 
     def progress(self, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
         known = labels != self.ignore_index
