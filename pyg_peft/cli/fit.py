@@ -193,10 +193,9 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
     fingerprint = data_fingerprint(splits, data)
     splits = _draw_episode(splits, episode, group_field)
-    if test_fraction is None:
-        test_fraction = (
-            getattr(splits.train, "test_fraction", TEST_FRACTION) if splits.whole else 0.0
-        )
+    share = test_fraction
+    if share is None:
+        share = getattr(splits.train, "test_fraction", TEST_FRACTION) if splits.whole else 0.0
     module = wrap_splits(
         task,
         splits,
@@ -204,7 +203,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         augmentation=augment() if augment else None,
         batch_size=batch_size,
         val_fraction=val_fraction,
-        test_fraction=test_fraction,
+        test_fraction=share,
         test_seed=test_seed,
         groups=groups_of(splits.train, group_field),
         num_views=num_views,
@@ -226,7 +225,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     model = make_model(base, method, method_args or {}, rows, seed)
     check_features_used(model, module)
     started = None if start is None else start.load_into(model, module.class_names)
-    _show_start(kind, weights, module, test_fraction)
+    _show_start(kind, weights, module, share)
     show_counts(model)
     done = fit(
         model,
@@ -262,7 +261,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "augmentation": augmentation,
             "batch_size": batch_size,
             "val_fraction": val_fraction,
-            "test_fraction": test_fraction,
+            "test_fraction": share,
             "test_seed": test_seed,
             "group_field": group_field,
             "episode": episode,

@@ -20,6 +20,7 @@ for package in ("lightning", "torchmetrics"):
     pytest.importorskip(package, reason=f"{package} is not installed")
 
 from pyg_peft.training import SceneDataModule, fit, label_tile, open_parts  # noqa: E402
+from pyg_peft.training.fitting.tasks import wrap_splits  # noqa: E402
 
 COLUMNS = ["x", "y", "z", "label", "intensity"]
 
@@ -174,3 +175,17 @@ def test_mistakes(folder, tmp_path):
         open_parts(str(path), label_field=3)
     splits = open_parts(str(path), test_fraction=0.0, **settings().to_dict())
     assert splits.whole and splits.train.test_fraction == 0
+
+
+def test_class_weights_of_a_scene(tmp_path):
+    path = write_tile(tmp_path / "tile.txt")
+    splits = open_parts(str(path), **settings().to_dict())
+    options: dict[str, Any] = {"preprocessing": Preprocessing(32), "test_fraction": 0.2}
+    plain = wrap_splits("segmentation", splits, **options)
+    task_args = {"class_weights": "balanced"}
+    weighted = wrap_splits("segmentation", splits, task_args=task_args, **options)
+    counts = plain.class_counts()
+    assert int(counts.sum()) > 0 and len(counts) == plain.num_classes
+    assert weighted.task.to_dict()["class_weights"] != plain.task.to_dict().get("class_weights")
+    with pytest.raises(ValueError, match="'balanced_sampling' to be False for scenes"):
+        wrap_splits("segmentation", splits, balanced_sampling=True, **options).sampling_labels()

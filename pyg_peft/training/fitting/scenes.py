@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 from torch_geometric.transforms import Compose
 
 from pyg_peft.datasets import SceneFolder, keyed_seed
@@ -124,7 +125,21 @@ class SceneDataModule(ShapeDataModule):
     @property
     def task(self) -> Task:
         """The task that the labels are for; here, segmentation of scenes."""
-        return SceneTask(self.class_names)
+        return SceneTask.from_dict(self.task_settings, self.class_names)
+
+    def sampled_classes(self) -> Tensor:
+        raise ValueError(
+            "Expected 'balanced_sampling' to be False for scenes, whose blocks have several classes"
+            " (got True): 'class_weights' weigh the points"
+        )
+
+    def class_counts(self) -> Tensor:
+        """Return how many training points each class has ``[num_classes]``, after sampling."""
+        counts = torch.zeros(self.num_classes, dtype=torch.long)
+        for squares in self._draw.blocks.squares:
+            labels = squares.tile.y
+            counts += labels[labels >= 0].bincount(minlength=self.num_classes)
+        return counts
 
     @property
     def num_features(self) -> int:

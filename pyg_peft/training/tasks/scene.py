@@ -1,6 +1,6 @@
 """Segment scenes: one label per point, measured over all original points of the tiles."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_peft.training.data.cache import FeatureCache
+from pyg_peft.training.tasks.class_settings import resolve_weights
 from pyg_peft.training.tasks.classification import Evaluation
 from pyg_peft.training.tasks.segmentation import SegmentationTask
 
@@ -124,18 +125,35 @@ class SceneTask(SegmentationTask):
 
     Args:
         class_names: Names of the classes.
+        options: Settings of the loss, see ``SegmentationTask``: ``class_weights`` and
+            ``label_smoothing``.
 
     Raises:
-        ValueError: If there is no class.
+        ValueError: If there is no class, or a setting does not fit.
     """
 
     monitor: ClassVar[str] = "mean_iou"
 
-    def __init__(self, class_names: Sequence[str]) -> None:
+    def __init__(self, class_names: Sequence[str], **options: Any) -> None:
         self.class_names = tuple(class_names)
         size = len(self.class_names)
-        super().__init__([list(range(size))], size, category_names=["scene"])
+        super().__init__([list(range(size))], size, category_names=["scene"], **options)
         self._votes = SceneVotes(size)
+
+    def to_dict(self) -> dict[str, Any]:
+        own = ("parts", "category_names")
+        return {name: value for name, value in super().to_dict().items() if name not in own}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], names: Sequence[str]) -> Self:
+        """Make the task from its settings and the names of its classes."""
+        resolved = resolve_weights(settings, names)
+        try:
+            return cls(names, **resolved)
+        except TypeError as error:
+            raise ValueError(
+                f"Expected settings of the task of scenes (got {dict(settings)}: {error})"
+            ) from error
 
     def check_labels(self, dataset: Any, split: str) -> None:
         """Do nothing: the classes of tiles are assigned when they are read."""
