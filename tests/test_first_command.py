@@ -69,7 +69,7 @@ def test_the_result_reproduces_the_run(run, tmp_path):
     options = first["run"]
     names = ("method", "backbone", "batch_size", "val_fraction", "test_fraction", "test_seed")
     arguments = [f"--{name}={options[name]}" for name in (*names, "seed", "augmentation")]
-    arguments += [f"--options.{k}={json.dumps(v)}" for k, v in options["options"].items()]
+    arguments += [f"--options.{k}={v}" for k, v in options["options"].items() if v is not None]
     arguments += [f"--preprocessing.num_points={options['preprocessing']['num_points']}"]
     arguments += [f"--epochs={options['trainer']['max_epochs']}", "--device=cpu"]
     again = tmp_path / "again"
