@@ -23,6 +23,7 @@ COMMANDS = {
     "evaluate": ("pyg_peft.cli.evaluate", "test a saved adapter"),
     "predict": ("pyg_peft.cli.predict", "classify files with a saved adapter"),
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
+    "push": ("pyg_peft.cli.push", "upload a saved adapter to the Hugging Face Hub"),
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabeled clouds"),
     "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }

@@ -64,7 +64,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     options: FitOptions,
     trainer: Any,
     task: str = "classification",
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     method_args: dict[str, Any] | None = None,
     backbone: str | None = None,
     backbone_class: str | None = None,
@@ -86,6 +86,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     device: str = "auto",
     resume: bool = False,
     from_adapter: str | None = None,
+    license: str | None = None,
+    data_license: str | None = None,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -97,7 +99,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         trainer: Arguments of Lightning's trainer.
         task: "classification" of clouds, "segmentation" of points into parts, or a task that an
             imported module registered.
-        method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
+        method: Name of the method, for example lora, linear_probe, full_fine_tuning; by default
+            that of from_adapter, otherwise point_peft.
         method_args: Settings of the method, for example {"bottleneck_channels": 32}.
         backbone: Name of shipped weights, a file, or "random". The default are the shipped weights
             for the backbone_class; a class for which none ship needs a file.
@@ -126,6 +129,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             one for more epochs.
         from_adapter: Folder of a saved adapter to start from, with its method, settings, backbone
             and preprocessing. Its head is kept if the classes are the same.
+        license: License of the adapter for its model card, for example apache-2.0.
+        data_license: License of the data, for the model card.
     """
     if augmentation not in AUGMENTATIONS:
         raise ValueError(
@@ -141,7 +146,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         start = read_start(
             from_adapter,
             task=task,
-            method=None if method == DEFAULT_METHOD else method,
+            method=method,
             method_args=method_args,
             backbone_class=backbone_class,
             preprocessing=preprocessing,
@@ -150,7 +155,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         method, method_args, preprocessing = start.method, start.settings, start.preprocessing
         bank, backbone_class = start.has_bank, start.backbone_class
         backbone = backbone or start.weights
-    config = make_config(method, method_args or {})
+    config = make_config(method or DEFAULT_METHOD, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
     kind = find_class(backbone_class, find_task(task).head)
@@ -181,7 +186,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         base = start.open_base(weights, sizes, outputs)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
-    model = make_model(base, method, method_args or {}, rows, seed)
+    model = make_model(base, config.method, method_args or {}, rows, seed)
     started = None if start is None else start.load_into(model, module.class_names)
     _show_start(kind, weights, module, test_fraction)
     show_counts(model)
@@ -192,7 +197,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         options=options,
         trainer=settings,
         resume=resume,
-        metadata={"weights": start.record(weights) if start else {"source": weights, "seed": seed}},
+        metadata=start.metadata(weights)
+        if start
+        else {"weights": {"source": weights, "seed": seed}},
+        card=_card(data, license, data_license),
     )
     if report.is_main:
         run: dict[str, Any] = {
@@ -205,7 +213,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "backbone_class": kind.__name__,
             "backbone_args": backbone_args or {},
             "from_adapter": started,
-            "method": method,
+            "method": config.method,
             "method_args": method_args or {},
             "bank": bank,
             "bank_per_class": bank_per_class,
@@ -236,6 +244,15 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         say(f"test {report.test}")
     say(f"adapter: {output}")
     return report
+
+
+def _card(data: str, license: str | None, data_license: str | None) -> dict[str, str]:
+    """Return facts for the model card: the name of the data without their place, and licenses."""
+    kind, colon, _ = data.partition(":")
+    is_shorthand = bool(colon) and len(kind) > 1  # a single letter is a drive
+    name = data if kind == "procedural" else kind if is_shorthand else Path(data).name
+    found = {"data": name, "license": license, "data_license": data_license}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def hold_out(splits: Splits, fraction: float, seed: int, groups: Any) -> tuple[Splits, Any]:

@@ -10,6 +10,7 @@ from pyg_peft.loading import load
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.training.tasks.registry import TASKS, list_tasks
+from pyg_peft.tuners.engine.hub import find_adapter
 from pyg_peft.tuners.engine.loading import read_whole
 from pyg_peft.tuners.engine.saving import check_class_names
 
@@ -37,7 +38,7 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
     """Load an adapter folder onto its base.
 
     Args:
-        folder: Folder of the saved adapter.
+        folder: Folder of the saved adapter, or its name on the Hub.
         weights: Weights of the base, as in ``open_backbone``; ``None`` for those recorded in the
             adapter.
         settings: Constructor arguments of the base that replace the recorded ones.
@@ -47,6 +48,7 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
             preprocessing are not in the folder.
         ValueError: If there is not one name per score.
     """
+    folder = str(find_adapter(folder))
     config = read_whole(folder).config
     if config.get("preprocessing") is None:
         raise CheckpointError(f"Expected '{folder}' to hold 'preprocessing' (got none)")

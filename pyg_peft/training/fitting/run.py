@@ -35,6 +35,7 @@ from pyg_peft.training.fitting.callbacks import (
     WholeFiles,
     progress_callback,
 )
+from pyg_peft.training.fitting.card import run_facts
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.options import LOGGERS, FitOptions
 from pyg_peft.training.fitting.peft_module import PeftModule
@@ -49,6 +50,7 @@ from pyg_peft.training.runs.resuming import (
     write_run,
 )
 from pyg_peft.training.tasks.contract import Scored
+from pyg_peft.tuners.engine.card import check_card
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ def fit(
     trainer: dict[str, Any] | None = None,
     resume: bool = False,
     metadata: dict[str, Any] | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> FitReport:
     """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
 
@@ -107,7 +110,10 @@ def fit(
             rate follows the cosine of the larger number, so it rises again from zero.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
         metadata: JSON-able values that are saved with the preprocessing, under keys other than
-            those of :class:`Preprocessing`, ``read_args`` and ``task_name``.
+            those of :class:`Preprocessing`, ``read_args`` and ``task_name``. The run cannot be
+            resumed with another ``from_adapter``, which describes the adapter it started from.
+        card: Facts for the model card, see :meth:`PeftModel.save_pretrained`. The number of clouds,
+            epochs, the learning rate and the metrics are added.
 
     Raises:
         TypeError: If an argument has another type.
@@ -122,12 +128,7 @@ def fit(
     check_kind(model, "model", PeftModel)
     check_kind(data, "data", ShapeDataModule)
     check_kind(caches, "caches", Mapping, optional=True)
-    check_kind(metadata, "metadata", Mapping, optional=True)
-    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & set(metadata or {})
-    if own:
-        raise ValueError(
-            f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
-        )
+    _check_recorded(data, metadata, card)
     options = options or FitOptions()
     settings = check_run(folder, options, trainer or {}, resume=resume)
     folder = Path(folder)
@@ -139,7 +140,9 @@ def fit(
     if caches is None:
         caches = _caches(model, data) if options.cache else {}
     _check_views(caches, data)
-    described = describe_run(model, data, asdict(options), settings)
+    described = describe_run(
+        model, data, asdict(options), settings, from_adapter=(metadata or {}).get("from_adapter")
+    )
     resumed = None
     if resume and has_checkpoint(folder / LAST):
         resumed = check_resumed(folder, described)
@@ -203,6 +206,10 @@ def fit(
                     "task_name": data.task.name,
                     **(metadata or {}),
                 },
+                card={
+                    **run_facts(report, data, options.lr, settings["max_epochs"]),
+                    **(card or {}),
+                },
             )
     return report
 
@@ -237,6 +244,19 @@ def check_run(
     settings["plugins"] = plugins
     check_folder(Path(folder), resume=resume)
     return settings
+
+
+def _check_recorded(
+    data: ShapeDataModule, metadata: Mapping[str, Any] | None, card: Mapping[str, Any] | None
+) -> None:
+    """Raise unless these are facts that can be saved with the adapter."""
+    check_kind(metadata, "metadata", Mapping, optional=True)
+    check_card(card)
+    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & set(metadata or {})
+    if own:
+        raise ValueError(
+            f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
+        )
 
 
 def _use_clouds(data: ShapeDataModule, resumed: Resumed | None) -> None:

@@ -63,7 +63,11 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 
 def describe_run(
-    model: PeftModel, data: Any, options: Mapping[str, Any], trainer: Mapping[str, Any]
+    model: PeftModel,
+    data: Any,
+    options: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    from_adapter: Any = None,
 ) -> dict[str, Any]:
     """Return everything that determines the final weights of a run, as JSON values.
 
@@ -72,6 +76,8 @@ def describe_run(
         data: The data module.
         options: Options of the fit. Logger and cache are left out, as they do not affect weights.
         trainer: Settings of the trainer.
+        from_adapter: JSON values that identify the adapter that the run starts from; ``None`` for a
+            new one.
     """
     config = model.peft_config[model.active_adapter or ""]
     bank = model.memory_bank
@@ -80,6 +86,7 @@ def describe_run(
         "task": data.task.name,
         "method": config.method,
         "settings": config.to_dict(),
+        "from_adapter": from_adapter,
         "bank": None if bank is None else bank.hash[:16],
         "classes": list(data.class_names),
         "preprocessing": data.preprocessing.to_dict(),
