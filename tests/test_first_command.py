@@ -197,7 +197,8 @@ def test_an_adapter_of_python_on_the_command_line(saved, tmp_path, capsys):
     _, folder = saved
     shapes = write_shapes(tmp_path / "shapes", ("class 0", "class 1"), count=2)
     assert main(["predict", str(folder), str(shapes / "class 1" / "0.npy")]) == 0
-    assert "class 1" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "class 1" in captured.out and "num_points=1024" in captured.err
     assert main(["evaluate", str(folder), "--data", str(shapes)]) == 0
     assert "test accuracy" in capsys.readouterr().out
     assert main(["inspect", str(folder)]) == 0

@@ -21,7 +21,10 @@ from pyg_peft.errors import MissingExtraError
 COMMANDS = {
     "fit": ("pyg_peft.cli.fit", "tune a backbone on labeled clouds and save the adapter"),
     "evaluate": ("pyg_peft.cli.evaluate", "test a saved adapter"),
-    "predict": ("pyg_peft.cli.predict", "classify files with a saved adapter"),
+    "predict": (
+        "pyg_peft.cli.predict",
+        "classify files or label their points with an adapter",
+    ),
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
     "push": ("pyg_peft.cli.push", "upload a saved adapter to the Hugging Face Hub"),
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabeled clouds"),
@@ -125,8 +128,8 @@ def _run(name: str, arguments: list[str]) -> int:
     # Until jsonargparse 4.4x this method was named instantiate_classes.
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
     values = vars(instantiate(parser.parse_args(arguments)))
-    run(**{key: value for key, value in values.items() if key not in ("config", "traceback")})
-    return 0
+    result = run(**{k: v for k, v in values.items() if k not in ("config", "traceback")})
+    return getattr(result, "exit_code", 0)
 
 
 def _modules_to_import(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyg_peft.cli.device import find_device
 from pyg_peft.cli.fit import groups_of, hold_out
 from pyg_peft.cli.result import RESULT, read_run
 from pyg_peft.cli.saved import Saved, open_adapter
@@ -35,6 +36,9 @@ def run(
     batch_size: int | None = None,
     precision: str | None = None,
     per_class: bool = False,
+    device: str = "auto",
+    preprocessing: dict[str, Any] | None = None,
+    class_names: list[str] | None = None,
 ) -> Scored:
     """Evaluate a saved adapter.
 
@@ -50,12 +54,20 @@ def run(
         batch_size: Number of clouds per batch; by default that of the run.
         precision: 32-true, bf16-mixed or 16-mixed; by default that of the run.
         per_class: Whether to also print the accuracy of each class.
+        device: "auto" for a GPU if there is one, "cpu", "cuda", "cuda:1" and so on.
+        preprocessing: Settings that replace those recorded in the adapter, for example
+            {"num_points": 1024}.
+        class_names: Names of the classes that replace those recorded in the adapter.
     """
     if split not in SPLITS:
         raise ValueError(f"Expected 'split' to be one of {SPLITS} (got {split!r})")
     if batch_size is not None:
         check_count(batch_size, "batch_size")
-    saved = open_adapter(adapter, backbone, backbone_args or {})
+    place = find_device(device)
+    saved = open_adapter(
+        adapter, backbone, backbone_args or {}, preprocessing=preprocessing, class_names=class_names
+    )
+    saved.model.to(place)
     recorded = Path(adapter) / RESULT
     past = read_run(recorded)
     if data is None and "data" not in past:

@@ -1,21 +1,25 @@
-"""Classify shape or scan files with a saved adapter."""
+"""Classify shape or scan files with a saved adapter, or label their points."""
 
-from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
-
+from pyg_peft.cli.device import find_device
+from pyg_peft.cli.predicting.clouds import CloudJob
+from pyg_peft.cli.predicting.inputs import check_settings, find_files
+from pyg_peft.cli.predicting.job import Job, Predictions, predict_all
+from pyg_peft.cli.predicting.points import (
+    OUTPUT_TYPES,
+    PointJob,
+    PointOptions,
+    find_labeler,
+    find_targets,
+)
+from pyg_peft.cli.predicting.results import Results, check_file, check_output, find_format
 from pyg_peft.cli.saved import open_adapter
-from pyg_peft.cli.say import printable, say
-from pyg_peft.datasets.files import FILE_TYPES, columns_of, read_points
-from pyg_peft.datasets.folders.index import files_below
-from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.errors import check_count
+from pyg_peft.training.evaluation.forward import check_precision
 from pyg_peft.training.tasks.classification import ClassificationTask
 from pyg_peft.training.tasks.registry import TASKS
+from pyg_peft.training.tasks.segmentation import SegmentationTask
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -28,7 +32,7 @@ def add_arguments(parser: "ArgumentParser") -> None:
     parser.add_function_arguments(run, skip={"adapter", "files"})
 
 
-def run(
+def run(  # noqa: PLR0913, since each argument is an option of the command
     adapter: str,
     files: list[str],
     backbone: str | None = None,
@@ -37,11 +41,24 @@ def run(
     batch_size: int = 32,
     precision: str = "32-true",
     read_args: dict[str, Any] | None = None,
-) -> list[tuple[Path, Tensor]]:
-    """Classify files.
+    format: str | None = None,
+    output: str | None = None,
+    overwrite: bool = False,
+    skip_errors: bool = False,
+    device: str = "auto",
+    preprocessing: dict[str, Any] | None = None,
+    class_names: list[str] | None = None,
+    output_type: str = "same",
+    probability: bool = False,
+    num_votes: int = 3,
+    window: float | None = None,
+    stride: float | None = None,
+    category: int | None = None,
+) -> Predictions:
+    """Classify files, or label the points of files.
 
     Args:
-        adapter: Folder written by fit.
+        adapter: Folder written by fit, or by save_pretrained.
         files: Files, or folders of files.
         backbone: Weights of the base; by default those recorded in the adapter.
         backbone_args: Constructor arguments that replace the recorded ones.
@@ -50,84 +67,74 @@ def run(
         precision: 32-true, bf16-mixed or 16-mixed.
         read_args: How to read files, for example {"columns": ["x", "y", "z", "intensity"]} or
             {"num_points": null}; the defaults are those with which the training files were read.
+        format: "text", "json" or "csv"; by default that of the output's extension, otherwise text.
+        output: File for the results. For an adapter that labels points: folder for the labeled
+            files, one for each input file.
+        overwrite: Whether to replace files that exist.
+        skip_errors: Whether to go on after files that cannot be read. They are listed at the end,
+            and the exit code is 1.
+        device: "auto" for a GPU if there is one, "cpu", "cuda", "cuda:1" and so on.
+        preprocessing: Settings that replace those recorded in the adapter, for example
+            {"num_points": 1024}.
+        class_names: Names of the classes that replace those recorded in the adapter.
+        output_type: Type of labeled files: "ply", "las", "laz", "npz", or "same" as the input file,
+            and ply for types that cannot be written.
+        probability: Whether labeled files also have the probability of each label.
+        num_votes: How often the points of a large shape are divided into blocks of as many points
+            as training clouds have; the votes of a point are averaged.
+        window: For scenes: side of the windows that are labeled, in the unit of the files. By
+            default each file is one shape.
+        stride: Step between windows; by default half of the side.
+        category: Number of the shapes' category, for a backbone that takes one.
     """
     for name, number in (("top", top), ("batch_size", batch_size)):
         check_count(number, name)
+    check_precision(precision)
+    if output_type not in OUTPUT_TYPES:
+        raise ValueError(
+            f"Expected 'output_type' to be one of {', '.join(OUTPUT_TYPES)} (got {output_type!r})"
+        )
+    options = PointOptions(window, stride, num_votes, category, batch_size, precision)
+    form = find_format(format, output)
+    place = find_device(device)
     paths = find_files(files)
-    saved = open_adapter(adapter, backbone, backbone_args or {})
-    task_class = TASKS[saved.task]
-    if not issubclass(task_class, ClassificationTask):
-        raise ValueError(
-            f"Expected 'adapter' to classify clouds (got one for {saved.task}): label points by "
-            "PeftModel.from_pretrained and score_scene or the model itself"
-        )
+    target = check_output(output, paths)
+    saved = open_adapter(
+        adapter, backbone, backbone_args or {}, preprocessing=preprocessing, class_names=class_names
+    )
+    saved.model.to(place)
     settings = {**saved.read_args, **(read_args or {})}
-    # Before the model's preprocessing, meshes and clouds get as many points as in training.
     num_points = settings.pop("num_points", None)
-    settings.setdefault("mesh_points", num_points or 2048)
-    cut = Preprocessing(num_points, normalize=False).evaluation()
-    prepare = saved.preprocessing.evaluation()
-    items: list[Data] = [prepare(cut(cloud)) for cloud in read_files(paths, settings)]
-    loader = DataLoader(items, batch_size=batch_size)
-    task = task_class(len(saved.class_names))
-    results: list[tuple[Path, Tensor]] = []
-    for _, probabilities in task.predict(saved.model, loader, precision=precision):
-        for row in probabilities:
-            path = paths[len(results)]
-            results.append((path, row))
-            best = row.topk(min(top, row.numel()))
-            named = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            text = "   ".join(f"{saved.class_names[n]} {100 * p:.1f} %" for n, p in named)
-            say(printable(f"{path}   {text}"))  # one line for each file, whatever its name
-    return results
-
-
-def read_files(paths: list[Path], settings: dict[str, Any]) -> list[Data]:
-    """Return the clouds of files; ``columns`` applies to the files that are tables.
-
-    Raises:
-        ValueError: If files cannot be read, all of which are named, or the settings do not fit.
-    """
-    unknown = sorted(set(settings) - set(signature(read_points).parameters))
-    if unknown:
-        raise ValueError(f"Expected 'read_args' to be arguments of read_points (got {unknown})")
-    clouds: list[Data] = []
-    failures: list[str] = []
-    columns = settings.get("columns")
-    for path in paths:
-        fitting: dict[str, Any] = {**settings, "columns": columns_of(path, columns)}
-        try:
-            clouds.append(read_points(path, **fitting))
-        except (ValueError, OSError) as error:
-            failures.append(str(error))
-    if len(failures) == 1:
-        raise ValueError(failures[0])
-    if failures:
-        raise ValueError(
-            f"Expected the {len(paths)} files to be readable (got {len(failures)} that are not):"
-            + "".join(f"\n  {failure}" for failure in failures)
+    check_settings(settings)
+    task = TASKS[saved.task]
+    if issubclass(task, SegmentationTask):
+        job: Job[Any] = PointJob(
+            saved,
+            settings if num_points is None else {"mesh_points": num_points, **settings},
+            find_labeler(saved, options),
+            find_targets(paths, target, output_type, overwrite=overwrite),
+            probability=probability,
+            results=Results(form, None, ["path", "output", "points", *saved.class_names]),
+            top=top,
         )
-    return clouds
+    elif issubclass(task, ClassificationTask):
+        check_file(target, overwrite=overwrite)
+        job = CloudJob(
+            saved,
+            task(len(saved.class_names)),
+            settings,
+            num_points=num_points,
+            batch_size=batch_size,
+            precision=precision,
+            results=Results(form, target, ["path", "label", "probability", *saved.class_names]),
+            top=top,
+        )
+    else:
+        raise ValueError(
+            f"Expected 'adapter' to classify clouds or points (got one for {saved.task}): predict "
+            "with PeftModel.from_pretrained and the model itself"
+        )
+    return predict_all(paths, job, skip_errors=skip_errors)
 
 
-def find_files(names: list[str]) -> list[Path]:
-    """Return the files that ``names`` refer to, with sorted files for each folder.
-
-    Raises:
-        ValueError: If a folder has no file of a known type, or a name does not exist.
-    """
-    paths: list[Path] = []
-    for name in map(Path, names):
-        if name.is_dir():
-            inside = sorted(p for p in files_below(name) if p.suffix.lower() in FILE_TYPES)
-            if not inside:
-                raise ValueError(
-                    f"Expected '{name}' to hold files that end in one of {', '.join(FILE_TYPES)} "
-                    "(got none)"
-                )
-            paths += inside
-        elif name.is_file():
-            paths.append(name)
-        else:
-            raise ValueError(f"Expected 'files' to exist (got '{name}')")
-    return paths
+__all__ = ["add_arguments", "run"]

@@ -1,9 +1,10 @@
 """Loading of a saved adapter onto its base, with the settings that it records."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
+from pyg_peft.cli.say import complain
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.errors import CheckpointError
 from pyg_peft.loading import load
@@ -34,7 +35,14 @@ class Saved:
     task: str
 
 
-def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) -> Saved:
+def open_adapter(
+    folder: str,
+    weights: str | None,
+    settings: Mapping[str, Any],
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Saved:
     """Load an adapter folder onto its base.
 
     Args:
@@ -42,19 +50,27 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
         weights: Weights of the base, as in ``open_backbone``; ``None`` for those recorded in the
             adapter.
         settings: Constructor arguments of the base that replace the recorded ones.
+        preprocessing: Settings of the preprocessing that replace the recorded ones.
+        class_names: Names of the classes that replace the recorded ones.
 
     Raises:
         CheckpointError: If a file is damaged, if the base is a different one, or if names and
-            preprocessing are not in the folder.
-        ValueError: If there is not one name per score.
+            preprocessing are neither in the folder nor given.
+        TypeError: If a setting has another type.
+        ValueError: If there is not one name per score, or a setting of the preprocessing is unknown
+            or out of range.
     """
     folder = str(find_adapter(folder))
     config = read_whole(folder).config
-    if config.get("preprocessing") is None:
-        raise CheckpointError(f"Expected '{folder}' to hold 'preprocessing' (got none)")
+    given = _checked(preprocessing or {})
+    if config.get("preprocessing") is None and preprocessing is None:
+        raise CheckpointError(
+            f"Expected '{folder}' to hold 'preprocessing' (got none): the option --preprocessing "
+            "of predict and evaluate supplies it"
+        )
     model = load(folder, backbone=weights, backbone_args=settings)
-    recorded = config["preprocessing"]
-    names = tuple(config.get("class_names") or _numbered(model.base))
+    recorded = {**(config.get("preprocessing") or {}), **given}
+    names = tuple(class_names or config.get("class_names") or _numbered(model.base))
     read_args = recorded.get("read_args", {})  # older adapters have none
     if not isinstance(read_args, dict):
         raise CheckpointError(
@@ -64,12 +80,27 @@ def open_adapter(folder: str, weights: str | None, settings: Mapping[str, Any]) 
     # Older releases did not check this when saving.
     check_class_names(names, model.base, model.peft_config["default"])
     try:
-        preprocessing = Preprocessing.from_dict(recorded)
+        used = Preprocessing.from_dict(recorded)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{error}, in 'preprocessing' of '{folder}'") from error
-    return Saved(
-        model, names, preprocessing, dict(read_args), _task_of(model.base, recorded, folder)
-    )
+    if recorded.get("assumed") and preprocessing is None:
+        complain(
+            f"'{folder}' was saved without its preprocessing: {used} is assumed, and "
+            "--preprocessing gives another"
+        )
+    return Saved(model, names, used, dict(read_args), _task_of(model.base, recorded, folder))
+
+
+def _checked(preprocessing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a ``Preprocessing``; raise for those that it does not have."""
+    known = [entry.name for entry in fields(Preprocessing)]
+    unknown = [name for name in preprocessing if name not in known]
+    if unknown:
+        raise ValueError(
+            f"Expected 'preprocessing' to be among {', '.join(known)} (got {', '.join(unknown)})"
+        )
+    Preprocessing(**preprocessing)
+    return dict(preprocessing)
 
 
 def _numbered(base: Any) -> list[str]:

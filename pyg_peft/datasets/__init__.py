@@ -1,4 +1,4 @@
-"""Data sets of point clouds, file readers, splits, and transforms of single clouds.
+"""Data sets of point clouds, readers and writers of files, splits, and transforms of single clouds.
 
 Items are PyG ``Data`` with ``pos`` float32 ``[n, 3]``, and ``y`` and ``sample_id`` long ``[1]``.
 They have ``x`` float32 ``[n, C]`` if there are features. Clouds may differ in size. Data sets have
@@ -9,6 +9,7 @@ from pyg_peft.datasets.augmented import Augmented
 from pyg_peft.datasets.few_shot import Episode, FewShotSubset, few_shot_episode
 from pyg_peft.datasets.files import read_points
 from pyg_peft.datasets.folders.shape_folder import ShapeFolder
+from pyg_peft.datasets.formats.labeled_files import write_labeled_points
 from pyg_peft.datasets.keyed import keyed_generator, keyed_globals, keyed_seed
 from pyg_peft.datasets.npz.shapes import NpzShapes
 from pyg_peft.datasets.part_labels import PartLabels
@@ -48,4 +49,5 @@ __all__ = [
     "procedural_stream",
     "read_points",
     "train_val_split",
+    "write_labeled_points",
 ]

@@ -112,12 +112,40 @@ def read_points(
         (0.001, [7.0, 9.0], 500000.002)
     """
     path = Path(path)
-    check_count(mesh_points, "mesh_points")
-    check_count(seed, "seed", least=None)
     channels = check_names(channels, "channels")
-    columns = None if columns is None else check_names(columns, "columns")
     if fill is not None:
         check_number(fill, "fill")
+    raw = read_raw(
+        path,
+        columns=columns,
+        decimal=decimal,
+        mesh_points=mesh_points,
+        mesh_vertices=mesh_vertices,
+        drop_invalid=drop_invalid,
+        seed=seed,
+    )
+    return to_data(raw, channels, fill, path)
+
+
+def read_raw(
+    path: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    decimal: str = ".",
+    mesh_points: int = 2048,
+    mesh_vertices: bool = False,
+    drop_invalid: bool = False,
+    seed: int = 0,
+) -> RawPoints:
+    """Return the points of a file, or sampled from its mesh, in the coordinates of the file.
+
+    Args:
+        path, columns, decimal, mesh_points, mesh_vertices, drop_invalid, seed: See
+            :func:`read_points`, which also has the errors.
+    """
+    check_count(mesh_points, "mesh_points")
+    check_count(seed, "seed", least=None)
+    columns = None if columns is None else check_names(columns, "columns")
     if decimal not in (".", ","):
         raise ValueError(f"Expected 'decimal' to be '.' or ',' (got {decimal!r})")
     raw = _parse(path, columns, decimal)
@@ -145,6 +173,17 @@ def read_points(
             raw = sample_mesh(raw, mesh_points, generator)
         except ValueError as error:
             raise ValueError(f"Expected '{path}' to be a mesh to sample (got: {error})") from error
+    return raw
+
+
+def to_data(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Path) -> Data:
+    """Return points of a file in the form of :func:`read_points`.
+
+    Args:
+        raw: What :func:`read_raw` returned.
+        channels, fill: See :func:`read_points`.
+        path: The file, for messages.
+    """
     pos, origin = _center(raw.pos, path)
     data = Data(pos=torch.from_numpy(pos), origin=torch.from_numpy(origin))
     if channels:
@@ -219,4 +258,4 @@ def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Pa
         raise ValueError(f"Expected '{path}' to have channels in range (got: {error})") from error
 
 
-__all__ = ["FILE_TYPES", "columns_of", "may_be_cloud", "read_points"]
+__all__ = ["FILE_TYPES", "columns_of", "may_be_cloud", "read_points", "read_raw", "to_data"]

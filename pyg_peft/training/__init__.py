@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.data.cache import FeatureCache
     from pyg_peft.training.data.sampler import KeyedSampler
     from pyg_peft.training.data.sources import Splits, open_parts, open_source, register_source
+    from pyg_peft.training.evaluation.cloud import score_cloud
     from pyg_peft.training.evaluation.metrics import MacroAccuracy, classification_metrics
     from pyg_peft.training.evaluation.scene import score_scene
     from pyg_peft.training.evaluation.segmentation_metrics import (
@@ -80,6 +81,7 @@ _HOME = {
     "open_source": "data.sources",
     "register_source": "data.sources",
     "pretrain": "pretraining.run",
+    "score_cloud": "evaluation.cloud",
     "score_scene": "evaluation.scene",
     "segmentation_metrics": "evaluation.segmentation_metrics",
     "warmup_cosine": "runs.schedule",
@@ -140,6 +142,7 @@ __all__ = [
     "pretrain",
     "register_source",
     "register_task",
+    "score_cloud",
     "score_scene",
     "segmentation_metrics",
     "warmup_cosine",
