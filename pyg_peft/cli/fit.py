@@ -250,7 +250,7 @@ def _card(data: str, license: str | None, data_license: str | None) -> dict[str,
     """Return facts for the model card: the name of the data without their place, and licenses."""
     kind, colon, _ = data.partition(":")
     is_shorthand = bool(colon) and len(kind) > 1  # a single letter is a drive
-    name = data if kind == "procedural" else kind if is_shorthand else Path(data).name
+    name = data if kind == "procedural" else kind if is_shorthand else Path(data).resolve().name
     found = {"data": name, "license": license, "data_license": data_license}
     return {key: value for key, value in found.items() if value is not None}
 

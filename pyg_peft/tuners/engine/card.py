@@ -134,7 +134,7 @@ def _base(config: Mapping[str, Any]) -> list[str]:
         return [
             f"Weights of the base: {source}, which ships with `pyg_peft`. Its card says:",
             "",
-            _text(terms_of(source)),
+            terms_of(source),
         ]
     name = PurePath(source.replace("\\", "/")).name
     return [
