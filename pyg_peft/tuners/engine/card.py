@@ -188,8 +188,7 @@ def _loading_onto_own_base() -> list[str]:
     return [
         "from pyg_peft import PeftModel",
         "",
-        "# 'base' is the model that the adapter was trained on.",
-        f"model = PeftModel.from_pretrained(base, {_FOLDER})",
+        f"model = PeftModel.from_pretrained(base, {_FOLDER})  # base: the model it was trained on",
     ]
 
 
