@@ -23,7 +23,7 @@ FOUNDATIONS = {"typing", "errors", "storage", "symmetries", "tensor_file"}
 UNNUMBERED = {"loading", "training", "cli", "viz", "testing"}
 # Inside a room, the folders (or files) of a row may import those of the rows above; not each other.
 INSIDE = {
-    "datasets": [["formats", "procedural"], ["npz"], ["folders"]],
+    "datasets": [["formats", "procedural"], ["npz"], ["folders"], ["scenes"]],
     "geometry": [["layout"], ["ordering"], ["search"], ["pyg"]],
     "backbones": [
         ["layers", "weights"],

@@ -52,6 +52,8 @@ def test_the_wheel_holds_the_package_alone(wheel: Path):
     for entry in SHIPPED.values():
         path = f"pyg_peft/backbones/pretrained_weights/{entry.file}"
         assert {path, path.replace(".safetensors", ".md")} <= set(names)
+    shapes = "pyg_peft/datasets/shipped/"
+    assert {f"{shapes}furniture.npz", f"{shapes}LICENSES.md"} <= set(names)
     assert any(name.endswith("/NOTICE") for name in names)
     assert wheel.stat().st_size < 8e6
     tops = {name.split("/")[0] for name in names}

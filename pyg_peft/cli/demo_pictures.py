@@ -1,4 +1,4 @@
-"""The pictures of the demo."""
+"""The pictures of the demo, and the authors of the shapes in them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Classes with parts that are easy to see; the first test shape of each is shown.
-SHOWN = ("table", "mug", "coil", "cage")
+SHOWN = ("chair", "lamp", "table", "person")
 
 
 def draw_pictures(
@@ -30,45 +30,46 @@ def draw_pictures(
 
     Args:
         outcomes: Outcomes of the methods that ran, starting with the one to show in detail.
-        models: Models by method, at their best epoch.
-        data: Splits on which the models were trained.
+        models: Models of the first seed by method, at their best epoch.
+        data: Splits of the first seed.
     """
     first = outcomes[0]
-    curves = {o.method: o.report.curves["val_accuracy"] for o in outcomes}
-    found = first.report.test or first.val
-    sizes = {o.method: (o.trained, o.without_head, o.file_bytes + o.bank_bytes) for o in outcomes}
+    count = first.evaluation.count // len(first.runs)
+    of_seeds = f" of {len(first.runs)} seeds" if len(first.runs) > 1 else ""
     figures: dict[str, tuple[str, Figure]] = {
         "Learning curves": (
-            f"Accuracy on {len(data.val_set)} validation shapes after each epoch. The best epoch "
-            "of each method is the one that is kept.",
-            plot_curves(curves, ylabel="validation accuracy"),
+            f"Accuracy on validation shapes after each epoch{', mean' * bool(of_seeds)}{of_seeds}. "
+            "The best epoch of each run is the one that is kept.",
+            plot_curves({o.method: o.curve for o in outcomes}, ylabel="validation accuracy"),
         ),
         f"What {first.method} takes for what": (
-            f"{found.count} test shapes that no method has seen; the counts are shapes.",
-            plot_confusion(found.confusion, data.class_names),
+            f"{count} test shapes that no method has seen; the counts are shapes"
+            f"{', summed over the models' * bool(of_seeds)}{of_seeds}.",
+            plot_confusion(first.evaluation.confusion, data.class_names),
         ),
         "What is trained and stored": (
             "All methods but the probe train the same head, which is most of what a small method "
             "trains. A memory bank counts with the file.",
-            plot_sizes(sizes),
+            plot_sizes({o.method: o.sizes for o in outcomes}),
         ),
     }
-    shapes = [_shape(data, name) for name in SHOWN if name in data.class_names]
-    prompted = next((name for name in models if name == "point_peft"), None)
-    if prompted is not None and shapes:
-        clouds = [(item.pos, *prompt_attention(models[prompted], item.pos)) for item in shapes]
+    shapes: list[Any] = [data.test_set[row] for row in shown_rows(data)]  # pyright: ignore[reportOptionalSubscript]
+    names = [data.class_names[int(item.y)] for item in shapes]
+    if "point_peft" in models:
+        model = models["point_peft"]
+        clouds = [(item.pos, *prompt_attention(model, item.pos)) for item in shapes]
         figures["Where the prompts look"] = (
             "Attention of the prompts to the patches of four test shapes, mean over heads, prompts "
             "and prompted blocks: 1 is an even look at all patches.",
-            plot_attention(clouds, [data.class_names[int(item.y)] for item in shapes]),
+            plot_attention(clouds, names),
         )
     base: Any = models[first.method].base
-    item: Any = shapes[0] if shapes else data.val_set[0]
-    center = base.make_patches(item.pos).center[0]
+    pos = shapes[0].pos
+    center = base.make_patches(pos).center[0]
     figures["What a backbone is given"] = (
-        f"A cloud of {item.pos.size(0):,} points, cut into {len(center)} patches around sampled "
+        f"A cloud of {pos.size(0):,} points, cut into {len(center)} patches around sampled "
         "centers (black); each patch becomes a token.",
-        plot_patches(item.pos, center, title=data.class_names[int(item.y)]),
+        plot_patches(pos, center, title=names[0]),
     )
     return figures
 
@@ -82,11 +83,23 @@ def save_pictures(figures: Mapping[str, tuple[str, "Figure"]], folder: Path) -> 
     return paths
 
 
-def _shape(data: ShapeDataModule, name: str) -> Any:
-    """Return the first test shape of a class, or a validation shape without a test set."""
-    dataset: Any = data.test_set or data.val_set
-    rows = (dataset.labels == data.class_names.index(name)).nonzero().flatten()
-    return dataset[int(rows[0])]
+def shown_rows(data: ShapeDataModule) -> list[int]:
+    """Return the row of the first test shape of each class that is shown."""
+    dataset: Any = data.test_set
+    labels = dataset.dataset.labels
+    return [int((labels == data.class_names.index(name)).nonzero()[0]) for name in SHOWN]
 
 
-__all__ = ["draw_pictures", "save_pictures"]
+def credits_of(data: ShapeDataModule) -> list[str]:
+    """Return title, author and license of each shape that is shown."""
+    dataset: Any = data.test_set
+    shapes = dataset.dataset
+    lines: list[str] = []
+    for row in shown_rows(data):
+        title, creator, number = (shapes.field(k)[row] for k in ("title", "creator", "licence"))
+        name, address = (shapes.fields[k][number] for k in ("licence_names", "licence_urls"))
+        lines.append(f'"{title}" by {creator}, {name} ({address})')
+    return lines
+
+
+__all__ = ["SHOWN", "credits_of", "draw_pictures", "save_pictures", "shown_rows"]

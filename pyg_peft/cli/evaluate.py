@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyg_peft.cli.device import find_device
-from pyg_peft.cli.fit import groups_of, hold_out
+from pyg_peft.cli.fit import groups_of
 from pyg_peft.cli.result import RESULT, read_run
 from pyg_peft.cli.saved import Saved, open_adapter
 from pyg_peft.cli.say import printable, say
@@ -81,9 +81,9 @@ def run(
         past["data"] if data is None else data, **data_args
     )
     whole = splits.whole and not own and split == "test"
-    groups = None
+    held: dict[str, Any] = {}
     if own:
-        splits, groups = _as_in_run(splits, past, split)
+        held = _held_out(splits, past, split)
     else:
         splits = splits.for_evaluation()
     _check_classes(splits, saved)
@@ -93,7 +93,7 @@ def run(
         preprocessing=saved.preprocessing,
         batch_size=batch_size or past.get("batch_size", 32),
         val_fraction=past.get("val_fraction", 0.15),
-        groups=groups,
+        **held,
         seed=past.get("seed", 0),
     )
     loader = module.val_dataloader() if split == "val" else module.test_dataloader()
@@ -106,16 +106,23 @@ def run(
     if whole:
         say(f"'{data}' has no splits: all of its clouds are tested")
     say(f"{'validation' if split == 'val' else split} {result}")
+    _show(result, saved, per_class=per_class)
+    return result
+
+
+def _show(result: Scored, saved: Saved, *, per_class: bool) -> None:
+    """Print the lines after the first: the task's own, and the accuracy of each class."""
+    for line in result.table():
+        say(printable(line))
     if per_class:
         names = [printable(name) for name in saved.class_names]
         width = max(len(name) for name in names)
         for name, (right, count) in zip(names, result.per_class(), strict=True):
             say(f"  {name:{width}s} {100 * right / max(1, count):6.2f} % of {count}")
-    return result
 
 
-def _as_in_run(splits: Splits, past: dict[str, Any], split: str) -> tuple[Splits, Any]:
-    """Return the splits of the run, with the test set that it held out, and the groups.
+def _held_out(splits: Splits, past: dict[str, Any], split: str) -> dict[str, Any]:
+    """Return the arguments of ``wrap_splits`` with which the run held out its test set.
 
     Raises:
         ValueError: If the data have changed since the run, and the split was drawn from them.
@@ -131,8 +138,11 @@ def _as_in_run(splits: Splits, past: dict[str, Any], split: str) -> tuple[Splits
                 "--data tests on another folder"
             )
         say(f"'{data}' has changed since the run")
-    groups = groups_of(splits.train, past.get("group_field"))
-    return hold_out(splits, fraction, past.get("test_seed", 0), groups)
+    return {
+        "test_fraction": fraction,
+        "test_seed": past.get("test_seed", 0),
+        "groups": groups_of(splits.train, past.get("group_field")),
+    }
 
 
 def _default_args(
@@ -144,7 +154,8 @@ def _default_args(
         data_args = past.get("data_args", {})
         check_recorded(past["data"], data_args, recorded)
         return dict(data_args or {})
-    return saved.read_args if Path(data).is_dir() else {}
+    is_scene = "label_field" in saved.read_args
+    return saved.read_args if is_scene or Path(data).is_dir() else {}
 
 
 def _check_classes(splits: Splits, saved: Saved) -> None:

@@ -13,13 +13,14 @@ from pyg_peft.cli.device import trainer_device
 from pyg_peft.cli.from_adapter import read_start
 from pyg_peft.cli.method import fill_bank, make_config, make_model, show_counts
 from pyg_peft.cli.result import write_result
-from pyg_peft.cli.say import say
-from pyg_peft.datasets import PartLabels, ScaleTranslate, UpRotate
+from pyg_peft.cli.say import printable, say
+from pyg_peft.cli.scenes import check_features_used, scene_backbone_args, scene_data_args
+from pyg_peft.datasets import OutdoorAugment, PartLabels, ScaleTranslate, UpRotate
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.loading import backbone_class as find_class
 from pyg_peft.loading import default_weights, open_backbone
 from pyg_peft.training.data.fingerprint import data_fingerprint
-from pyg_peft.training.data.sources import Splits, shorthands
+from pyg_peft.training.data.sources import shorthands
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.run import FitOptions, FitReport, check_run, fit
 from pyg_peft.training.fitting.tasks import DATA_MODULES, wrap_splits
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 
 DEFAULT_METHOD = "point_peft"
 TEST_FRACTION = 0.2  # of data without splits
-AUGMENTATIONS = {"scale_translate": ScaleTranslate, "rotate": UpRotate, "none": None}
+AUGMENTATIONS = {
+    "scale_translate": ScaleTranslate,
+    "rotate": UpRotate,
+    "outdoor": OutdoorAugment,
+    "none": None,
+}
 
 
 def add_arguments(parser: "ArgumentParser") -> None:
@@ -70,6 +76,9 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     backbone_class: str | None = None,
     backbone_args: dict[str, Any] | None = None,
     data_args: dict[str, Any] | None = None,
+    label_field: str | None = None,
+    ignore_label: int | list[int] | None = None,
+    classes: dict[str, str] | None = None,
     bank: bool = True,
     bank_per_class: int | None = None,
     augmentation: str = "scale_translate",
@@ -107,9 +116,13 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         backbone_class: Name of the model; PointMAE or PointMAESegmentation by default.
         backbone_args: Constructor arguments, for example {"num_centers": 128}.
         data_args: Arguments of the data set, for example {"fold": 2}.
+        label_field: Field of the labels in tiles of a scene, for example classification.
+        ignore_label: One or more labels of tiles whose points are ignored.
+        classes: Names of the labels of tiles, for example {"2": "ground", "9": "water"}.
         bank: Whether to build a memory bank of the training samples for methods that use one.
         bank_per_class: Maximum number of samples of each class in the bank.
-        augmentation: "scale_translate" or "rotate", the two published protocols, or "none".
+        augmentation: "scale_translate" or "rotate", the two published protocols, "outdoor"
+            for scenes, or "none".
         num_views: Number of versions of each training sample; required for --options.cache.
         epochs: Number of epochs, 50 by default; short for trainer.max_epochs.
         lr: Largest learning rate, 0.001 by default; short for options.lr.
@@ -158,14 +171,15 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     config = make_config(method or DEFAULT_METHOD, method_args or {})
     if options.cache and num_views is None:
         raise ValueError("Expected 'num_views' to be a number for 'options.cache' (got None)")
+    data_args = scene_data_args(task, data_args, label_field, ignore_label, classes)
     kind = find_class(backbone_class, find_task(task).head)
     weights = default_weights(kind) if backbone is None else backbone
     splits = DATA_MODULES[task].open_splits(data, **(data_args or {}))
     fingerprint = data_fingerprint(splits, data)
     if test_fraction is None:
-        test_fraction = TEST_FRACTION if splits.whole else 0.0
-    groups = groups_of(splits.train, group_field)
-    splits, groups = hold_out(splits, test_fraction, test_seed, groups)
+        test_fraction = (
+            getattr(splits.train, "test_fraction", TEST_FRACTION) if splits.whole else 0.0
+        )
     module = wrap_splits(
         task,
         splits,
@@ -173,12 +187,15 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         augmentation=augment() if augment else None,
         batch_size=batch_size,
         val_fraction=val_fraction,
-        groups=groups,
+        test_fraction=test_fraction,
+        test_seed=test_seed,
+        groups=groups_of(splits.train, group_field),
         num_views=num_views,
         num_workers=num_workers,
         seed=seed,
     )
     module.check_trainable()
+    backbone_args = scene_backbone_args(kind, module, backbone_args)
     outputs, sizes = module.task.num_outputs, backbone_args or {}
     if start is None:
         base = open_backbone(weights, outputs, sizes, seed, kind)
@@ -187,6 +204,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
     model = make_model(base, config.method, method_args or {}, rows, seed)
+    check_features_used(model, module)
     started = None if start is None else start.load_into(model, module.class_names)
     _show_start(kind, weights, module, test_fraction)
     show_counts(model)
@@ -231,17 +249,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "precision": str(settings.get("precision", "32-true")),
         }
         write_result(report, model, module, Path(output), run)
-    if report.extended:
-        say(
-            f"the run of {report.extended[-1]} epochs was continued to {settings['max_epochs']}, "
-            "on the learning rate of a cosine over all of them"
-        )
-    if report.val is None:
-        say(f"nothing validated: the last epoch, {report.epoch}, is kept, whatever it is worth")
-    else:
-        say(f"best epoch {report.epoch}: validation {report.val}")
-    if report.test is not None:
-        say(f"test {report.test}")
+    _show_report(report, settings)
     say(f"adapter: {output}")
     return report
 
@@ -253,24 +261,6 @@ def _card(data: str, license: str | None, data_license: str | None) -> dict[str,
     name = data if kind == "procedural" else kind if is_shorthand else Path(data).resolve().name
     found = {"data": name, "license": license, "data_license": data_license}
     return {key: value for key, value in found.items() if value is not None}
-
-
-def hold_out(splits: Splits, fraction: float, seed: int, groups: Any) -> tuple[Splits, Any]:
-    """Hold out a test set if ``fraction`` is not 0; see :meth:`Splits.hold_out_test`.
-
-    Raises:
-        ValueError: If the fraction is outside [0, 1), or there is a test split already.
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(
-            "Expected 'test_fraction' to lie between 0 and 1, or to be 0 to train on everything "
-            f"(got {fraction})"
-        )
-    if splits.test is not None and fraction > 0:
-        raise ValueError(
-            f"Expected 'test_fraction' to be 0 for data with a test split (got {fraction})"
-        )
-    return splits.hold_out_test(fraction, seed, groups=groups) if fraction else (splits, groups)
 
 
 def _trainer_settings(trainer: Any, epochs: int | None, device: str) -> dict[str, Any]:
@@ -286,6 +276,23 @@ def _trainer_settings(trainer: Any, epochs: int | None, device: str) -> dict[str
             f"{settings[given[0]]!r})"
         )
     return {**settings, **chosen}
+
+
+def _show_report(report: FitReport, settings: dict[str, Any]) -> None:
+    """Print which epoch was kept, and its metrics."""
+    if report.extended:
+        say(
+            f"the run of {report.extended[-1]} epochs was continued to {settings['max_epochs']}, "
+            "on the learning rate of a cosine over all of them"
+        )
+    if report.val is None:
+        say(f"nothing validated: the last epoch, {report.epoch}, is kept, whatever it is worth")
+    else:
+        say(f"best epoch {report.epoch}: validation {report.val}")
+    if report.test is not None:
+        say(f"test {report.test}")
+        for line in report.test.table():
+            say(printable(line))
 
 
 def _show_start(

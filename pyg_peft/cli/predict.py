@@ -12,9 +12,13 @@ from pyg_peft.cli.predicting.points import (
     PointOptions,
     find_labeler,
     find_targets,
+    find_tile_labeler,
+    shape_reader,
+    tile_reader,
 )
 from pyg_peft.cli.predicting.results import Results, check_file, check_output, find_format
 from pyg_peft.cli.saved import open_adapter
+from pyg_peft.datasets import SceneSettings
 from pyg_peft.errors import check_count
 from pyg_peft.training.evaluation.forward import check_precision
 from pyg_peft.training.tasks.classification import ClassificationTask
@@ -104,14 +108,24 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     )
     saved.model.to(place)
     settings = {**saved.read_args, **(read_args or {})}
+    tiles = SceneSettings.recorded_in(settings)
     num_points = settings.pop("num_points", None)
-    check_settings(settings)
+    if tiles is None:
+        check_settings(settings)
     task = TASKS[saved.task]
     if issubclass(task, SegmentationTask):
+        if tiles is None:
+            more = {} if num_points is None else {"mesh_points": num_points}
+            reader = shape_reader(saved, {**more, **settings})
+            codes, labeler = range(len(saved.class_names)), find_labeler(saved, options)
+        else:
+            reader, codes = tile_reader(tiles), tiles.raw_labels
+            labeler = find_tile_labeler(saved, tiles, options)
         job: Job[Any] = PointJob(
-            saved,
-            settings if num_points is None else {"mesh_points": num_points, **settings},
-            find_labeler(saved, options),
+            saved.class_names,
+            codes,
+            reader,
+            labeler,
             find_targets(paths, target, output_type, overwrite=overwrite),
             probability=probability,
             results=Results(form, None, ["path", "output", "points", *saved.class_names]),

@@ -68,7 +68,7 @@ def write_result(
     }
     for name, found in (("val", report.val), ("test", report.test)):
         if found is not None:
-            content[name] = found.numbers()
+            content[name] = found.record()
     content["curves"] = report.curves
     text = json.dumps(content, indent=2, default=str) + "\n"
     remove_leftovers(folder, RESULT)

@@ -22,6 +22,10 @@ from pyg_peft.datasets.procedural import (
 )
 from pyg_peft.datasets.sample_ids import SampleIds
 from pyg_peft.datasets.scanobjectnn import ScanObjectNN
+from pyg_peft.datasets.scenes.outdoor import OutdoorAugment
+from pyg_peft.datasets.scenes.reading import read_tile
+from pyg_peft.datasets.scenes.scene_folder import SceneFolder
+from pyg_peft.datasets.scenes.settings import SceneSettings
 from pyg_peft.datasets.split import train_val_split
 from pyg_peft.datasets.transforms import Normalize, Resample, ScaleTranslate, UpRotate
 
@@ -31,6 +35,7 @@ __all__ = [
     "FewShotSubset",
     "Normalize",
     "NpzShapes",
+    "OutdoorAugment",
     "PartLabels",
     "Preprocessing",
     "ProceduralShapes",
@@ -40,6 +45,8 @@ __all__ = [
     "ScaleTranslate",
     "ScanEffects",
     "ScanObjectNN",
+    "SceneFolder",
+    "SceneSettings",
     "ShapeFolder",
     "UpRotate",
     "few_shot_episode",
@@ -48,6 +55,7 @@ __all__ = [
     "keyed_seed",
     "procedural_stream",
     "read_points",
+    "read_tile",
     "train_val_split",
     "write_labeled_points",
 ]

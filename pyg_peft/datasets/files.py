@@ -148,7 +148,7 @@ def read_raw(
     columns = None if columns is None else check_names(columns, "columns")
     if decimal not in (".", ","):
         raise ValueError(f"Expected 'decimal' to be '.' or ',' (got {decimal!r})")
-    raw = _parse(path, columns, decimal)
+    raw = parse_file(path, columns, decimal)
     if mesh_vertices and raw.faces is not None:
         raw = vertices_of(raw, merge=path.suffix.lower() == ".stl")
     valid = np.isfinite(raw.pos).all(axis=1)
@@ -201,7 +201,7 @@ def may_be_cloud(path: Path) -> bool:
     if path.suffix.lower() not in _GENERAL_TYPES:
         return path.suffix.lower() in FILE_TYPES
     try:
-        _parse(path, None, ".")
+        parse_file(path, None, ".")
     except ValueError:
         return False
     return True
@@ -220,7 +220,16 @@ def _center(pos: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return centered, origin
 
 
-def _parse(path: Path, columns: Sequence[str] | None, decimal: str) -> RawPoints:
+def parse_file(path: Path, columns: Sequence[str] | None = None, decimal: str = ".") -> RawPoints:
+    """Return the content of a file as its format has it, without sampling or centering.
+
+    Args:
+        path: The file.
+        columns, decimal: See :func:`read_points`.
+
+    Raises:
+        FileNotFoundError, MissingExtraError, ValueError: See :func:`read_points`.
+    """
     suffix = path.suffix.lower()
     if suffix not in FILE_TYPES:
         raise ValueError(f"Expected '{path}' to end in one of {list(FILE_TYPES)} (got {suffix!r})")
@@ -258,4 +267,12 @@ def _stack(raw: RawPoints, channels: Sequence[str], fill: float | None, path: Pa
         raise ValueError(f"Expected '{path}' to have channels in range (got: {error})") from error
 
 
-__all__ = ["FILE_TYPES", "columns_of", "may_be_cloud", "read_points", "read_raw", "to_data"]
+__all__ = [
+    "FILE_TYPES",
+    "columns_of",
+    "may_be_cloud",
+    "parse_file",
+    "read_points",
+    "read_raw",
+    "to_data",
+]

@@ -10,6 +10,7 @@ from pyg_peft.geometry.edge_structure import (
     bipartite_structure,
     edge_structure,
 )
+from pyg_peft.geometry.grid import GridSample, grid_sample
 from pyg_peft.geometry.interpolation import interpolate, interpolation_weights
 from pyg_peft.geometry.layout import counts, offsets, to_dense, to_flat
 from pyg_peft.geometry.patches import Patches, build_patches
@@ -28,6 +29,7 @@ from pyg_peft.geometry.structure_search import build_structure
 
 __all__ = [
     "BipartiteStructure",
+    "GridSample",
     "Patches",
     "PygOps",
     "Structure",
@@ -43,6 +45,7 @@ __all__ = [
     "edge_structure",
     "enable_pyg_ops",
     "farthest_point_sample",
+    "grid_sample",
     "interpolate",
     "interpolation_weights",
     "knn",

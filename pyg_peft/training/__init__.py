@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         PointAccuracy,
         segmentation_metrics,
     )
+    from pyg_peft.training.evaluation.tiles import TileLabels, label_tile
     from pyg_peft.training.fitting.data_module import ShapeDataModule
     from pyg_peft.training.fitting.options import FitOptions
     from pyg_peft.training.fitting.peft_module import PeftModule
     from pyg_peft.training.fitting.run import FitReport, fit
+    from pyg_peft.training.fitting.scenes import SceneDataModule
     from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
     from pyg_peft.training.fitting.tasks import register_task
     from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.tasks.classification import ClassificationTask, Evaluation, evaluate
     from pyg_peft.training.tasks.contract import Scored, Task
     from pyg_peft.training.tasks.registry import list_tasks
+    from pyg_peft.training.tasks.scene import SceneEvaluation, SceneTask
     from pyg_peft.training.tasks.segmentation import (
         PartEvaluation,
         SegmentationTask,
@@ -47,6 +50,11 @@ if TYPE_CHECKING:
 _HOME = {
     "ClassificationTask": "tasks.classification",
     "SegmentationTask": "tasks.segmentation",
+    "SceneDataModule": "fitting.scenes",
+    "SceneEvaluation": "tasks.scene",
+    "SceneTask": "tasks.scene",
+    "TileLabels": "evaluation.tiles",
+    "label_tile": "evaluation.tiles",
     "Scored": "tasks.contract",
     "Task": "tasks.contract",
     "list_tasks": "tasks.registry",
@@ -123,6 +131,9 @@ __all__ = [
     "Preprocessing",
     "PretrainOptions",
     "PretrainReport",
+    "SceneDataModule",
+    "SceneEvaluation",
+    "SceneTask",
     "Scored",
     "SegmentationDataModule",
     "SegmentationModule",
@@ -130,11 +141,13 @@ __all__ = [
     "ShapeDataModule",
     "Splits",
     "Task",
+    "TileLabels",
     "ViewOptions",
     "classification_metrics",
     "evaluate",
     "evaluate_parts",
     "fit",
+    "label_tile",
     "list_tasks",
     "open_corpus",
     "open_parts",

@@ -49,7 +49,7 @@ def draw_cloud(axes: "Axes3D", pos: Tensor, *, size: int = 9, **colors: Any) -> 
     axes.set_xlim(float(middle[0]) - half, float(middle[0]) + half)
     axes.set_ylim(float(middle[1]) - half, float(middle[1]) + half)
     axes.set_zlim(float(middle[2]) - half, float(middle[2]) + half)
-    axes.set_box_aspect((1, 1, 1), zoom=1.35)  # pyright: ignore[reportArgumentType]
+    axes.set_box_aspect((1, 1, 1), zoom=1.2)  # pyright: ignore[reportArgumentType]
     axes.set_axis_off()
     axes.view_init(elev=22, azim=-55)
     return drawn

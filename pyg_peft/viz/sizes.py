@@ -44,6 +44,7 @@ def plot_sizes(sizes: Mapping[str, tuple[int, int, int]], *, title: str = "") ->
             axes.locator_params(axis="x", nbins=4)
             axes.ticklabel_format(axis="x", style="plain")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        figure.get_layout_engine().set(wspace=0.06)  # pyright: ignore[reportOptionalMemberAccess, reportCallIssue]
         figure.legend(frameon=False, loc="outside lower left", ncols=2)
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11)

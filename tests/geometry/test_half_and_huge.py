@@ -18,6 +18,7 @@ from pyg_peft.geometry import (
     chamfer_distance_l1,
     edge_structure,
     farthest_point_sample,
+    grid_sample,
     interpolate,
     interpolation_weights,
     knn,
@@ -115,6 +116,7 @@ def test_samples_of_half_precision(backend: str, dtype: torch.dtype):
         lambda pos: chamfer_distance(pos[None], pos[None]),
         lambda pos: chamfer_distance_l1(pos[None], pos[None]),
         lambda pos: list(scene_columns(pos, 1.0)),
+        lambda pos: grid_sample(pos, 1.0),
     ],
 )
 def test_positions_that_cannot_be_squared_are_refused(

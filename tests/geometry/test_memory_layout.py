@@ -141,6 +141,7 @@ OTHERS = {
     "chamfer_distance_l1": Case(geometry.chamfer_distance_l1, ("sets", "targets")),
     "nearest_squared_distances": Case(geometry.nearest_squared_distances, ("sets", "targets")),
     "scene_columns": Case(lambda pos: list(geometry.scene_columns(pos, 1.0)), ("pos",)),
+    "grid_sample": Case(lambda pos, batch: geometry.grid_sample(pos, 0.5, batch), ("pos", "batch")),
     "Structure": Case(
         made_by_hand, ("center_index", "edge_index", "interp_index", "interp_weight")
     ),
@@ -173,6 +174,7 @@ def test_no_public_function_is_left_out():
     """What takes tensors is tried below; the rest takes none, or is a record of results."""
     tried = {case.split()[0] for case in [*SEARCHES, *SAMPLINGS, *OTHERS]}
     other = {"BipartiteStructure", "Patches", "PygOps", "available_backends", "use_backend"}
+    other |= {"GridSample"}
     other |= {"enable_pyg_ops", "pyg_ops_enabled", "pyg_ops_worker_init"}
     assert set(geometry.__all__) - tried == other
     assert all(not inspect.isbuiltin(getattr(geometry, name)) for name in other)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -15,14 +16,15 @@ from pyg_peft.cli.predicting.inputs import read_with_coordinates
 from pyg_peft.cli.predicting.job import Job
 from pyg_peft.cli.predicting.results import Results, result_of_points
 from pyg_peft.cli.saved import Saved
-from pyg_peft.datasets import write_labeled_points
-from pyg_peft.datasets.formats import RawPoints
+from pyg_peft.datasets import SceneSettings, write_labeled_points
 from pyg_peft.datasets.formats.labeled_files import LABELED_TYPES
 from pyg_peft.datasets.preprocessing import Preprocessing
+from pyg_peft.datasets.scenes.reading import open_tile, to_data
 from pyg_peft.errors import check_count, check_number
 from pyg_peft.training.evaluation.cloud import score_cloud
 from pyg_peft.training.evaluation.forward import check_precision, device_of
 from pyg_peft.training.evaluation.scene import score_scene
+from pyg_peft.training.evaluation.tiles import label_tile
 
 OUTPUT_TYPES = ("same", *(ending.removeprefix(".") for ending in LABELED_TYPES))
 # Number of points per block if the preprocessing of an adapter has no limit.
@@ -31,6 +33,8 @@ MAX_POINTS = 4096
 #: Gives the label ``[N]`` of each point of a raw cloud, as ``read_points`` returns it, and the
 #: probability ``[N]`` of that label.
 Labeler = Callable[[Data], tuple[Tensor, Tensor]]
+#: Reads a file: the coordinates ``[N, 3]`` of all of its points, and the cloud for a labeler.
+Reader = Callable[[Path], tuple[np.ndarray, Data]]
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,53 @@ def find_labeler(saved: Saved, options: PointOptions) -> Labeler:
     return label
 
 
+def find_tile_labeler(saved: Saved, tiles: SceneSettings, options: PointOptions) -> Labeler:
+    """Return the function that labels the points of a tile, for an adapter that records tiles.
+
+    Raises:
+        ValueError: If options are given that the adapter records itself.
+    """
+    if options.window is not None or options.category is not None:
+        raise ValueError(
+            "Expected 'window', 'stride' and 'category' to be left out, as the adapter records the "
+            "blocks of its tiles (got another value)"
+        )
+
+    def label(cloud: Data) -> tuple[Tensor, Tensor]:
+        found = label_tile(
+            saved.model,
+            tiles,
+            cloud,
+            preprocessing=saved.preprocessing,
+            batch_size=options.batch_size,
+            precision=options.precision,
+        )
+        return found.classes, found.confidence
+
+    return label
+
+
+def shape_reader(saved: Saved, settings: Mapping[str, Any]) -> Reader:
+    """Return the function that reads a shape; meshes get as many points as in training."""
+    wanted = {"mesh_points": saved.preprocessing.num_points or 2048, **settings}
+
+    def read(path: Path) -> tuple[np.ndarray, Data]:
+        raw, cloud = read_with_coordinates(path, wanted)
+        return raw.pos, cloud
+
+    return read
+
+
+def tile_reader(tiles: SceneSettings) -> Reader:
+    """Return the function that reads a tile as in training, without its labels."""
+
+    def read(path: Path) -> tuple[np.ndarray, Data]:
+        tile = open_tile(path, tiles)
+        return tile.raw.pos, to_data(tile, tiles)
+
+    return read
+
+
 def find_targets(
     paths: Sequence[Path], output: Path | None, output_type: str, *, overwrite: bool
 ) -> dict[Path, Path]:
@@ -162,12 +213,13 @@ def find_targets(
     return {path: target for target, path in taken.items()}
 
 
-class PointJob(Job[tuple[RawPoints, Data]]):
+class PointJob(Job[tuple[np.ndarray, Data]]):
     """Writes a file with labels of all points for each file.
 
     Args:
-        saved: The adapter.
-        settings: How to read files.
+        class_names: Names of the classes.
+        codes: Label of each class in files.
+        reader: See :data:`Reader`.
         labeler: See :data:`Labeler`.
         targets: The file to write for each input file.
         probability: Whether to also write the probability of each label.
@@ -180,8 +232,9 @@ class PointJob(Job[tuple[RawPoints, Data]]):
 
     def __init__(
         self,
-        saved: Saved,
-        settings: Mapping[str, Any],
+        class_names: Sequence[str],
+        codes: Sequence[int],
+        reader: Reader,
         labeler: Labeler,
         targets: Mapping[Path, Path],
         *,
@@ -189,28 +242,30 @@ class PointJob(Job[tuple[RawPoints, Data]]):
         results: Results,
         top: int,
     ) -> None:
-        self.class_names = saved.class_names
-        self.settings = {"mesh_points": saved.preprocessing.num_points or 2048, **settings}
+        self.class_names = class_names
+        self.codes = torch.tensor(codes)
+        self.reader = reader
         self.labeler = labeler
         self.targets = targets
         self.probability = probability
         self.results = results
         self.top = top
 
-    def read(self, path: Path) -> tuple[RawPoints, Data]:
-        return read_with_coordinates(path, self.settings)
+    def read(self, path: Path) -> tuple[np.ndarray, Data]:
+        return self.reader(path)
 
-    def predict(self, files: Sequence[tuple[Path, tuple[RawPoints, Data]]]) -> list[Tensor]:
+    def predict(self, files: Sequence[tuple[Path, tuple[np.ndarray, Data]]]) -> list[Tensor]:
         counts: list[Tensor] = []
-        for path, (raw, cloud) in files:
+        names = dict(zip(self.codes.tolist(), self.class_names, strict=True))
+        for path, (pos, cloud) in files:
             labels, probability = self.labeler(cloud)
             target = self.targets[path]
             target.parent.mkdir(exist_ok=True)
             write_labeled_points(
                 target,
-                raw.pos,
-                labels,
-                class_names=self.class_names,
+                pos,
+                self.codes[labels],
+                class_names=names,
                 source=path,
                 probability=probability if self.probability else None,
             )
@@ -266,6 +321,10 @@ __all__ = [
     "Labeler",
     "PointJob",
     "PointOptions",
+    "Reader",
     "find_labeler",
     "find_targets",
+    "find_tile_labeler",
+    "shape_reader",
+    "tile_reader",
 ]

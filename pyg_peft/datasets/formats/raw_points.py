@@ -19,8 +19,8 @@ class RawPoints:
 
     Args:
         pos: Coordinates, float64 ``[n, 3]``.
-        channels: Channels by name, float32 ``[n, c]``. ``color`` is scaled to [0, 1], ``normal`` is
-            as stored.
+        channels: Channels by name, float32 ``[n, c]``; float64 if float32 cannot hold a number.
+            ``color`` is scaled to [0, 1], ``normal`` is as stored.
         faces: Triangles ``[f, 3]`` of a mesh, ``None`` for a cloud.
         categorical: Names of the channels whose values are category numbers (labels), which must
             not be interpolated.
@@ -60,7 +60,7 @@ def from_columns(columns: Mapping[str, np.ndarray], faces: np.ndarray | None = N
     categorical = set()
     for name, array in named.items():
         free = f"scalar_{name}" if name in channels else name
-        channels[free] = single(array).reshape(len(pos), -1)
+        channels[free] = _narrow(array).reshape(len(pos), -1)
         if array.dtype.kind in "iub":
             categorical.add(free)
     return RawPoints(pos, channels, faces, frozenset(categorical))
@@ -114,6 +114,14 @@ def single(values: np.ndarray) -> np.ndarray:
         if beyond.any():
             raise ValueError(f"expected numbers that float32 can hold (got {values[beyond][0]:g})")
     return narrow
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    """Convert to float32, or keep numbers that it cannot hold: files mark missing ones by them."""
+    try:
+        return single(values)
+    except ValueError:
+        return values
 
 
 def fan(polygons: list[np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from pyg_peft.datasets.checks import check_names, check_transform
 from pyg_peft.datasets.keyed import keyed_generator
 from pyg_peft.datasets.labeled import LabeledDataset
 from pyg_peft.datasets.labels import IGNORE_INDEX, check_labels
+from pyg_peft.datasets.npz import furniture
 from pyg_peft.datasets.npz.file import NpzFile, names_in, read_npz
 from pyg_peft.datasets.npz.select import read_labels, read_split, select_classes, select_rows
 from pyg_peft.datasets.npz.write import write_shapes
@@ -118,6 +119,32 @@ class NpzShapes(LabeledDataset):
         self.fill = fill
 
     write = staticmethod(write_shapes)
+
+    @classmethod
+    def furniture(cls, split: str | None = None, **options: Any) -> Self:
+        """Return the household shapes that ship with the package.
+
+        307 shapes of 11 classes, such as chair, lamp and person, of 1,024 points each. They are
+        centered, scaled into the unit sphere, and z points up. Whole design groups (field
+        ``group``) are in one split.
+
+        Args:
+            split: ``"train"``, ``"test"``, or ``None`` for all shapes.
+            options: Further arguments of the class.
+
+        Raises:
+            TypeError, ValueError: See the class.
+
+        Terms: Creative Commons (CC0, CC BY 3.0, CC BY 3.0 US). ``LICENSES.md`` beside the file
+        names the author of each shape; pass it on together with the shapes.
+
+        Example:
+            >>> from pyg_peft.datasets import NpzShapes
+            >>> train = NpzShapes.furniture("train")
+            >>> train.num_classes, train[0].pos.shape
+            (11, torch.Size([1024, 3]))
+        """
+        return cls(furniture.FILE, split, **options)
 
     @property
     def sample_ids(self) -> Tensor:

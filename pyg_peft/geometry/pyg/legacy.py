@@ -5,6 +5,7 @@ from torch import Tensor
 
 from pyg_peft.geometry.layout import offsets
 from pyg_peft.geometry.pyg.searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
+from pyg_peft.geometry.pyg.voxels import pyg_grid_cluster
 
 
 def knn(
@@ -100,6 +101,13 @@ def fps(
     return pyg_fps(src, ptr, 0.5 if ratio is None else ratio, random_start)
 
 
+def grid_cluster(
+    pos: Tensor, size: Tensor, start: Tensor | None = None, end: Tensor | None = None
+) -> Tensor:
+    """Return the number of each row's cell in a grid of cells with the sides ``size``."""
+    return pyg_grid_cluster(pos, size, start, end)
+
+
 def _ptr(batch: Tensor | None, x: Tensor, batch_size: int | None) -> Tensor | None:
     return None if batch is None else offsets(batch.to(x.device), x.size(0), batch_size)
 
@@ -116,4 +124,4 @@ def _directed(edge_index: Tensor, flow: str) -> Tensor:
     return torch.flip(edge_index, [0]) if flow == "source_to_target" else edge_index
 
 
-__all__ = ["fps", "knn", "knn_graph", "nearest", "radius", "radius_graph"]
+__all__ = ["fps", "grid_cluster", "knn", "knn_graph", "nearest", "radius", "radius_graph"]

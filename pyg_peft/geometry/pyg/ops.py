@@ -11,6 +11,7 @@ from torch_geometric.index import index2ptr
 
 from pyg_peft.errors import check_batch, check_tensor
 from pyg_peft.geometry.pyg.searches import pyg_fps, pyg_knn, pyg_nearest, pyg_radius
+from pyg_peft.geometry.pyg.voxels import pyg_grid_cluster
 
 #: Maps a flag of PyG 2.8 and later to the schema and the implementation of the operator.
 _OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
@@ -32,6 +33,10 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Tensor]]] = {
         "fps(Tensor src, Tensor ptr, float ratio=0.5, bool random_start=True) -> Tensor",
         pyg_fps,
     ),
+    "WITH_GRID_CLUSTER": (
+        "grid_cluster(Tensor pos, Tensor size, Tensor? start=None, Tensor? end=None) -> Tensor",
+        pyg_grid_cluster,
+    ),
 }
 
 #: Modules of PyG 2.8 that convert a ``batch`` to offsets, which hide whether it was sorted.
@@ -47,6 +52,7 @@ _LEGACY_NAMES = {
     "torch_geometric.nn.conv.edge_conv": "knn",
     "torch_geometric.nn.conv.gravnet_conv": "knn",
     "torch_geometric.nn.conv.x_conv": "knn_graph",
+    "torch_geometric.nn.pool.voxel_grid": "grid_cluster",
 }
 
 
@@ -85,12 +91,12 @@ _undo: list[Callable[[], object]] = []
 def enable_pyg_ops() -> PygOps:
     """Make PyG's own neighbor functions work without its compiled libraries.
 
-    This enables ``knn``, ``knn_graph``, ``radius``, ``radius_graph``, ``nearest``, ``fps`` and
-    ``knn_interpolate`` of ``torch_geometric.nn``, and everything that calls them:
-    ``DynamicEdgeConv``, ``XConv``, ``GravNetConv``, ``transforms.KNNGraph``,
-    ``transforms.RadiusGraph``. Importing pyg_peft alone changes nothing. Functions that were
-    imported before this call work too. Functions that an installed ``pyg-lib`` (or, for PyG 2.6 and
-    2.7, ``torch_cluster``) provides are not replaced.
+    This enables ``knn``, ``knn_graph``, ``radius``, ``radius_graph``, ``nearest``, ``fps``,
+    ``knn_interpolate`` and ``voxel_grid`` of ``torch_geometric.nn``, and everything that calls
+    them: ``DynamicEdgeConv``, ``XConv``, ``GravNetConv``, ``transforms.KNNGraph``,
+    ``transforms.RadiusGraph``, ``transforms.GridSampling``. Importing pyg_peft alone changes
+    nothing. Functions that were imported before this call work too. Functions that an installed
+    ``pyg-lib`` (or, for PyG 2.6 and 2.7, ``torch_cluster``) provides are not replaced.
 
     PyG 2.8 looks up operators in the namespace ``pyg`` and flags; both are registered. PyG 2.6 and
     2.7 call ``torch_cluster``, which is replaced inside PyG.
@@ -106,7 +112,8 @@ def enable_pyg_ops() -> PygOps:
         To the compiled libraries: neighbors are sorted nearest first and ties go to the lower row,
         but if rows search each other, a row precedes other rows that are equal to it; an unsorted
         ``batch`` raises; a radius search with too many neighbors keeps the nearest; ``cosine``
-        works on the CPU; NaN raises; a random start follows ``torch.manual_seed``.
+        works on the CPU; NaN raises; a random start follows ``torch.manual_seed``; a grid with too
+        many cells to number raises.
 
     Example:
         >>> from torch_geometric.nn import knn_graph
@@ -231,6 +238,7 @@ _FAKES: dict[str, Callable[..., Tensor]] = {
     "radius": _fake_edges,
     "nearest": _fake_nearest,
     "fps": _fake_fps,
+    "grid_cluster": _fake_nearest,
 }
 
 __all__ = ["PygOps", "enable_pyg_ops", "pyg_ops_enabled", "pyg_ops_worker_init"]

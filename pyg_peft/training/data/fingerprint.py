@@ -1,6 +1,7 @@
 """Tell whether a data set is the one that a run was trained on."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,17 @@ def data_fingerprint(splits: Splits, spec: str) -> str:
             digest.update(f"{name} {len(dataset)}\n".encode())
             digest.update(labels_of(dataset).numpy().tobytes())
             for file in _files_of(dataset):
-                digest.update(f"{file}\0{(path / file).stat().st_size}\n".encode())
+                whole = file if file.is_file() else path / file
+                name = os.path.relpath(whole, path)
+                digest.update(f"{name}\0{whole.stat().st_size}\n".encode())
     return digest.hexdigest()
 
 
-def _files_of(dataset: Any) -> tuple[str, ...]:
-    """Return the files of a folder of shapes, also inside wrappers."""
+def _files_of(dataset: Any) -> list[Path]:
+    """Return the files of a folder, also inside wrappers: paths, or names inside the folder."""
     while not hasattr(dataset, "files") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
-    return tuple(getattr(dataset, "files", ()))
+    return [Path(file) for file in getattr(dataset, "files", ())]
 
 
 __all__ = ["data_fingerprint"]

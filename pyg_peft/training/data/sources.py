@@ -20,13 +20,17 @@ from pyg_peft.datasets import (
     ProceduralShapes,
     SampleIds,
     ScanObjectNN,
+    SceneFolder,
+    SceneSettings,
     ShapeFolder,
     train_val_split,
 )
 from pyg_peft.datasets.folders.index import index_folder
 from pyg_peft.datasets.npz.file import read_npz
+from pyg_peft.datasets.npz.furniture import FILE as FURNITURE
 from pyg_peft.datasets.npz.select import SPLITS, read_split
 from pyg_peft.datasets.sample_ids import labels_of
+from pyg_peft.datasets.scenes.scene_folder import is_scene
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +40,7 @@ _BUILT_IN = """\
   modelnet10:ROOT        PyG's ModelNet10 (modelnet40:ROOT likewise), downloaded where missing
   shapenet:ROOT          PyG's ShapeNet-part, classified by category
   scanobjectnn:ROOT      the authors' .h5 files
+  furniture              307 household shapes in this package (a FOLDER of that name wins)
   procedural:COUNT       labeled shapes made by this package
   package.module.Class   a data set class of your own, with data_args {"train": {...}, ...}\
 """
@@ -149,6 +154,8 @@ def open_source(spec: str, **options: Any) -> Splits:
     try:
         if rest and kind in _OPENERS:
             return _OPENERS[kind](rest, options)
+        if is_shipped(spec):
+            return _open_npz(FURNITURE, options)
         if path.suffix == ".npz":
             return _named_classes(_open_npz(path, options), spec)
         if path.is_dir():
@@ -161,6 +168,11 @@ def open_source(spec: str, **options: Any) -> Splits:
             f"(got {options}: {error})"
         ) from error
     raise ValueError(f"Expected 'data' to be one of\n{shorthands()}\n(got {spec!r})")
+
+
+def is_shipped(spec: str) -> bool:
+    """Return whether ``spec`` names shapes of the package, and no file or folder of the user's."""
+    return spec == FURNITURE.stem and not Path(spec).exists()
 
 
 def names_class(spec: str) -> bool:
@@ -212,6 +224,8 @@ def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
                 f"Expected 'procedural:COUNT' to be at most {_MOST_RECORDED:,} (got {spec!r} "
                 f"{by_hand}"
             )
+    elif is_shipped(spec):
+        pass  # of this package, on any machine
     elif "://" in rest or rest.startswith(("//", "\\\\")) or not Path(rest).exists():
         raise ValueError(
             f"Expected the data of the run to be on this machine (got {spec!r} {by_hand}"
@@ -229,12 +243,17 @@ def check_recorded(spec: Any, options: Any, source: str | Path) -> None:
 def open_parts(spec: str, **options: Any) -> Splits:
     """Open data sets with labels per point, as :func:`open_source` does for labels per cloud.
 
-    ShapeNet's labels are those of its parts. ``class_names`` are the names of the parts.
+    ShapeNet's labels are those of its parts. ``class_names`` are the names of the parts. A folder,
+    or a file other than .npz, is a scene: its splits are :class:`~pyg_peft.datasets.SceneFolder`,
+    with ``test_fraction`` and the arguments of :class:`~pyg_peft.datasets.SceneSettings` as
+    options.
 
     Raises:
         ValueError: If the name is unknown, or items have no labels per point.
     """
     kind, _, root = spec.partition(":")
+    if kind not in _OPENERS and Path(spec).suffix != ".npz" and is_scene(Path(spec)):
+        return _open_scene(spec, options)
     if kind == "shapenet" and root:
         train, val, test = _shapenet(root, options)
         whole = False
@@ -248,6 +267,22 @@ def open_parts(spec: str, **options: Any) -> Splits:
         None if some is None else PartLabels(some, *parts) for some in (train, val, test)
     )
     return Splits(train, val, test, first.part_names, whole)
+
+
+def _open_scene(spec: str, options: Mapping[str, Any]) -> Splits:
+    settings = dict(options)
+    share = settings.pop("test_fraction", 0.2)
+    try:
+        chosen = SceneSettings.from_dict(settings)
+        first = SceneFolder(spec, chosen, test_fraction=share)
+    except TypeError as error:
+        raise ValueError(
+            f"Expected 'data_args' to be settings of the tiles '{spec}' (got {options}: {error})"
+        ) from error
+    if not first.splits:
+        return Splits(first, None, None, first.class_names, whole=True)
+    sets = {split: SceneFolder(spec, first.settings, split) for split in first.splits}
+    return _splits(sets)
 
 
 def _open_npz(path: Path, options: Mapping[str, Any]) -> Splits:

@@ -27,6 +27,7 @@ def score_scene(
     batch_size: int = 8,
     transform: Callable[[Data], Data] | None = None,
     generator: torch.Generator | None = None,
+    floor: float | None = None,
 ) -> Tensor:
     """Return the class probabilities ``[N, K]`` of a scene's points, averaged over their blocks.
 
@@ -45,6 +46,7 @@ def score_scene(
         batch_size: Number of blocks per batch.
         transform: Transform of each block, for example ``Normalize()``. It must keep the points and
             their order.
+        floor: The ``z`` of the scene that is 0 in every block; by default that of its lowest point.
 
     Raises:
         TypeError, ValueError: As for ``scene_columns``; if ``x`` or a transformed block has another
@@ -67,12 +69,12 @@ def score_scene(
         raise ValueError(f"Expected 'x' to have {pos.size(0)} rows (got {x.size(0)})")
     model.eval()
     device = next((p.device for p in model.parameters()), pos.device)
-    floor = pos[:, 2].min()
+    low = pos[:, 2].min() if floor is None else pos.new_tensor(check_number(floor, "floor"))
     cut = scene_columns(pos, size, stride=stride, max_points=max_points, generator=generator)
     total: Tensor | None = None
     votes = torch.zeros(pos.size(0), 1)
     while blocks := list(islice(cut, batch_size)):
-        clouds = [_block(pos, x, rows, floor, transform) for rows in blocks]
+        clouds = [_block(pos, x, rows, low, transform) for rows in blocks]
         data: Any = Batch.from_data_list(clouds)  # pyright: ignore[reportArgumentType]
         data = data.to(device)
         scores = forward_batch(model, data)

@@ -124,7 +124,7 @@ class ShapeDataModule(LightningDataModule):
             rows, val_rows = train_val_split(labels_of(train), val_fraction, seed, groups=groups)
             train, val = train[rows], train[val_rows]
         self.plain_train_set = train
-        transform = self.preprocessing.training(augmentation)
+        transform = self.training_transform(augmentation)
         self.train_set = Augmented(train, transform, seed, num_views=num_views)
         self.val_set = self._fixed(with_sample_ids(val))
         self.test_set = None if test is None else self._fixed(with_sample_ids(test))
@@ -141,6 +141,14 @@ class ShapeDataModule(LightningDataModule):
         splits = spec if isinstance(spec, Splits) else cls.open_splits(spec, **data_args)
         splits.check_train()
         return cls(splits.train, splits.val, splits.test, class_names=splits.class_names, **options)
+
+    def training_transform(self, augmentation: Callable[..., Any] | None) -> Any:
+        """Return the transform of training samples, which ends with ``augmentation``."""
+        return self.preprocessing.training(augmentation)
+
+    def evaluation_transform(self) -> Any:
+        """Return the transform of all other samples, and of those for a memory bank."""
+        return self.preprocessing.evaluation()
 
     @property
     def num_classes(self) -> int:
@@ -243,7 +251,7 @@ class ShapeDataModule(LightningDataModule):
         return self._loader(self.predict_set)
 
     def _fixed(self, dataset: Any) -> Augmented:
-        return Augmented(dataset, self.preprocessing.evaluation(), num_views=1)
+        return Augmented(dataset, self.evaluation_transform(), num_views=1)
 
     def _loader(self, dataset: Augmented) -> DataLoader:
         return DataLoader(

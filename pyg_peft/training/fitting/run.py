@@ -14,7 +14,7 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import Logger
 
 from pyg_peft.errors import MissingExtraError, check_count, check_flag
@@ -68,6 +68,7 @@ class FitReport:
         is_main: Whether this is the process that saves and prints.
         chosen_by: The metric that chose the epoch; ``None`` without validation.
         extended: Earlier numbers of epochs of the run, if it was resumed with more.
+        seconds: Duration of the epochs with their validation, over all calls of a resumed run.
     """
 
     val: Any
@@ -77,6 +78,7 @@ class FitReport:
     is_main: bool = True
     chosen_by: str | None = None
     extended: tuple[int, ...] = ()
+    seconds: float = 0.0
 
 
 def fit(
@@ -128,7 +130,7 @@ def fit(
     check_kind(model, "model", PeftModel)
     check_kind(data, "data", ShapeDataModule)
     check_kind(caches, "caches", Mapping, optional=True)
-    _check_recorded(data, metadata, card)
+    _check_metadata(metadata, data, card)
     options = options or FitOptions()
     settings = check_run(folder, options, trainer or {}, resume=resume)
     folder = Path(folder)
@@ -160,8 +162,9 @@ def fit(
         caches=caches,
     )
     log = _logger(options.logger, folder)
-    callbacks = [KeptEpoch(folder, monitor, data.task.monitor_mode), curves]
-    callbacks += _reporters(settings, log)
+    timer = Timer()
+    kept_epoch = KeptEpoch(folder, monitor, data.task.monitor_mode)
+    callbacks = [timer, kept_epoch, curves, *_reporters(settings, log)]
     runner = _make_trainer(
         **settings,
         logger=log or False,
@@ -180,9 +183,8 @@ def fit(
             elif resumed.extended:
                 kept_as = {**described, "every_cloud": resumed.every_cloud}
                 write_run(folder / LAST, kept_as, resumed.extended)
-            if log is not None:
-                log.log_hyperparams(described)
-        _run(runner, module, data, None if resumed is None else resumed.checkpoint)
+        checkpoint = None if resumed is None else resumed.checkpoint
+        _run(runner, module, data, checkpoint, described)
         kept = _kept(folder, monitor)
         module.on_load_checkpoint(kept)
         module.load_state_dict(kept["state_dict"])
@@ -195,6 +197,7 @@ def fit(
             is_main=runner.is_global_zero,
             chosen_by=monitor,
             extended=() if resumed is None else resumed.extended,
+            seconds=timer.time_elapsed(),
         )
         if runner.is_global_zero:
             model.save_pretrained(
@@ -246,13 +249,12 @@ def check_run(
     return settings
 
 
-def _check_recorded(
-    data: ShapeDataModule, metadata: Mapping[str, Any] | None, card: Mapping[str, Any] | None
+def _check_metadata(
+    metadata: Mapping[str, Any] | None, data: ShapeDataModule, card: Mapping[str, Any] | None
 ) -> None:
-    """Raise unless these are facts that can be saved with the adapter."""
     check_kind(metadata, "metadata", Mapping, optional=True)
     check_card(card)
-    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & set(metadata or {})
+    own = {*data.preprocessing.to_dict(), "read_args", "task_name"} & {*(metadata or ())}
     if own:
         raise ValueError(
             f"Expected 'metadata' without keys that fit sets itself (got {sorted(own)})"
@@ -283,11 +285,19 @@ def _claim(stack: ExitStack, folder: Path, *, resume: bool) -> None:
         remove_leftovers(checkpoints, "*")
 
 
-def _run(runner: Trainer, module: Any, data: ShapeDataModule, checkpoint: Path | None) -> None:
-    """Train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
+def _run(
+    runner: Trainer,
+    module: Any,
+    data: ShapeDataModule,
+    checkpoint: Path | None,
+    described: dict[str, Any],
+) -> None:
+    """Log the settings, train, and raise ``KeyboardInterrupt`` on an interrupt, whatever Lightning raises."""
     handler = signal.getsignal(signal.SIGINT)
     with warnings.catch_warnings():
         _ignore_lightning_warnings()
+        for log in runner.loggers:
+            log.log_hyperparams(described)
         try:
             runner.fit(module, datamodule=data, ckpt_path=checkpoint)
         except SystemExit:

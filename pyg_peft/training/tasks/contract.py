@@ -27,6 +27,14 @@ class Scored(ABC):
     def numbers(self) -> dict[str, float]:
         """Return the metrics by name, as ``result.json`` holds them."""
 
+    def record(self) -> dict[str, Any]:
+        """Return what ``result.json`` holds: by default the numbers."""
+        return dict(self.numbers())
+
+    def table(self) -> list[str]:
+        """Return further lines for the terminal, for example one for each class."""
+        return []
+
     @abstractmethod
     def __str__(self) -> str:
         """Return one line for the terminal."""

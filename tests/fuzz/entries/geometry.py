@@ -546,6 +546,25 @@ def structure(draw: Draw) -> dict[str, Spec]:
     }
 
 
+def check_grid(args: Args, result: Any) -> str | None:
+    pos, size = oracles.array(args["pos"]).astype(np.float64), float(args["size"])
+    kept = pos[result.index.numpy()][result.inverse.numpy()]
+    far = np.abs(kept - pos).max(initial=0) > size * (1 + 1e-9) + 1e-12 * np.abs(pos).max(initial=0)
+    return "a point is kept for one of another cube" if far else None
+
+
+@entry("geometry.grid_sample", call=geometry.grid_sample, check=check_grid)
+def grid_sample(draw: Draw) -> dict[str, Spec]:
+    cloud = clouds(draw)
+    size = draw(st.sampled_from((0.3, 1.0, 5.0)))
+    return {
+        "pos": cloud.pos(draw),
+        "size": Real(size, low=0.0, open=True),
+        "batch": cloud.batch(),
+        "batch_size": cloud.batch_size(),
+    }
+
+
 # ---- scenes, backends, PyG's own operators -------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""Tiles of scenes with a label per point, such as airborne laser scans."""
