@@ -144,7 +144,7 @@ def check_config(config: Mapping[str, Any], source: str | Path) -> None:
     names = config.get("class_names")
     fits = names is None or (isinstance(names, list) and all(isinstance(n, str) for n in names))
     check("class_names", names, fits, "a list of texts or null")
-    for field in ("preprocessing", "parameters"):
+    for field in ("preprocessing", "parameters", "card"):
         value = config.get(field)
         check(field, value, value is None or isinstance(value, dict), "an object or null")
 

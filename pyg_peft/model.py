@@ -477,6 +477,7 @@ class PeftModel(nn.Module):
         adapter_name: str | None = None,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
     ) -> None:
         """Save a complete adapter: weights, head, norm statistics, bank and prediction settings.
 
@@ -489,6 +490,9 @@ class PeftModel(nn.Module):
                 or JSON-able values by the names of its arguments, possibly with more of your own.
                 Without it, an adapter of this library's backbones records the default, and that it
                 is assumed.
+            card: JSON-able facts for the model card. ``license`` of the adapter's weights,
+                ``data_license`` and ``data``, the name of the data, are text; others of your own
+                become rows of its table.
         """
         _check_folder(folder)
         if isinstance(class_names, str) or not all(isinstance(n, str) for n in class_names or ()):
@@ -507,6 +511,7 @@ class PeftModel(nn.Module):
             bank=self._bank(name),
             class_names=class_names,
             preprocessing=recorded,
+            card=card,
         )
 
     def push_to_hub(
@@ -516,6 +521,7 @@ class PeftModel(nn.Module):
         adapter_name: str | None = None,
         class_names: Sequence[str] | None = None,
         preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
         private: bool | None = None,
         commit_message: str = "Upload adapter",
         token: str | None = None,
@@ -527,6 +533,7 @@ class PeftModel(nn.Module):
             adapter_name: As in :meth:`save_pretrained`.
             class_names: As in :meth:`save_pretrained`.
             preprocessing: As in :meth:`save_pretrained`.
+            card: As in :meth:`save_pretrained`.
             private: Whether a new repository is private; by default as in ``huggingface_hub``.
             commit_message: Message of the commit.
             token: As in ``huggingface_hub``, which finds that of your login by default.
@@ -545,6 +552,7 @@ class PeftModel(nn.Module):
                 adapter_name=adapter_name,
                 class_names=class_names,
                 preprocessing=preprocessing,
+                card=card,
             )
             return upload(folder, repo_id, private=private, message=commit_message, token=token)
 

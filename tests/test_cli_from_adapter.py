@@ -1,6 +1,7 @@
 """A run that starts from a saved adapter, with its classes or with others."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,46 @@ def test_mistakes_are_found_before_anything_is_written(first, tmp_path, capsys, 
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_resume_from_another_adapter_is_noticed(first, tmp_path, capsys):
+    adapter, data = first
+    out = tmp_path / "out"
+    assert main(more(data, out, adapter)) == 0
+    described = json.loads((out / "checkpoints" / "run.json").read_text())
+    assert len(described["from_adapter"]) == 16
+    copy = shutil.copytree(adapter, tmp_path / "copy")
+    resume = ("--resume", "true")
+    assert main(more(data, out, copy, *resume)) == 0  # what counts is its content
+    assert main(more(data, out, out, *resume)) == 2
+    assert "from_adapter" in capsys.readouterr().err
+    assert main(fit(data, out, *LORA, *resume, epochs=1)) == 2
+    assert "from_adapter" in capsys.readouterr().err
+
+
+def test_the_default_method_must_fit_if_it_is_given(first, tmp_path, capsys):
+    adapter, data = first
+    assert main(more(data, tmp_path / "out", adapter, "--method", "point_peft")) == 2
+    assert "'method' to be that of 'from_adapter', 'lora' (got 'point_peft')" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_card_of_a_run(first, tmp_path):
+    adapter, data = first
+    out = tmp_path / "out"
+    licenses = ("--license", "mit", "--data_license", "cc0-1.0")
+    assert main(more(data, out, adapter, *licenses)) == 0
+    card, result = (out / "README.md").read_text(), json.loads((out / "result.json").read_text())
+    clouds = result["clouds"]
+    for row in (
+        "license of the adapter | mit",
+        "license of the data | cc0-1.0",
+        "data | set.npz",
+        f"clouds | train {clouds['train']}, val {clouds['val']}, test {clouds['test']}",
+        f"test | accuracy {result['test']['accuracy']:.4g}",
+        "learning rate | 0.001",
+        "epochs | 1, of which epoch 1 is kept",
+    ):
+        assert f"| {row}" in card
+    assert str(tmp_path) not in card

@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import fit, write_set
 
-from pyg_peft.cli import main
+from pyg_peft.cli import COMMANDS, main
 from pyg_peft.datasets import NpzShapes
 
 for package in ("jsonargparse", "lightning", "torchmetrics"):
@@ -247,7 +247,7 @@ def test_pretrain_then_fit_on_it(place, tmp_path, capsys):
     assert "an intact .pth file" in found
 
 
-@pytest.mark.parametrize("name", ["fit", "evaluate", "predict", "inspect", "pretrain", "demo"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help(name, capsys):
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])

@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "compare": ("pyg_peft.cli.compare", "compare methods on your own data, with a report"),
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
+    "push": ("pyg_peft.cli.push", "upload a saved adapter to the Hugging Face Hub"),
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabeled clouds"),
     "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }

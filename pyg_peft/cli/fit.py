@@ -79,7 +79,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     options: FitOptions,
     trainer: Any,
     task: str = "classification",
-    method: str = DEFAULT_METHOD,
+    method: str | None = None,
     method_args: dict[str, Any] | None = None,
     backbone: str | None = None,
     backbone_class: str | None = None,
@@ -111,6 +111,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     balanced_sampling: bool = False,
     loss: str | None = None,
     loss_args: dict[str, Any] | None = None,
+    license: str | None = None,
+    data_license: str | None = None,
 ) -> FitReport:
     """Tune a backbone and save the adapter.
 
@@ -122,7 +124,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         trainer: Arguments of Lightning's trainer.
         task: "classification" of clouds, "segmentation" of points into parts, "regression" of
             numbers, "multi_label", or a task that an imported module registered.
-        method: Name of the method, for example point_peft, lora, linear_probe, full_fine_tuning.
+        method: Name of the method, for example lora, linear_probe, full_fine_tuning; by default
+            that of from_adapter, otherwise point_peft.
         method_args: Settings of the method, for example {"bottleneck_channels": 32}.
         backbone: Name of shipped weights, a file, or "random". The default are the shipped weights
             for the backbone_class; a class for which none ship needs a file.
@@ -165,6 +168,8 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         loss: Path of a loss of your own, a class of modules or a function, for example
             my_losses.FocalLoss. It is never read from a result.
         loss_args: Arguments of that loss.
+        license: License of the adapter for its model card, for example apache-2.0.
+        data_license: License of the data, for the model card.
     """
     _check_choices(preset, augmentation, num_views, options)
     augment = AUGMENTATIONS[augmentation]
@@ -176,7 +181,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         start = read_start(
             from_adapter,
             task=task,
-            method=None if method == DEFAULT_METHOD else method,
+            method=method,
             method_args=method_args,
             backbone_class=backbone_class,
             preprocessing=preprocessing,
@@ -185,7 +190,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         method, method_args, preprocessing = start.method, start.settings, start.preprocessing
         bank, backbone_class = start.has_bank, start.backbone_class
         backbone = backbone or start.weights
-    config = make_config(method, method_args or {})
+    config = make_config(method or DEFAULT_METHOD, method_args or {})
     own_loss = None if loss is None else find_loss(loss, loss_args)
     data_args = scene_data_args(task, data_args, label_field, ignore_label, classes)
     kind = find_class(backbone_class, find_task(task).head)
@@ -222,7 +227,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         base = start.open_base(weights, sizes, outputs)
     wants_bank = bank and config.takes_memory_bank and is_token_backbone(base)
     rows = fill_bank(base, module, per_class=bank_per_class, seed=seed) if wants_bank else None
-    model = make_model(base, method, method_args or {}, rows, seed)
+    model = make_model(base, config.method, method_args or {}, rows, seed)
     check_features_used(model, module)
     started = None if start is None else start.load_into(model, module.class_names)
     _show_start(kind, weights, module, share)
@@ -234,7 +239,10 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
         options=options,
         trainer=settings,
         resume=resume,
-        metadata={"weights": start.record(weights) if start else {"source": weights, "seed": seed}},
+        metadata=start.metadata(weights)
+        if start
+        else {"weights": {"source": weights, "seed": seed}},
+        card=_card(data, license, data_license),
         loss=own_loss,
     )
     if done.is_main:
@@ -252,7 +260,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
             "backbone_class": kind.__name__,
             "backbone_args": backbone_args or {},
             "from_adapter": started,
-            "method": method,
+            "method": config.method,
             "method_args": method_args or {},
             "bank": bank,
             "bank_per_class": bank_per_class,
@@ -326,6 +334,15 @@ def _draw_episode(
     if group_field is not None:
         raise ValueError(f"Expected 'group_field' to be None with 'episode' (got {group_field!r})")
     return draw_episode(splits, **episode)
+
+
+def _card(data: str, license: str | None, data_license: str | None) -> dict[str, str]:
+    """Return facts for the model card: the name of the data without their place, and licenses."""
+    kind, colon, _ = data.partition(":")
+    is_shorthand = bool(colon) and len(kind) > 1  # a single letter is a drive
+    name = data if kind == "procedural" else kind if is_shorthand else Path(data).resolve().name
+    found = {"data": name, "license": license, "data_license": data_license}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _trainer_settings(trainer: Any, epochs: int | None, device: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyg_peft.checkpoint import WEIGHTS, AdapterFile
+from pyg_peft.checkpoint import WEIGHTS, AdapterFile, fingerprint
 from pyg_peft.cli.say import say
 from pyg_peft.datasets.preprocessing import Preprocessing
 from pyg_peft.errors import CheckpointError
@@ -13,6 +13,7 @@ from pyg_peft.loading import open_recorded, renew_head
 from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.tuners import METHODS
+from pyg_peft.tuners.engine.hub import find_adapter
 from pyg_peft.tuners.engine.loading import read_config, read_whole
 from pyg_peft.tuners.engine.saving import base_fingerprint
 
@@ -56,11 +57,14 @@ class Start:
         """Random seed of weights of the base that are in no file."""
         return self._recorded.get("seed", 0)
 
-    def record(self, weights: str) -> dict[str, Any]:
-        """Return what the new adapter records about the base's weights."""
+    def metadata(self, weights: str) -> dict[str, Any]:
+        """Return what the new adapter records about the base's weights and about this adapter."""
         sizes = self.file.config["backbone"]["config"]
         first = self._recorded.get("num_classes", sizes["num_classes"])
-        return {"source": weights, "seed": self.seed, "num_classes": first}
+        return {
+            "weights": {"source": weights, "seed": self.seed, "num_classes": first},
+            "from_adapter": fingerprint(self.file.tensors)[:16],
+        }
 
     def open_base(self, weights: str, settings: Mapping[str, Any], num_outputs: int) -> Any:
         """Build the adapter's base, with a head for ``num_outputs``.
@@ -108,7 +112,7 @@ def read_start(
     """Read a saved adapter, and check that the options of a run agree with it.
 
     Args:
-        folder: Folder of the adapter.
+        folder: Folder of the adapter, or its name on the Hub.
         task: Task of the run.
         method: Name of a method; ``None`` for that of the adapter.
         method_args: Settings of a method; must be ``None``.
@@ -121,6 +125,7 @@ def read_start(
         CheckpointError: If the adapter is damaged, or of an unknown method.
         ValueError: If an option differs from the adapter. The message says what to do.
     """
+    folder = str(find_adapter(folder))
     if not (Path(folder) / WEIGHTS).is_file():
         raise ValueError(
             f"Expected 'from_adapter' to be a folder with {WEIGHTS} in it (got '{folder}')"

@@ -19,6 +19,7 @@ from pyg_peft.model import PeftModel
 from pyg_peft.nn import MemoryBank
 from pyg_peft.training.runs.progress import is_run
 from pyg_peft.tuners import Slot
+from pyg_peft.tuners.engine.hub import find_adapter
 from pyg_peft.tuners.engine.loading import read_whole
 
 _BANK_ROWS = 64
@@ -57,6 +58,8 @@ def run(
         num_classes: Number of classes of the head.
         bank: Whether to count parameters as with a memory bank, for methods that use one.
     """
+    if adapter is not None:
+        adapter = str(find_adapter(adapter))
     if adapter is not None and is_run(adapter):
         show_run(adapter)
         say()

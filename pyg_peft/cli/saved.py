@@ -12,6 +12,7 @@ from pyg_peft.model import PeftModel
 from pyg_peft.tensor_file import short
 from pyg_peft.training.tasks.contract import Task
 from pyg_peft.training.tasks.registry import TASKS, list_tasks
+from pyg_peft.tuners.engine.hub import find_adapter
 from pyg_peft.tuners.engine.loading import read_whole
 from pyg_peft.tuners.engine.saving import check_class_names
 
@@ -52,7 +53,7 @@ def open_adapter(
     """Load an adapter folder onto its base.
 
     Args:
-        folder: Folder of the saved adapter.
+        folder: Folder of the saved adapter, or its name on the Hub.
         weights: Weights of the base, as in ``open_backbone``; ``None`` for those recorded in the
             adapter.
         settings: Constructor arguments of the base that replace the recorded ones.
@@ -66,6 +67,7 @@ def open_adapter(
         ValueError: If there is not one name per score, or a setting of the preprocessing is unknown
             or out of range.
     """
+    folder = str(find_adapter(folder))
     config = read_whole(folder).config
     given = _checked(preprocessing or {})
     if config.get("preprocessing") is None and preprocessing is None:

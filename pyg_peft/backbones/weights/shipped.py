@@ -1,6 +1,7 @@
 """The weights that ship with the package."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,9 +70,22 @@ def find_pretrained(
     return path, dict(entry.sizes)
 
 
+def terms_of(name: str) -> str:
+    """Return what the card of shipped weights says of their data and license, in one line.
+
+    Args:
+        name: Name of the weights, a key of :data:`SHIPPED`.
+    """
+    text = (_FOLDER / SHIPPED[name].file).with_suffix(".md").read_text(encoding="utf-8")
+    entries = re.findall(
+        r"^- \*\*(Data|License)\*\*: (.*?)(?=^- |\Z)", text, re.MULTILINE | re.DOTALL
+    )
+    return " ".join(f"{title}: {' '.join(entry.split())}" for title, entry in entries)
+
+
 def shipped_for(backbone: str) -> str | None:
     """Return the name of the first shipped weights that fit a backbone, or ``None``."""
     return next((name for name, file in SHIPPED.items() if backbone in file.backbones), None)
 
 
-__all__ = ["SHIPPED", "PretrainedFile", "find_pretrained", "shipped_for"]
+__all__ = ["SHIPPED", "PretrainedFile", "find_pretrained", "shipped_for", "terms_of"]

@@ -36,6 +36,7 @@ from pyg_peft.training.fitting.callbacks import (
     WholeFiles,
     progress_callback,
 )
+from pyg_peft.training.fitting.card import run_facts
 from pyg_peft.training.fitting.data_module import ShapeDataModule
 from pyg_peft.training.fitting.losses import check_loss, describe_loss
 from pyg_peft.training.fitting.options import LOGGERS, FitOptions
@@ -51,6 +52,7 @@ from pyg_peft.training.runs.resuming import (
     write_run,
 )
 from pyg_peft.training.tasks.contract import Scored
+from pyg_peft.tuners.engine.card import check_card
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ def fit(
     resume: bool = False,
     metadata: dict[str, Any] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> FitReport:
     """Train the active adapter of ``model``, keep its best epoch, and save it to ``folder``.
 
@@ -112,10 +115,14 @@ def fit(
             rate follows the cosine of the larger number, so it rises again from zero.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
         metadata: JSON-able values that are saved with the preprocessing, under keys other than
-            those of :class:`Preprocessing`, ``read_args``, ``task_name`` and ``task_settings``.
+            those of :class:`Preprocessing`, ``read_args``, ``task_name`` and ``task_settings``. The
+            run cannot be resumed with another ``from_adapter``, which describes the adapter it
+            started from.
         loss: A loss of your own that replaces that of the task: ``loss(scores, labels)`` returns
             one number to minimize. It gets the rows that the task does not ignore. Resuming needs
             it again.
+        card: Facts for the model card, see :meth:`PeftModel.save_pretrained`. The number of clouds,
+            epochs, the learning rate and the metrics are added.
 
     Raises:
         TypeError: If an argument has another type.
@@ -130,7 +137,7 @@ def fit(
     check_kind(model, "model", PeftModel)
     check_kind(data, "data", ShapeDataModule)
     check_kind(caches, "caches", Mapping, optional=True)
-    _check_metadata(metadata, data)
+    _check_metadata(metadata, data, card)
     options = options or FitOptions()
     settings = check_run(folder, options, trainer or {}, resume=resume)
     folder = Path(folder)
@@ -148,7 +155,14 @@ def fit(
     if caches is None:
         caches = _caches(model, data) if options.cache else {}
     _check_views(caches, data)
-    described = describe_run(model, data, asdict(options), settings, loss=describe_loss(loss))
+    described = describe_run(
+        model,
+        data,
+        asdict(options),
+        settings,
+        loss=describe_loss(loss),
+        from_adapter=(metadata or {}).get("from_adapter"),
+    )
     resumed = None
     if resume and has_checkpoint(folder / LAST):
         resumed = check_resumed(folder, described)
@@ -215,6 +229,10 @@ def fit(
                     "task_settings": data.task.to_dict(),
                     **(metadata or {}),
                 },
+                card={
+                    **run_facts(report, data, options.lr, settings["max_epochs"]),
+                    **(card or {}),
+                },
             )
     return report
 
@@ -251,8 +269,11 @@ def check_run(
     return settings
 
 
-def _check_metadata(metadata: Mapping[str, Any] | None, data: ShapeDataModule) -> None:
+def _check_metadata(
+    metadata: Mapping[str, Any] | None, data: ShapeDataModule, card: Mapping[str, Any] | None
+) -> None:
     check_kind(metadata, "metadata", Mapping, optional=True)
+    check_card(card)
     own = {*data.preprocessing.to_dict(), "read_args", "task_name", "task_settings"}
     own &= {*(metadata or ())}
     if own:

@@ -69,6 +69,7 @@ def describe_run(
     trainer: Mapping[str, Any],
     *,
     loss: str | None = None,
+    from_adapter: Any = None,
 ) -> dict[str, Any]:
     """Return everything that determines the final weights of a run, as JSON values.
 
@@ -78,6 +79,8 @@ def describe_run(
         options: Options of the fit. Logger and cache are left out, as they do not affect weights.
         trainer: Settings of the trainer.
         loss: Description of a loss of the user's own.
+        from_adapter: JSON values that identify the adapter that the run starts from; ``None`` for a
+            new one.
     """
     config = model.peft_config[model.active_adapter or ""]
     bank = model.memory_bank
@@ -90,6 +93,7 @@ def describe_run(
         "loss": loss,
         "method": config.method,
         "settings": config.to_dict(),
+        "from_adapter": from_adapter,
         "bank": None if bank is None else bank.hash[:16],
         "classes": list(data.class_names),
         "preprocessing": data.preprocessing.to_dict(),

@@ -2,11 +2,14 @@
 
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from pyg_peft.checkpoint import CARD, CONFIG, WEIGHTS
 from pyg_peft.errors import MissingExtraError
+from pyg_peft.tuners.engine.card import with_repo
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 #: Files of an adapter; no others of a folder, such as checkpoints and logs, are transferred.
@@ -41,27 +44,37 @@ def find_adapter(folder: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def check_repo(repo_id: object) -> None:
+def check_repo(repo_id: object, name: str = "repo_id") -> None:
     """Raise unless a repository can have this name, and ``huggingface_hub`` is installed."""
     if not isinstance(repo_id, str) or not _NAME.fullmatch(repo_id):
-        raise ValueError(f"Expected 'repo_id' to be of the form 'org/name' (got {repo_id!r})")
+        raise ValueError(f"Expected '{name}' to be of the form 'org/name' (got {repo_id!r})")
     _import()
 
 
 def upload(
     folder: str | Path, repo_id: str, *, private: bool | None, message: str, token: str | None
 ) -> str:
-    """Upload the files of an adapter folder, and no others; return the address of the commit."""
+    """Upload the files of an adapter folder, and no others; return the address of the commit.
+
+    The example in the uploaded card loads the adapter by the name of the repository.
+    """
     api = _import().HfApi(token=token)
     api.create_repo(repo_id, private=private, exist_ok=True)
-    return str(
-        api.upload_folder(
-            repo_id=repo_id,
-            folder_path=str(folder),
-            allow_patterns=list(FILES),
-            commit_message=message,
+    with tempfile.TemporaryDirectory() as copied:
+        for path in (path for pattern in FILES for path in Path(folder).glob(pattern)):
+            shutil.copy2(path, copied)
+        card = Path(copied, CARD)
+        if card.is_file():
+            text = card.read_text(encoding="utf-8")
+            card.write_text(with_repo(text, repo_id), encoding="utf-8", newline="\n")
+        return str(
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=copied,
+                allow_patterns=list(FILES),
+                commit_message=message,
+            )
         )
-    )
 
 
 def _import() -> Any:

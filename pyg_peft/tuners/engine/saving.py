@@ -11,7 +11,7 @@ from pyg_peft.nn import MemoryBank
 from pyg_peft.storage import exclusive
 from pyg_peft.tensor_file import check_values
 from pyg_peft.trainable import ParameterCount
-from pyg_peft.tuners.engine.card import model_card
+from pyg_peft.tuners.engine.card import check_card, model_card
 from pyg_peft.tuners.engine.config import MethodConfig, Site
 from pyg_peft.tuners.engine.placement import base_tensors, site_tensors
 
@@ -45,6 +45,7 @@ def describe(
     memory_bank: str | None,
     class_names: Sequence[str] | None,
     preprocessing: Mapping[str, Any] | None,
+    card: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the configuration to save: all that ``predict`` needs besides the base's file.
 
@@ -71,6 +72,7 @@ def describe(
             "head": counts.head,
             "frozen": counts.frozen,
         },
+        **({"card": dict(card)} if card else {}),
     }
 
 
@@ -83,6 +85,7 @@ def save_adapter(
     bank: MemoryBank | None,
     class_names: Sequence[str] | None,
     preprocessing: Mapping[str, Any] | None,
+    card: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an adapter and its bank, then remove a bank that only the previous adapter used.
 
@@ -92,6 +95,7 @@ def save_adapter(
         TypeError: If a setting is not a JSON value, or a tensor is complex, sparse or without
             values. Nothing is written in that case.
     """
+    check_card(card)
     description = describe(
         base,
         config,
@@ -99,6 +103,7 @@ def save_adapter(
         memory_bank=None if bank is None else bank.hash,
         class_names=class_names,
         preprocessing=preprocessing,
+        card=card,
     )
     to_json(description)
     tensors = site_tensors(sites)
