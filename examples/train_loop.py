@@ -1,8 +1,8 @@
 """What ``pyg-peft fit`` does, as a plain loop: tune, choose an epoch by validation, save, load.
 
-    python examples/train_loop.py [--epochs 6] [--weights checkpoint.pth]
+    python examples/train_loop.py [--epochs 6] [--data shapes.npz]
 
-Without weights the frozen backbone is random: the walk is the same, the accuracy is not.
+The weights and the labeled household shapes ship with the package.
 """
 
 import argparse
@@ -15,26 +15,24 @@ from torch_geometric.loader import DataLoader
 
 from pyg_peft import MemoryBank, PeftModel, PointPEFTConfig, get_peft_model
 from pyg_peft.backbones import PointMAE
-from pyg_peft.datasets import Augmented, ProceduralShapes, ScaleTranslate
+from pyg_peft.datasets import Augmented, NpzShapes, ScaleTranslate, train_val_split
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training import EvenBatches
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--epochs", type=int, default=6)
-parser.add_argument("--shapes", type=int, default=96)
-parser.add_argument("--weights", default=None)
+parser.add_argument("--points", type=int, default=512)
+parser.add_argument("--data", default=None, help="a file with the splits train and test")
 args = parser.parse_args()
 
 torch.manual_seed(0)
-train, val, test = (
-    ProceduralShapes(split, num_shapes=number, num_points=256)
-    for split, number in (("train", args.shapes), ("val", 48), ("test", 48))
-)
-sizes = {"num_heads": 3, "num_centers": 16, "patch_size": 16}
-if args.weights is None:
-    backbone = PointMAE(train.num_classes, embed_dim=48, depth=2, **sizes)
+if args.data is None:
+    shapes, test = (NpzShapes.furniture(s, num_points=args.points) for s in ("train", "test"))
 else:
-    backbone = PointMAE.from_checkpoint(args.weights, train.num_classes, **sizes)
+    shapes, test = (NpzShapes(args.data, s, num_points=args.points) for s in ("train", "test"))
+rows, held = train_val_split(shapes.labels, 0.2)
+train, val = shapes[rows], shapes[held]
+backbone = PointMAE.from_pretrained("point-mae-tiny", num_classes=shapes.num_classes)
 fresh = copy.deepcopy(backbone)
 
 bank = MemoryBank.from_loader(backbone, DataLoader(train, batch_size=32))
@@ -49,7 +47,7 @@ schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * l
 
 
 @torch.no_grad()
-def accuracy(model: PeftModel, dataset: ProceduralShapes) -> float:
+def accuracy(model: PeftModel, dataset: NpzShapes) -> float:
     """Share of a data set that is classified right."""
     model.eval()
     batches = DataLoader(dataset, batch_size=16)
@@ -73,7 +71,7 @@ for epoch in range(args.epochs):
     print(f"epoch {epoch + 1:3d}   loss {last:.3f}   validation {100 * found:.1f} %")
     if found > best:
         best = found
-        model.save_pretrained("adapter", class_names=train.class_names)
+        model.save_pretrained("adapter", class_names=shapes.class_names)
 
 model = PeftModel.from_pretrained(fresh, "adapter")
 print(f"validation {100 * accuracy(model, val):.1f} %   test {100 * accuracy(model, test):.1f} %")
