@@ -7,6 +7,7 @@ The weights and the labeled household shapes ship with the package.
 
 import argparse
 import copy
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -26,6 +27,8 @@ parser.add_argument("--data", default=None, help="a file with the splits train a
 args = parser.parse_args()
 
 torch.manual_seed(0)
+shapes: Any
+test: Any
 if args.data is None:
     shapes, test = (NpzShapes.furniture(s, num_points=args.points) for s in ("train", "test"))
 else:
@@ -47,7 +50,7 @@ schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * l
 
 
 @torch.no_grad()
-def accuracy(model: PeftModel, dataset: NpzShapes) -> float:
+def accuracy(model: PeftModel, dataset: Any) -> float:
     """Share of a data set that is classified right."""
     model.eval()
     batches = DataLoader(dataset, batch_size=16)
