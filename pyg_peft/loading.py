@@ -35,7 +35,7 @@ def backbone_class(name: str | None, task: str | None = None) -> type[Any]:
 
     Args:
         name: A key of ``BACKBONES``; ``None`` for the task's default.
-        task: A key of :data:`DEFAULTS`; ``None`` for any, whose default is that of classification.
+        task: A key of ``DEFAULTS``; ``None`` for any, whose default is that of classification.
 
     Raises:
         ValueError: If there is no such task or name, or the backbone is for another task.
@@ -199,10 +199,10 @@ def load(
     """Load a saved adapter together with its base.
 
     For a base that is not a backbone of this library, or that you have already, use
-    :meth:`PeftModel.from_pretrained`.
+    :meth:`~pyg_peft.model.PeftModel.from_pretrained`.
 
     Args:
-        folder: The folder that :meth:`PeftModel.save_pretrained` or ``pyg-peft fit`` wrote, or the
+        folder: The folder that :meth:`~pyg_peft.model.PeftModel.save_pretrained` or ``pyg-peft fit`` wrote, or the
             name of an adapter on the Hugging Face Hub, such as ``"org/name"`` (extra ``hub``).
         backbone: Weights of the base: the name of shipped weights, a file, or ``"random"``. By
             default those recorded by ``pyg-peft fit``; otherwise shipped weights.

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from pyg_peft.training.fitting.run import FitReport, fit
     from pyg_peft.training.fitting.scenes import SceneDataModule
     from pyg_peft.training.fitting.segmentation import SegmentationDataModule, SegmentationModule
-    from pyg_peft.training.fitting.targets import MultiLabelDataModule, RegressionDataModule
+    from pyg_peft.training.fitting.targets import (
+        MultiLabelDataModule,
+        RegressionDataModule,
+        TargetDataModule,
+    )
     from pyg_peft.training.fitting.tasks import register_task
     from pyg_peft.training.pretraining.corpus import Corpus, ViewOptions
     from pyg_peft.training.pretraining.corpus_sources import open_corpus
@@ -58,6 +62,7 @@ _HOME = {
     "MultiLabelEvaluation": "tasks.multi_label",
     "MultiLabelTask": "tasks.multi_label",
     "RegressionDataModule": "fitting.targets",
+    "TargetDataModule": "fitting.targets",
     "RegressionEvaluation": "tasks.regression",
     "RegressionTask": "tasks.regression",
     "multi_label_metrics": "evaluation.multi_label_metrics",
@@ -161,6 +166,7 @@ __all__ = [
     "SegmentationTask",
     "ShapeDataModule",
     "Splits",
+    "TargetDataModule",
     "Task",
     "TileLabels",
     "ViewOptions",

@@ -121,7 +121,7 @@ def fit(
         loss: A loss of your own that replaces that of the task: ``loss(scores, labels)`` returns
             one number to minimize. It gets the rows that the task does not ignore. Resuming needs
             it again.
-        card: Facts for the model card, see :meth:`PeftModel.save_pretrained`. The number of clouds,
+        card: Facts for the model card, see :meth:`~pyg_peft.model.PeftModel.save_pretrained`. The number of clouds,
             epochs, the learning rate and the metrics are added.
 
     Raises:
