@@ -202,8 +202,8 @@ def load(
     :meth:`~pyg_peft.model.PeftModel.from_pretrained`.
 
     Args:
-        folder: The folder that :meth:`~pyg_peft.model.PeftModel.save_pretrained` or ``pyg-peft fit`` wrote, or the
-            name of an adapter on the Hugging Face Hub, such as ``"org/name"`` (extra ``hub``).
+        folder: The folder that ``save_pretrained`` or ``pyg-peft fit`` wrote, or the name of an
+            adapter on the Hugging Face Hub, such as ``"org/name"`` (extra ``hub``).
         backbone: Weights of the base: the name of shipped weights, a file, or ``"random"``. By
             default those recorded by ``pyg-peft fit``; otherwise shipped weights.
         backbone_args: Constructor arguments of the base that replace the recorded ones.

@@ -115,14 +115,14 @@ def fit(
             rate follows the cosine of the larger number, so it rises again from zero.
             If that checkpoint is damaged, the one before is used, with a warning in the log.
         metadata: JSON-able values that are saved with the preprocessing, under keys other than
-            those of :class:`Preprocessing`, ``read_args``, ``task_name`` and ``task_settings``. The
+            those of ``Preprocessing``, ``read_args``, ``task_name`` and ``task_settings``. The
             run cannot be resumed with another ``from_adapter``, which describes the adapter it
             started from.
         loss: A loss of your own that replaces that of the task: ``loss(scores, labels)`` returns
             one number to minimize. It gets the rows that the task does not ignore. Resuming needs
             it again.
-        card: Facts for the model card, see :meth:`~pyg_peft.model.PeftModel.save_pretrained`. The number of clouds,
-            epochs, the learning rate and the metrics are added.
+        card: Facts for the model card, see :meth:`~pyg_peft.model.PeftModel.save_pretrained`.
+            The number of clouds, epochs, the learning rate and the metrics are added.
 
     Raises:
         TypeError: If an argument has another type.
