@@ -60,7 +60,11 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 
 def describe_run(
-    model: PeftModel, data: Any, options: Mapping[str, Any], trainer: Mapping[str, Any]
+    model: PeftModel,
+    data: Any,
+    options: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return everything that determines the final weights of a run, as JSON values.
 
@@ -69,6 +73,7 @@ def describe_run(
         data: The data module.
         options: Options of the fit. Logger and cache are left out, as they do not affect weights.
         trainer: Settings of the trainer.
+        processes: Number of processes that train.
     """
     config = model.peft_config[model.active_adapter or ""]
     bank = model.memory_bank
@@ -84,6 +89,7 @@ def describe_run(
         "train": len(data.train_set),
         "val": len(data.val_set),
         "batch_size": data.batch_size,
+        "processes": processes,
         "num_views": data.train_set.num_views,
         _EVERY_CLOUD: True,
         "seed": data.seed,
@@ -124,11 +130,23 @@ def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
     try:
         found = json.loads(path.read_text())
         every_cloud = bool(found.setdefault(_EVERY_CLOUD, False))
-        found.setdefault("task", described["task"])  # earlier versions did not record it
-    except (ValueError, AttributeError) as error:
+        for name in ("task", "processes"):  # earlier versions did not record them
+            found.setdefault(name, described[name])
+        _allow_processes(found, described)
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise CheckpointError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
     check_same({**found, _EVERY_CLOUD: True}, described, path)
     return Resumed(checkpoint, every_cloud)
+
+
+def _allow_processes(found: dict[str, Any], described: Mapping[str, Any]) -> None:
+    """Accept another number of processes, if a step still has the same number of clouds.
+
+    The run then continues with the same steps, learning rates and, up to rounding, gradients.
+    """
+    sizes = [int(run["processes"]) * int(run["batch_size"]) for run in (found, described)]
+    if sizes[0] == sizes[1] and found[_EVERY_CLOUD]:
+        found.update({name: described[name] for name in ("processes", "batch_size")})
 
 
 def _has_best(state: Any) -> bool:
