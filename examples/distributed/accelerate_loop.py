@@ -37,9 +37,7 @@ model = get_peft_model(base, LoRAConfig(rank=4))
 
 torch.manual_seed(1 + accelerator.process_index)  # other random numbers in each process
 views = Augmented(train, ScaleTranslate())
-order = KeyedSampler(
-    views, rank=accelerator.process_index, world_size=accelerator.num_processes
-)
+order = KeyedSampler(views, rank=accelerator.process_index, world_size=accelerator.num_processes)
 # The sampler has divided the epoch. Do not pass the loader to prepare, which would divide it again.
 loader = DataLoader(views, batch_sampler=EvenBatches(order, args.batch_size))
 optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)

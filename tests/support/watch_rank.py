@@ -5,8 +5,8 @@
 
 ``FOLDER/rank0.pt`` then holds, for rank 0: the sample ids of each training forward, the gradients
 and tensors of the first optimizer step, the adapter's tensors at the end, and every path below the
-current folder that Python opened for writing or renamed. With ``--still`` the model trains in eval mode,
-without dropout and statistics of a batch, so that the gradient is that of the joint batch.
+current folder that Python opened for writing or renamed. With ``--still`` the model trains in eval
+mode, without dropout and statistics of a batch. The gradient is then that of the joint batch.
 """
 
 import os
@@ -52,12 +52,23 @@ def watch(still: bool) -> None:
     def still_train(self: PeftModel, mode: bool = True) -> PeftModel:
         return train(self, False)
 
-    def seen_step(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+    def look() -> None:
         if not first:
             named = trainable_parameters(models[0])
             first["before"] = {name: p.detach().clone() for name, p in named}
             first["grads"] = {name: p.grad.clone() for name, p in named if p.grad is not None}
-        return step(self, *args, **kwargs)
+
+    def seen_step(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        if closure is None:
+            look()
+            return step(self)
+
+        def seen_closure() -> Any:  # of Lightning, which computes gradients in the step
+            loss = closure()
+            look()
+            return loss
+
+        return step(self, seen_closure)
 
     PeftModel.forward = seen_forward
     torch.optim.AdamW.step = seen_step
