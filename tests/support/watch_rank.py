@@ -49,9 +49,6 @@ def watch(still: bool) -> None:
             batches.append(kwargs["sample_id"].tolist())
         return forward(self, *args, **kwargs)
 
-    def still_train(self: PeftModel, mode: bool = True) -> PeftModel:
-        return train(self, False)
-
     def look() -> None:
         if not first:
             named = trainable_parameters(models[0])
@@ -73,7 +70,7 @@ def watch(still: bool) -> None:
     PeftModel.forward = seen_forward
     torch.optim.AdamW.step = seen_step
     if still:
-        PeftModel.train = still_train
+        PeftModel.train = lambda self, mode=True: train(self, False)
 
 
 def record(folder: Path) -> None:
