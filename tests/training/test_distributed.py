@@ -168,14 +168,12 @@ def test_resume_on_another_number_of_processes(tmp_path: Path):
 
 
 def test_what_may_differ_when_a_run_is_resumed(tmp_path: Path):
-    from test_fitting import data as small_data
-    from test_fitting import model as small_model
-
+    from pyg_peft.training import ShapeDataModule
     from pyg_peft.training.runs.resuming import check_resumed, describe_run, write_run
 
     def describe(batch_size: int, processes: int) -> dict[str, Any]:
-        clouds = small_data(batch_size=batch_size)
-        return describe_run(small_model(), clouds, {}, {}, processes)
+        clouds = ShapeDataModule(ProceduralShapes(num_shapes=36), batch_size=batch_size)
+        return describe_run(small(LinearProbeConfig()), clouds, {}, {}, processes)
 
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir()
