@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pyg_peft.training.pretraining.corpus_sources import open_corpus
     from pyg_peft.training.pretraining.options import PretrainOptions
     from pyg_peft.training.pretraining.run import PretrainReport, pretrain
+    from pyg_peft.training.runs.batch_norms import average_batch_norms
     from pyg_peft.training.runs.schedule import warmup_cosine
     from pyg_peft.training.tasks.classification import ClassificationTask, Evaluation, evaluate
     from pyg_peft.training.tasks.contract import Scored, Task
@@ -100,6 +101,7 @@ _HOME = {
     "ShapeDataModule": "fitting.data_module",
     "Splits": "data.sources",
     "ViewOptions": "pretraining.corpus",
+    "average_batch_norms": "runs.batch_norms",
     "classification_metrics": "evaluation.metrics",
     "evaluate": "tasks.classification",
     "evaluate_parts": "tasks.segmentation",
@@ -170,6 +172,7 @@ __all__ = [
     "Task",
     "TileLabels",
     "ViewOptions",
+    "average_batch_norms",
     "classification_metrics",
     "evaluate",
     "evaluate_parts",

@@ -15,6 +15,7 @@ from pyg_peft.model import PeftModel
 from pyg_peft.trainable import trainable_parameters
 from pyg_peft.training.data.cache import FeatureCache
 from pyg_peft.training.data.checks import check_kind
+from pyg_peft.training.runs.batch_norms import average_batch_norms
 from pyg_peft.training.runs.decay import decay_groups
 from pyg_peft.training.runs.schedule import warmup_cosine
 from pyg_peft.training.tasks.classification import ClassificationTask
@@ -140,6 +141,10 @@ class PeftModule(LightningModule):
                 sync_dist=True,
             )
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Data, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:  # before the epoch is validated and saved
+            average_batch_norms(self.model)
 
     def validation_step(self, batch: Data, batch_idx: int) -> None:
         self._evaluate(batch, "val")

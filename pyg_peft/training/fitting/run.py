@@ -155,18 +155,6 @@ def fit(
     if caches is None:
         caches = _caches(model, data) if options.cache else {}
     _check_views(caches, data)
-    described = describe_run(
-        model,
-        data,
-        asdict(options),
-        settings,
-        loss=describe_loss(loss),
-        from_adapter=(metadata or {}).get("from_adapter"),
-    )
-    resumed = None
-    if resume and has_checkpoint(folder / LAST):
-        resumed = check_resumed(folder, described)
-    _use_clouds(data, resumed)
     curves = Curves()
     monitor = f"val_{data.task.monitor}" if validates else None
     module = PeftModule(
@@ -193,6 +181,19 @@ def fit(
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
+    described = describe_run(
+        model,
+        data,
+        asdict(options),
+        settings,
+        loss=describe_loss(loss),
+        from_adapter=(metadata or {}).get("from_adapter"),
+        processes=runner.world_size,
+    )
+    resumed = None
+    if resume and has_checkpoint(folder / LAST):
+        resumed = check_resumed(folder, described)
+    _use_clouds(data, resumed)
     check_batch_norms(model, data, runner.world_size)
     with ExitStack() as stack:
         if runner.is_global_zero:
@@ -259,6 +260,11 @@ def check_run(
         raise ValueError(
             f"Expected 'check_val_every_n_epoch' to be at most 'max_epochs', "
             f"{settings['max_epochs']}, so that an epoch is validated (got {every})"
+        )
+    if settings.get("sync_batchnorm"):
+        raise ValueError(
+            "Expected 'sync_batchnorm' to be false, since torch replaces batch norms by others "
+            "without their adapters (got true); statistics are averaged over the processes"
         )
     plugins = settings.pop("plugins", None) or []
     plugins = list(plugins) if isinstance(plugins, list | tuple) else [plugins]

@@ -70,6 +70,7 @@ def describe_run(
     *,
     loss: str | None = None,
     from_adapter: Any = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Return everything that determines the final weights of a run, as JSON values.
 
@@ -81,6 +82,7 @@ def describe_run(
         loss: Description of a loss of the user's own.
         from_adapter: JSON values that identify the adapter that the run starts from; ``None`` for a
             new one.
+        processes: Number of processes that train.
     """
     config = model.peft_config[model.active_adapter or ""]
     bank = model.memory_bank
@@ -101,6 +103,7 @@ def describe_run(
         "train": len(data.train_set),
         "val": len(data.val_set),
         "batch_size": data.batch_size,
+        "processes": processes,
         "num_views": data.train_set.num_views,
         _EVERY_CLOUD: True,
         "seed": data.seed,
@@ -143,7 +146,9 @@ def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
     try:
         found = json.loads(path.read_text())
         every_cloud = bool(found.setdefault(_EVERY_CLOUD, False))
-        found.setdefault("task", described["task"])  # earlier versions did not record it
+        for name in ("task", "processes"):  # earlier versions did not record them
+            found.setdefault(name, described[name])
+        _allow_processes(found, described)
         extended = [int(number) for number in found.pop(_EXTENDED, [])]
         before, now = found["trainer"]["max_epochs"], described["trainer"]["max_epochs"]
         if isinstance(before, int) and before < now:
@@ -153,6 +158,16 @@ def check_resumed(folder: Path, described: Mapping[str, Any]) -> Resumed:
         raise CheckpointError(f"Expected '{path}' to be as fit wrote it (got: {error})") from error
     check_same({**found, _EVERY_CLOUD: True}, described, path)
     return Resumed(checkpoint, every_cloud, tuple(extended))
+
+
+def _allow_processes(found: dict[str, Any], described: Mapping[str, Any]) -> None:
+    """Accept another number of processes, if a step still has the same number of clouds.
+
+    The run then continues with the same steps, learning rates and, up to rounding, gradients.
+    """
+    sizes = [int(run["processes"]) * int(run["batch_size"]) for run in (found, described)]
+    if sizes[0] == sizes[1] and found[_EVERY_CLOUD]:
+        found.update({name: described[name] for name in ("processes", "batch_size")})
 
 
 def _has_best(state: Any) -> bool:
