@@ -13,6 +13,7 @@ from pyg_peft.errors import (
     check_tensor,
 )
 from pyg_peft.geometry.bags import sum_bags
+from pyg_peft.geometry.layout import group_offsets
 from pyg_peft.geometry.ordering import squared_distance
 from pyg_peft.typing import EdgeIndex, Pos, Query
 
@@ -196,7 +197,7 @@ def sort_by_receiver(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return edges and weights sorted by receiver, and their offsets ``[num_points + 1]``."""
     receiver, order = edge_index[1].sort(stable=True)
-    ptr = torch.searchsorted(receiver, torch.arange(num_points + 1, device=receiver.device))
+    ptr = group_offsets(receiver, num_points)
     return torch.stack([edge_index[0][order], receiver]), weight[order], ptr
 
 
