@@ -1,5 +1,6 @@
 """Export a saved adapter with its base to a file that runs without this package."""
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pyg_peft.cli.saved import open_adapter
@@ -32,17 +33,15 @@ def run(
         adapter: Folder written by fit.
         output: File to write, such as model.onnx or model.pt2.
         format: "onnx" or "torch_export".
-        preprocessing: Whether the graph also turns, centers and scales clouds as in training. Points
-            are never drawn in the graph.
+        preprocessing: Whether the graph also turns, centers and scales clouds as in training.
+            Points are never drawn in the graph.
         backbone: Weights of the base; by default those recorded in the adapter.
         backbone_args: Constructor arguments that replace the recorded ones.
     """
     saved = open_adapter(adapter, backbone, backbone_args or {})
     model: Any = saved.model
-    try:
+    with suppress(NotImplementedError):  # prompts and adapters stay in the graph
         model = saved.model.merge_and_unload()  # a smaller graph with the same values
-    except NotImplementedError:
-        pass  # prompts and adapters stay in the graph
     settings = saved.preprocessing
     export_model(
         model,
