@@ -11,7 +11,9 @@ _MOST_INT64 = 2**63 - 1
 
 def translations() -> dict[Any, Callable[..., Any]]:
     """Return the ``custom_translation_table`` of ``torch.onnx.export``."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types admit tensors only, not the constants that it takes too
 
     def sort_stable(
         self: Any, stable: bool | None = None, dim: int = -1, descending: bool = False
