@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyg_peft.backbones.registry import BACKBONES, HEADS, list_backbones
 from pyg_peft.backbones.weights import read_state_dict
+from pyg_peft.backbones.weights.merged_files import is_merged, read_merged
 from pyg_peft.backbones.weights.recorded_sizes import read_sizes
 from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained, shipped_for
 from pyg_peft.errors import CheckpointError, MissingHeadError
@@ -283,6 +284,9 @@ def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if weights in SHIPPED:
         path, sizes = find_pretrained(weights)
         return sizes, read_state_dict(path)
+    if is_merged(weights):
+        merged, state = read_merged(weights)
+        return {k: v for k, v in merged["config"].items() if k != "num_classes"}, state
     if not Path(weights).is_file():
         names = ", ".join(["random", *SHIPPED])
         raise ValueError(

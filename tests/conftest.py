@@ -19,6 +19,7 @@ NO_SHARED = "no ../shared beside the repository"
 EXTRAS = {
     *("fpsample", "pynanoflann", "lightning", "jsonargparse", "torchmetrics", "tensorboard"),
     *("trimesh", "plyfile", "laspy", "lazrs", "h5py", "matplotlib", "plotly", "huggingface_hub"),
+    *("onnx", "onnxscript", "onnxruntime"),
 }
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)

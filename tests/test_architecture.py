@@ -20,7 +20,7 @@ ROOMS = {
     "model": 8,
 }
 FOUNDATIONS = {"typing", "errors", "storage", "symmetries", "tensor_file"}
-UNNUMBERED = {"loading", "training", "cli", "viz", "testing"}
+UNNUMBERED = {"loading", "deployment", "training", "cli", "viz", "testing"}
 # Inside a room, the folders (or files) of a row may import those of the rows above; not each other.
 INSIDE = {
     "datasets": [["formats", "procedural"], ["npz"], ["folders"], ["scenes"]],

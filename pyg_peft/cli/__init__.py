@@ -29,6 +29,8 @@ COMMANDS = {
     "inspect": ("pyg_peft.cli.inspect", "show what a method trains, where, and what stays frozen"),
     "push": ("pyg_peft.cli.push", "upload a saved adapter to the Hugging Face Hub"),
     "pretrain": ("pyg_peft.cli.pretrain", "pre-train a Point-MAE on unlabeled clouds"),
+    "merge": ("pyg_peft.cli.merge", "fold an adapter into its base and write the whole model"),
+    "export": ("pyg_peft.cli.export", "write a model as ONNX or torch.export"),
     "demo": ("pyg_peft.cli.demo", "tune, compare and predict, in minutes, on a CPU"),
 }
 # Commands that can continue after an interruption, and the options to add for that.

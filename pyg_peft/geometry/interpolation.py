@@ -13,6 +13,7 @@ from pyg_peft.errors import (
     check_tensor,
 )
 from pyg_peft.geometry.bags import sum_bags
+from pyg_peft.geometry.layout import group_offsets, is_exporting
 from pyg_peft.geometry.ordering import squared_distance
 from pyg_peft.typing import EdgeIndex, Pos, Query
 
@@ -132,6 +133,9 @@ def weighted_sums(
     The rows ``edge_index[0]`` of ``x`` are read without bounds checks: the caller must ensure that
     they exist.
     """
+    if is_exporting():  # ONNX would loop over the bags
+        parts = weight.to(x.dtype).unsqueeze(1) * x[edge_index[0]]
+        return x.new_zeros(num_points, x.size(1)).index_add(0, edge_index[1], parts)
     missing = num_points + 1 - ptr.size(0)
     if not torch.compiler.is_compiling() and weight.numel() == 0:
         return x.new_zeros(num_points, x.size(1))
@@ -196,7 +200,7 @@ def sort_by_receiver(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return edges and weights sorted by receiver, and their offsets ``[num_points + 1]``."""
     receiver, order = edge_index[1].sort(stable=True)
-    ptr = torch.searchsorted(receiver, torch.arange(num_points + 1, device=receiver.device))
+    ptr = group_offsets(receiver, num_points)
     return torch.stack([edge_index[0][order], receiver]), weight[order], ptr
 
 

@@ -5,6 +5,9 @@
 ``mask [B, G]`` that is true for real rows. Only this module converts between them.
 """
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -70,8 +73,41 @@ def offsets(
     size = count_clouds(batch, batch_size)
     if batch is None:
         return torch.arange(2, device=device) * num_nodes
-    edges = torch.arange(size + 1, device=batch.device)
-    return torch.searchsorted(batch.long().contiguous(), edges)
+    return group_offsets(batch.long(), size)
+
+
+def group_offsets(index: Tensor, num_groups: int) -> Tensor:
+    """Return the offsets ``[S + 1]`` of sorted group ids ``[E]``, without checking them.
+
+    While a graph is exported, the rows of each group are counted instead of searched, because ONNX
+    has no search in a sorted tensor.
+    """
+    if not is_exporting():
+        groups = torch.arange(num_groups + 1, device=index.device)
+        return torch.searchsorted(index.contiguous(), groups)
+    count = index.new_zeros(num_groups + 1).scatter_add(0, index + 1, torch.ones_like(index))
+    return count.cumsum(0)
+
+
+def is_exporting() -> bool:
+    """Return whether ``torch.export`` traces a graph, which may then be converted to ONNX."""
+    found: Callable[[], bool] | None = getattr(torch.compiler, "is_exporting", None)
+    return found is not None and found()  # torch 2.6 cannot tell
+
+
+def largest_count(ptr: Tensor, num_nodes: int) -> int:
+    """Return the number of rows of the largest cloud, to allocate the dense layout.
+
+    A graph that is compiled cannot read it and gets ``num_nodes``, which is always sufficient. A
+    graph that is exported reads it when it runs.
+    """
+    if is_exporting():
+        largest = ptr.diff().max().item()
+        torch._check(largest >= 1)  # there is at least one row
+        return cast(int, largest)
+    if torch.compiler.is_compiling():
+        return num_nodes
+    return int(ptr.diff().max()) if ptr.numel() > 1 else 0
 
 
 def counts(
@@ -144,9 +180,9 @@ def to_dense(
         max_num = check_count(max_num, "max_num", least=0)
     ptr = offsets(batch, x.size(0), batch_size, device=x.device)
     if torch.compiler.is_compiling():
-        max_num = x.size(0) if max_num is None else max_num
+        max_num = largest_count(ptr, x.size(0)) if max_num is None else max_num
     else:
-        largest = int(ptr.diff().max()) if ptr.numel() > 1 else 0
+        largest = largest_count(ptr, x.size(0))
         max_num = largest if max_num is None else max_num
         if largest > max_num:
             raise ValueError(f"Expected 'max_num' to be at least {largest} (got {max_num})")
@@ -182,4 +218,14 @@ def to_flat(dense: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return dense[mask], cloud[mask]
 
 
-__all__ = ["count_clouds", "counts", "dense_rows", "offsets", "to_dense", "to_flat"]
+__all__ = [
+    "count_clouds",
+    "counts",
+    "dense_rows",
+    "group_offsets",
+    "is_exporting",
+    "largest_count",
+    "offsets",
+    "to_dense",
+    "to_flat",
+]

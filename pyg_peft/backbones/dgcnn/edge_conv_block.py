@@ -13,7 +13,8 @@ from pyg_peft.backbones.layers.shared_mlp import shared_mlp
 from pyg_peft.backbones.layers.tokens import check_sizes
 from pyg_peft.errors import check_count, check_finite, check_flag, check_number
 from pyg_peft.geometry import knn_graph
-from pyg_peft.geometry.layout import count_clouds, offsets
+from pyg_peft.geometry.layout import count_clouds, is_exporting, offsets
+from pyg_peft.geometry.search.exported import exported_table
 from pyg_peft.geometry.search.tables import search_table, to_edges
 from pyg_peft.symmetries import Symmetries
 from pyg_peft.typing import Batch, EdgeIndex, Features, Pos
@@ -41,6 +42,8 @@ def feature_graph(x: Features, k: int, batch: Batch, batch_size: int) -> EdgeInd
     check_finite(x, "x")  # nothing is nearest to NaN
     x = x if x.dtype in (torch.float32, torch.float64) else x.float()
     ptr = offsets(batch, x.size(0), batch_size)
+    if is_exporting():
+        return to_edges(exported_table(x, x, k, ptr, ptr, batch.long()))
     return to_edges(search_table(x, x, k, ptr, ptr))
 
 

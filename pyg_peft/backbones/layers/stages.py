@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyg_peft.errors import check_count
 from pyg_peft.geometry import farthest_point_sample
-from pyg_peft.geometry.layout import counts
+from pyg_peft.geometry.layout import counts, group_offsets, is_exporting
 
 
 class Stage(NamedTuple):
@@ -51,13 +52,19 @@ def sample_centers(
         wanted = count.clamp(max=num_centers)
     else:
         wanted = (count + stride - 1) // stride
-    most = int(wanted.max()) if wanted.numel() > 0 else 0
+    if is_exporting():
+        # The loop over picks has a fixed number of steps; the excess is cut off below.
+        most = check_count(num_centers, "num_centers")
+    else:
+        most = int(wanted.max()) if wanted.numel() > 0 else 0
     if most == 0:
         return batch.new_zeros(0, dtype=torch.long)  # rows, whatever the type of the ids
     start = _first_by_coordinates(pos, batch, count)
     rows = farthest_point_sample(pos, most, batch, start=start, batch_size=batch_size)
-    chosen = torch.arange(most, device=pos.device) < wanted.unsqueeze(1)
-    return rows[chosen]
+    chosen = rows[torch.arange(most, device=pos.device) < wanted.unsqueeze(1)]
+    if is_exporting():
+        torch._check(chosen.size(0) > 0)  # there is at least one point
+    return chosen
 
 
 def encode(levels: Iterable[nn.Module], stage: Stage, batch_size: int) -> list[Stage]:
@@ -95,7 +102,7 @@ def features(stage: Stage) -> Any:
 def mean_of_clouds(x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
     """Return the mean over the points of each cloud; zero for an empty cloud."""
     total = x.new_zeros(batch_size, x.size(1)).index_add(0, batch, x)
-    count = torch.bincount(batch, minlength=batch_size).clamp(min=1)
+    count = group_offsets(batch, batch_size).diff().clamp(min=1)
     return total / count.unsqueeze(1)
 
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyg_peft.geometry.layout import dense_rows
+from pyg_peft.geometry.layout import dense_rows, is_exporting, largest_count
 from pyg_peft.geometry.ordering import squared_distance
+from pyg_peft.geometry.search.exported import exported_picks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ def sample_dense(sampling: Sampling) -> Tensor:
     """Sample in a loop over picks, for all clouds at once, on any device."""
     pos, ptr = sampling.pos, sampling.ptr
     compiling = torch.compiler.is_compiling()
-    largest = pos.size(0) if compiling else int(ptr.diff().max())
+    largest = largest_count(ptr, pos.size(0))
     rows, real = dense_rows(ptr, largest)
     if sampling.ties == "authors":
         # Points are in order of preference, so that the first maximum is the preferred one.
@@ -52,6 +53,9 @@ def sample_dense(sampling: Sampling) -> Tensor:
     allowed = allowed | (is_start & ~allowed.any(dim=1, keepdim=True))
     distance = points.new_full(rows.shape, torch.inf).masked_fill(~allowed, -1)
     pick = is_start.long().argmax(dim=1, keepdim=True)
+    if is_exporting():
+        picks = rows.gather(1, exported_picks(points, distance, pick, sampling.num_samples))
+        return _hide_excess(picks, ptr)
     picks = [pick]
     # No more points than the largest cloud has can be picked. A compiled graph may not know this
     # number; its excess picks are masked below.

@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from pyg_peft.errors import check_count, check_mask, check_pos, check_tensor
-from pyg_peft.geometry.layout import count_clouds, dense_rows, offsets
+from pyg_peft.geometry.layout import (
+    count_clouds,
+    dense_rows,
+    is_exporting,
+    largest_count,
+    offsets,
+)
 from pyg_peft.geometry.ordering import check_squarable, squared_distance
 from pyg_peft.geometry.search.backends import chosen_backend
 from pyg_peft.geometry.search.compiled_samplers import sample_pyg_lib, sample_torch_cluster
@@ -100,12 +106,11 @@ def sample(sampling: Sampling) -> Tensor:
 
 def canonical_start(pos: Tensor, ptr: Tensor) -> Tensor:
     """Return the row of each cloud's point farthest from its centroid, the lowest if tied."""
-    rows, real = dense_rows(ptr, _largest(ptr, pos.size(0)))
+    rows, real = dense_rows(ptr, largest_count(ptr, pos.size(0)))
     # Positions relative to a point of the cloud keep their digits far from the origin.
     local = (pos[rows] - pos[rows[:, :1]]).masked_fill(~real.unsqueeze(-1), 0)
     # Dividing by a power of two keeps the digits of clouds of any size.
-    _, exponent = torch.frexp(local.abs().amax(dim=(1, 2), keepdim=True))
-    unit = torch.exp2((exponent - 1).to(pos.dtype)).clamp(min=torch.finfo(pos.dtype).tiny)
+    unit = _power_of_two(local.abs().amax(dim=(1, 2), keepdim=True))
     local = local / unit  # in (-2, 2)
     # Ties must be broken alike in every batch, however much padding a cloud gets. The sum must
     # therefore not round, and is computed in integers.
@@ -113,6 +118,17 @@ def canonical_start(pos: Tensor, ptr: Tensor) -> Tensor:
     centroid = total / (_FIXED_POINT * real.sum(dim=1).clamp(min=1).view(-1, 1, 1))
     distance = squared_distance(local, centroid).masked_fill(~real, -1)
     return rows.gather(1, distance.argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def _power_of_two(size: Tensor) -> Tensor:
+    """Return the largest power of two up to each number, at least the smallest normal number."""
+    tiny = torch.finfo(size.dtype).tiny
+    if is_exporting():  # ONNX has no frexp
+        unit = torch.exp2(torch.log2(size.clamp(min=tiny)).floor())
+        unit = torch.where(unit > size, unit / 2, unit)  # a logarithm may round up to an integer,
+        return torch.where(2 * unit <= size, 2 * unit, unit).clamp(min=tiny)  # or down from one
+    _, exponent = torch.frexp(size)
+    return torch.exp2((exponent - 1).to(size.dtype)).clamp(min=tiny)
 
 
 def authors_convention(
@@ -141,10 +157,6 @@ def authors_convention(
     ptr = offsets(batch, pos.size(0), batch_size, device=pos.device)
     norm = squared_distance(pos.detach().float(), pos.new_zeros(3, dtype=torch.float32))
     return ptr[:-1].clamp(max=max(pos.size(0) - 1, 0)), norm > NEAR_ORIGIN
-
-
-def _largest(ptr: Tensor, num_nodes: int) -> int:
-    return num_nodes if torch.compiler.is_compiling() else int(ptr.diff().max())
 
 
 def _check_start(start: Tensor, ptr: Tensor) -> None:

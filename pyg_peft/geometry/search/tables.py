@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_peft.errors import check_batch, check_count
-from pyg_peft.geometry.layout import count_clouds, offsets
+from pyg_peft.geometry.layout import count_clouds, is_exporting, offsets
 from pyg_peft.geometry.ordering import (
     Search,
     canonical_order,
@@ -18,6 +18,7 @@ from pyg_peft.geometry.ordering import (
 )
 from pyg_peft.geometry.search.backends import chosen_backend
 from pyg_peft.geometry.search.candidates import BACKENDS
+from pyg_peft.geometry.search.exported import exported_table
 from pyg_peft.typing import Batch, EdgeIndex, Pos, Query, QueryBatch
 
 
@@ -43,6 +44,11 @@ def neighbor_table(
     size = count_clouds(batch, batch_size)
     if batch is not None and query_batch is not None and batch_size is None:
         size = max(size, count_clouds(query_batch))
+    if is_exporting() and batch is not None and query_batch is not None:
+        ids, ptr = query_batch.long(), offsets(batch, pos.size(0), size)
+        alike = same and query_batch is batch
+        query_ptr = ptr if alike else offsets(query_batch, query.size(0), size)
+        return exported_table(pos, query, k, ptr, query_ptr, ids, radius)
     if torch.compiler.is_compiling():
         return _compiled_table(pos, query, k, batch, query_batch, radius)
     ptr = offsets(batch, pos.size(0), size, device=pos.device)
@@ -86,6 +92,10 @@ def to_edges(table: Tensor, *, complete: bool = False) -> EdgeIndex:
     """
     receiver = torch.arange(table.size(0), device=table.device).unsqueeze(1).expand_as(table)
     edge_index = torch.stack([table.flatten(), receiver.flatten()])
+    if is_exporting():
+        edge_index = edge_index[:, edge_index[0] >= 0]
+        torch._check(edge_index.size(1) > 0)  # its layers need to know
+        return edge_index
     # Rows are filled from the left, so the last column shows whether a neighbor is missing.
     if complete or (not torch.compiler.is_compiling() and bool((table[:, -1:] >= 0).all())):
         return edge_index
