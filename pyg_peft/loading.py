@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyg_peft.backbones.registry import BACKBONES, HEADS, list_backbones
 from pyg_peft.backbones.weights import read_state_dict
 from pyg_peft.backbones.weights.merged_files import is_merged, read_merged
-from pyg_peft.backbones.weights.recorded_sizes import read_sizes
+from pyg_peft.backbones.weights.recorded_sizes import MOST, bounded_sizes, read_sizes
 from pyg_peft.backbones.weights.shipped import SHIPPED, find_pretrained, shipped_for
 from pyg_peft.errors import CheckpointError, MissingHeadError
 from pyg_peft.model import PeftModel
@@ -22,10 +22,6 @@ from pyg_peft.tuners.engine.loading import read_whole
 
 # The default backbone of each kind of head.
 DEFAULTS = {"classification": "PointMAE", "segmentation": "PointMAESegmentation"}
-
-# Far beyond any backbone. Sizes that a file claims are checked before a model is built.
-_MOST = {"embed_dim": 16_384, "depth": 256, "num_classes": 100_000, "head_channels": 65_536}
-_MOST_OF_OTHERS = 1_000_000
 
 # Sizes that cannot be read off the weights.
 _UNREADABLE = ("num_heads", "num_centers", "patch_size")
@@ -165,14 +161,14 @@ def open_recorded(
             "Expected an adapter to record weights on this machine "
             f"(got {weights!r}): name them by 'backbone'"
         )
-    sizes = _recorded_sizes(backbone.get("config"), kind)
+    sizes = bounded_sizes(backbone.get("config"), kind)
     num_classes = sizes.pop("num_classes")
     if weights != "random":
         # Inferred from the weights themselves; the fingerprint detects different weights.
         sizes = {k: v for k, v in sizes.items() if k not in ("embed_dim", "depth")}
     # Weights that are drawn depend on the head's size, so the first head is drawn again too.
     drawn = recorded.get("num_classes", num_classes)
-    if type(drawn) is not int or not 0 < drawn <= _MOST["num_classes"]:
+    if type(drawn) is not int or not 0 < drawn <= MOST["num_classes"]:
         raise CheckpointError(
             f"Expected 'preprocessing.weights.num_classes' to be a number (got {short(drawn)})"
         )
@@ -245,40 +241,6 @@ def load(
         raise
 
 
-def _recorded_sizes(recorded: Any, kind: type[Any]) -> dict[str, Any]:
-    """Return recorded constructor arguments, after checking that none is too large.
-
-    Raises:
-        CheckpointError: If an argument is missing, not a number, or too large; the message names
-            it.
-    """
-    if not isinstance(recorded, dict) or "num_classes" not in recorded:
-        raise CheckpointError(
-            f"Expected 'backbone.config' to hold the arguments of {kind.__name__} "
-            f"(got {short(recorded)})"
-        )
-    for name, value in recorded.items():
-        most = _MOST.get(name, _MOST_OF_OTHERS)
-        if not _is_bounded(value, most):
-            raise CheckpointError(
-                f"Expected 'backbone.config.{name}' to be a number of at most {most:,}, or some of "
-                f"them (got {short(value)})"
-            )
-    return dict(recorded)
-
-
-def _is_bounded(value: Any, most: int, depth: int = 2) -> bool:
-    """Return whether a size is a number of at most ``most``, or a short list of such sizes.
-
-    Lists may be nested up to ``depth`` levels.
-    """
-    if isinstance(value, list):
-        return (
-            depth > 0 and len(value) <= 64 and all(_is_bounded(v, most, depth - 1) for v in value)
-        )
-    return isinstance(value, (int, float, type(None))) and (value or 0) <= most
-
-
 def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the sizes stored with the weights that ``weights`` names, and their tensors."""
     if weights in SHIPPED:
@@ -286,7 +248,8 @@ def _find(weights: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return sizes, read_state_dict(path)
     if is_merged(weights):
         merged, state = read_merged(weights)
-        return {k: v for k, v in merged["config"].items() if k != "num_classes"}, state
+        sizes = bounded_sizes(merged["config"], BACKBONES.get(merged["class"], nn.Module))
+        return {k: v for k, v in sizes.items() if k != "num_classes"}, state
     if not Path(weights).is_file():
         names = ", ".join(["random", *SHIPPED])
         raise ValueError(

@@ -9,6 +9,7 @@ from torch import nn
 
 from pyg_peft.backbones.registry import BACKBONES
 from pyg_peft.backbones.weights.merged_files import CONFIG, WEIGHTS, read_merged
+from pyg_peft.backbones.weights.recorded_sizes import bounded_sizes
 from pyg_peft.checkpoint import to_json
 from pyg_peft.errors import CheckpointError
 from pyg_peft.model import PeftModel
@@ -40,6 +41,7 @@ def save_merged(
 
     Raises:
         ValueError: If the base is not a registered backbone of this library.
+        TypeError: If a value is no JSON value.
         NotImplementedError: If the method cannot be merged. Nothing is changed or written then.
 
     Example:
@@ -58,17 +60,19 @@ def save_merged(
             f"Expected the base to be one of {', '.join(BACKBONES)} (got {name!r}): register it by "
             "register_backbone, so that the merged model can be loaded"
         )
+    config: dict[str, Any] = {
+        "format": 1,
+        "backbone": {"class": name, "config": model.base.config},
+        "class_names": None if class_names is None else list(class_names),
+        "preprocessing": None if preprocessing is None else dict(preprocessing),
+    }
+    to_json(config)  # raises for other values, before anything is merged
     base: Any = model.merge_and_unload()
     state = {key: tensor.detach().clone() for key, tensor in base.state_dict().items()}
     for key, tensor in state.items():
         check_values(key, tensor)
-    config = {
-        "format": 1,
-        "backbone": {"class": name, "config": base.config},
-        "class_names": None if class_names is None else list(class_names),
-        "preprocessing": None if preprocessing is None else dict(preprocessing),
-        "fingerprint": fingerprint(state),
-    }
+    config["backbone"]["config"] = base.config  # with the number of classes of the merged head
+    config["fingerprint"] = fingerprint(state)
     text, folder = to_json(config) + "\n", Path(folder)
     whole = save({key: tensor.contiguous() for key, tensor in state.items()})
     write_atomic(folder / WEIGHTS, lambda path: path.write_bytes(whole))
@@ -90,7 +94,8 @@ def load_merged(folder: str | Path) -> nn.Module:
             f"Expected '{folder}' to hold one of {', '.join(BACKBONES)} "
             f"(got {short(config['class'])})"
         )
-    sizes = {name: value for name, value in config["config"].items() if name != "num_classes"}
+    sizes = bounded_sizes(config["config"], kind)
+    del sizes["num_classes"]  # the tensors of the head have it
     try:
         return kind.from_checkpoint(state, None, **sizes).eval()
     except TypeError as error:

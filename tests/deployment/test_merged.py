@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_peft import LoRAConfig, VPTConfig, get_peft_model
-from pyg_peft.backbones import PointMAE
+from pyg_peft.backbones import PointMAE, PointNet
 from pyg_peft.cli import main
 from pyg_peft.deployment import load_merged, save_merged
 from pyg_peft.errors import CheckpointError
@@ -96,3 +96,23 @@ def test_the_command(tmp_path: Path, capsys):
     assert main(["merge", str(tmp_path / "vpt"), "--output", str(tmp_path / "none")]) == 2
     assert "pyg-peft export" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_sizes_of_a_merged_model_are_bounded(tmp_path: Path):
+    model = get_peft_model(PointNet(4), LoRAConfig(target_modules=("levels.**.lins.*",)))
+    save_merged(model.eval(), tmp_path)
+    path = tmp_path / "model_config.json"
+    config = json.loads(path.read_text())
+    config["backbone"]["config"]["head_channels"] = [10**9]
+    path.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"backbone\.config\.head_channels"):
+        load_merged(tmp_path)
+    with pytest.raises(CheckpointError, match=r"backbone\.config\.head_channels"):
+        open_backbone(str(tmp_path), 4, {}, 0, PointNet)
+
+
+def test_nothing_is_merged_if_a_value_is_no_json(tmp_path: Path):
+    model = get_peft_model(PointNet(4), LoRAConfig(target_modules=("levels.**.lins.*",)))
+    with pytest.raises(TypeError):
+        save_merged(model, tmp_path, preprocessing={"a": object()})
+    assert model.active_adapter == "default" and not list(tmp_path.iterdir())
