@@ -88,7 +88,7 @@ def run(  # noqa: PLR0913, since each argument is an option of the command
     methods: str | list[str] = DEFAULT,
     seeds: int = 3,
     rates: list[float] = [1e-3, 3e-3, 1e-2],  # noqa: B006, which is only read
-    epochs: int = 12,
+    epochs: int = 10,
     reference: str | None = None,
     method_args: dict[str, dict[str, Any]] | None = None,
     backbone: str | None = None,
