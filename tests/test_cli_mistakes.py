@@ -75,7 +75,7 @@ def complaint(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 FIT = [
     (("--data", "no.npz"), "to be a file that exists (got '", 1),
-    (("--data", "nowhere"), "Expected 'data' to be one of", 9),
+    (("--data", "nowhere"), "Expected 'data' to be one of", 10),
     (("--data", "{}/empty"), "to hold files of", 1),
     (("--data", "{}/one"), "bolt/bad.off", 2),
     (("--data", "{}/single.npz"), "to have two classes or more", 1),

@@ -268,7 +268,6 @@ def _check(
             "Expected 'keys' to be a floating-point [R, C] tensor with at least one row "
             f"(got {list(keys.shape)} of {keys.dtype})"
         )
-    check_tensor(keys, "keys", kind="float")  # no 8-bit types, with which nothing can be computed
     if values is not None:
         _check_rows(values, keys)
     for name, tensor in (("labels", labels), ("sample_id", sample_id)):
@@ -276,9 +275,15 @@ def _check(
             _check_column(name, tensor, keys.size(0))
     for name, tensor in zip(_TENSORS, (keys, values, labels, sample_id), strict=True):
         if tensor is not None:
-            check_values(name, tensor)
+            _check_content(name, tensor)
     if sample_id is not None and bool((sample_id[1:] <= sample_id[:-1]).any()):
         raise ValueError("Expected 'sample_id' to be strictly increasing (got a step back)")
+
+
+def _check_content(name: str, tensor: Tensor) -> None:
+    check_values(name, tensor)
+    if tensor.is_floating_point():
+        check_tensor(tensor, name, kind="float")  # nothing is computed with 8-bit types
 
 
 def _check_rows(values: Tensor, keys: Tensor) -> None:
@@ -286,7 +291,8 @@ def _check_rows(values: Tensor, keys: Tensor) -> None:
         raise ValueError(
             f"Expected 'values' to be of shape {list(keys.shape)} (got {list(values.shape)})"
         )
-    check_tensor(values, "values", kind="float")
+    if not values.is_floating_point():
+        raise TypeError(f"Expected 'values' to be floating point (got {values.dtype})")
 
 
 def _check_column(name: str, tensor: Tensor, rows: int) -> None:

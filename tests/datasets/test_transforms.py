@@ -14,6 +14,7 @@ from torch_geometric.transforms import BaseTransform
 from pyg_peft import datasets
 from pyg_peft.datasets import (
     Normalize,
+    OutdoorAugment,
     Resample,
     ScaleTranslate,
     UpRotate,
@@ -156,6 +157,7 @@ def test_without_a_generator_the_global_one_is_used(transform):
 
 TRANSFORMS: dict[str, Any] = {
     "Normalize": Normalize(),
+    "OutdoorAugment": OutdoorAugment(),
     "Resample": Resample(20),
     "ScaleTranslate": ScaleTranslate(),
     "UpRotate": UpRotate("y"),

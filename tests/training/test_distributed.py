@@ -173,7 +173,7 @@ def test_what_may_differ_when_a_run_is_resumed(tmp_path: Path):
 
     def describe(batch_size: int, processes: int) -> dict[str, Any]:
         clouds = ShapeDataModule(ProceduralShapes(num_shapes=36), batch_size=batch_size)
-        return describe_run(small(LinearProbeConfig()), clouds, {}, {}, processes)
+        return describe_run(small(LinearProbeConfig()), clouds, {}, {}, processes=processes)
 
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir()
