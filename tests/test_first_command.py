@@ -231,7 +231,7 @@ def test_other_bases_are_told_apart(saved, tmp_path):
     with pytest.raises(ValueError, match="since none ship for DGCNN"):
         load(tmp_path / "dgcnn")
     alone = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    lone = get_peft_model(alone, LoRAConfig(rank=1, target_modules=["0"], modules_to_save=()))
+    lone = get_peft_model(alone, LoRAConfig(rank=1, target_modules=("0",), modules_to_save=()))
     lone.save_pretrained(tmp_path / "lone")
     with pytest.raises(CheckpointError, match=r"PeftModel\.from_pretrained onto a base"):
         load(tmp_path / "lone")

@@ -6,7 +6,11 @@ Needs accelerate (extra ``scale``). On CPUs, start it with ``ACCELERATE_USE_CPU=
 --nproc_per_node 2 examples/distributed/accelerate_loop.py``.
 """
 
+# The packages of the extra `scale` may be missing where types are checked.
+# pyright: reportMissingImports=false
+
 import argparse
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -43,6 +47,7 @@ loader = DataLoader(views, batch_sampler=EvenBatches(order, args.batch_size))
 optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
 wrapped, optimizer = accelerator.prepare(model, optimizer)
 
+loss = torch.zeros(())
 for epoch in range(args.epochs):
     order.set_epoch(epoch)  # also sets the epoch of the views
     wrapped.train()
@@ -61,7 +66,8 @@ model.eval()
 rows = range(accelerator.process_index, len(test), accelerator.num_processes)
 hits = torch.zeros(2, device=accelerator.device)
 with torch.no_grad():
-    for data in DataLoader(test[list(rows)], batch_size=16):
+    share: Any = test[list(rows)]
+    for data in DataLoader(share, batch_size=16):
         data = data.to(accelerator.device)
         hits[0] += (model(pos=data.pos, batch=data.batch).argmax(1) == data.y).sum()
         hits[1] += data.num_graphs

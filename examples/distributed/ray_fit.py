@@ -5,6 +5,9 @@
 Needs Ray (extra ``scale``). On several nodes, ``--output`` must be a folder that all of them see.
 """
 
+# The packages of the extra `scale` may be missing where types are checked.
+# pyright: reportMissingImports=false
+
 import argparse
 from pathlib import Path
 from typing import Any

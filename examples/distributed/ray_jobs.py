@@ -7,6 +7,9 @@ learning rate on the cached features. Needs Ray (extra ``scale``). On several no
 must be a folder that all of them see.
 """
 
+# The packages of the extra `scale` may be missing where types are checked.
+# pyright: reportMissingImports=false, reportFunctionMemberAccess=false
+
 import argparse
 from pathlib import Path
 from typing import Any

@@ -6,6 +6,9 @@ Needs Ray (extra ``scale``). ``ray_fit.py`` is shorter; use this one if Ray is t
 and restart workers, or if you need callbacks of your own.
 """
 
+# The packages of the extra `scale` may be missing where types are checked.
+# pyright: reportMissingImports=false
+
 import argparse
 from pathlib import Path
 from typing import Any

@@ -8,6 +8,7 @@ processes use the CPU.
 
 import argparse
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -56,6 +57,7 @@ wrapped = DistributedDataParallel(model)
 optimizer = torch.optim.AdamW([p for _, p in trainable_parameters(model)], lr=2e-3)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(loader))
 
+loss = torch.zeros((), device=device)
 for epoch in range(args.epochs):
     order.set_epoch(epoch)  # also sets the epoch of the views
     wrapped.train()
@@ -77,7 +79,8 @@ for epoch in range(args.epochs):
 def accuracy(model: PeftModel) -> float:
     """Return the accuracy on the test set, each process on its share."""
     hits = torch.zeros(2, device=device)
-    for data in DataLoader(test[list(range(rank, len(test), world_size))], batch_size=16):
+    share: Any = test[list(range(rank, len(test), world_size))]
+    for data in DataLoader(share, batch_size=16):
         data = data.to(device)
         hits[0] += (model.eval()(pos=data.pos, batch=data.batch).argmax(1) == data.y).sum()
         hits[1] += data.num_graphs

@@ -34,7 +34,7 @@ def save_merged(
         model: Model with an active adapter. It ends up without adapters, merged.
         folder: Folder to write to, created if needed.
         class_names: Names of the classes, in the order of the logits.
-        preprocessing: JSON values, as in :meth:`PeftModel.save_pretrained`.
+        preprocessing: JSON values, as in ``PeftModel.save_pretrained``.
 
     Returns:
         The merged backbone.

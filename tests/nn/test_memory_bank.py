@@ -91,7 +91,7 @@ def test_constructor_errors(arguments: dict[str, Any], message: str):
 
 @pytest.mark.parametrize("name", ["keys", "values"])
 def test_eight_bit_rows_are_refused(name: str):
-    rows = {"keys": torch.zeros(2, 4), "values": torch.zeros(2, 4)}
+    rows: dict[str, Any] = {"keys": torch.zeros(2, 4), "values": torch.zeros(2, 4)}
     rows[name] = rows[name].to(torch.float8_e4m3fn)
     with pytest.raises(TypeError, match=f"'{name}' to be floating point"):
         MemoryBank(**rows)

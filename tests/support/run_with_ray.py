@@ -3,6 +3,8 @@
 python run_with_ray.py script.py arguments...
 """
 
+# pyright: reportMissingImports=false
+
 import os
 import runpy
 import shutil

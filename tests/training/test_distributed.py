@@ -1,5 +1,7 @@
 """Several processes train one adapter: what is used, averaged, written, resumed and refused."""
 
+# pyright: reportMissingImports=false
+
 import json
 import os
 import socket
