@@ -49,8 +49,8 @@ def export_model(
 
     Raises:
         MissingExtraError: If a package for ONNX is missing.
-        ValueError: If the format is unknown, or the model cannot be exported; the message names the
-            reason. Nothing is written then.
+        ValueError: If the format is unknown, or the model cannot be exported, or its scores in
+            onnxruntime differ; the message names the reason. Nothing is written then.
         TypeError: If ``model`` is not a module.
 
     Example:
@@ -82,6 +82,8 @@ def export_model(
         try:
             program = trace(ServedModel(model, normalize=normalize, roll=roll).eval(), channels)
             content = FORMATS[format](program, text)
+            if format == "onnx":
+                _compare(content, program, channels)
         except Exception as error:
             name = type(base).__name__
             raise ValueError(
@@ -103,11 +105,35 @@ def _to_onnx(program: ExportedProgram, details: str) -> bytes:
         program,
         dynamo=True,
         verbose=False,
+        # The optimizer takes small constants for zero, and removes the epsilon of a division.
+        optimize=False,
         output_names=["logits"],
         custom_translation_table=translations(),
     )
     converted.model.metadata_props[DETAILS] = details
     return converted.model_proto.SerializeToString()
+
+
+def _compare(content: bytes, program: ExportedProgram, channels: int) -> None:
+    """Raise ``ValueError`` if onnxruntime, where it is installed, gives other scores."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return
+    generator = torch.Generator().manual_seed(0)
+    count = torch.tensor([70, 50])
+    inputs = {
+        "pos": torch.randn(int(count.sum()), 3, generator=generator),
+        "batch": torch.arange(2).repeat_interleave(count),
+    }
+    if channels:
+        inputs["x"] = torch.randn(int(count.sum()), channels, generator=generator)
+    with torch.no_grad():
+        expected = program.module()(*inputs.values())
+    session = onnxruntime.InferenceSession(content)
+    found: Any = session.run(["logits"], {k: v.numpy() for k, v in inputs.items()})[0]
+    if not torch.allclose(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3):
+        raise ValueError("its scores in onnxruntime differ from those in torch")
 
 
 #: Format to the function that converts a traced graph.
