@@ -163,6 +163,15 @@ def test_one_line_an_epoch_without_a_terminal(tmp_path):
     assert not [line for line in lines if "TPU" in line or "GPU available" in line]
 
 
+def test_tables_of_the_help_keep_their_lines(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for source in ("FILE.npz", "FOLDER", "modelnet10:ROOT", "furniture", "procedural:COUNT"):
+        assert len([line for line in lines if line.startswith(f"  {source} ")]) == 1
+
+
 # ---- between Python and the command line ------------------------------------------------------
 
 

@@ -102,6 +102,7 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
         )
 
         from pyg_peft.cli.bounded_yaml import MODE, register
+        from pyg_peft.cli.help_format import TableHelpFormatter
 
         register()
         module = import_module(COMMANDS[name][0])
@@ -114,6 +115,7 @@ def make_parser(name: str) -> tuple[Any, Callable[..., Any]]:
         description=module.__doc__,
         exit_on_error=False,
         parser_mode=MODE,
+        formatter_class=TableHelpFormatter,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file with these options")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
