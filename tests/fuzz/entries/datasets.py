@@ -119,6 +119,7 @@ def check_preprocessing(args: Args, result: Any) -> str | None:
     call=call_preprocessing,
     check=check_preprocessing,
     also=("data",),
+    fixed=("normal", "seg"),
 )
 def preprocessing(draw: Draw) -> dict[str, Spec]:
     cloud = one_cloud(draw)
