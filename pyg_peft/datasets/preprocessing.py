@@ -12,7 +12,7 @@ from torch_geometric.transforms import BaseTransform, Compose, SamplePoints
 
 from pyg_peft.datasets.augmented import apply_keyed
 from pyg_peft.datasets.keyed import keyed_generator
-from pyg_peft.datasets.transforms import Normalize, select_points
+from pyg_peft.datasets.transforms import Normalize, checked_pos, select_points
 from pyg_peft.errors import check_count, check_flag
 
 _UP_AXES = ("x", "y", "z")
@@ -64,7 +64,9 @@ class Preprocessing:
         return FixedDraw(Compose(self._steps()))
 
     def _steps(self) -> list[Callable[..., Any]]:
-        steps: list[Callable[..., Any]] = [_TurnUp(self.up_axis)] if self.up_axis != "z" else []
+        steps: list[Callable[..., Any]] = [_CheckPos()]
+        if self.up_axis != "z":
+            steps.append(_TurnUp(self.up_axis))
         steps.append(_DrawPoints(self.num_points))
         return [*steps, Normalize()] if self.normalize else steps
 
@@ -84,6 +86,14 @@ class FixedDraw(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         return apply_keyed(self.transform, data, keyed_generator("evaluation"))
+
+
+class _CheckPos(BaseTransform):
+    """Raise unless positions, normals and labels of points have the shapes of a cloud."""
+
+    def forward(self, data: Data) -> Data:
+        checked_pos(data)
+        return data
 
 
 class _TurnUp(BaseTransform):

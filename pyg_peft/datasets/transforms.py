@@ -37,7 +37,7 @@ def point_keys(data: Data) -> list[str]:
         data: An item with ``pos``. ``y`` is per point if it has as many rows as ``pos``, and more
             than one.
     """
-    num_points = _checked_pos(data).size(0)
+    num_points = checked_pos(data).size(0)
     keys = []
     for key, value in data.to_dict().items():
         if not isinstance(value, Tensor) or value.dim() == 0 or value.size(0) != num_points:
@@ -55,7 +55,7 @@ def select_points(data: Data, index: Tensor) -> Data:
         index: Rows, ``[m]`` long. Repetition is allowed.
     """
     keys = point_keys(data)
-    index = check_index(index, "index", _checked_pos(data).size(0), shape=("m",), of="points")
+    index = check_index(index, "index", checked_pos(data).size(0), shape=("m",), of="points")
     for key in keys:
         data[key] = data[key][index]
     return data
@@ -83,7 +83,7 @@ class Normalize(BaseTransform):
     """
 
     def forward(self, data: Data) -> Data:
-        pos = _checked_pos(data)
+        pos = checked_pos(data)
         if pos.size(0) > 0:
             # float64 keeps millimeters in the mean of coordinates of many kilometers.
             wide = pos.double()
@@ -125,7 +125,7 @@ class Resample(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        size = _checked_pos(data).size(0)
+        size = checked_pos(data).size(0)
         _check_generator(generator)
         if size == 0:
             raise ValueError("Expected 'data' to have points to resample (got an empty cloud)")
@@ -173,7 +173,7 @@ class ScaleTranslate(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        pos = _checked_pos(data)
+        pos = checked_pos(data)
         _check_generator(generator)
         low, high = self.scale
         draw = torch.rand(2, 3, generator=generator).to(pos)
@@ -223,7 +223,7 @@ class UpRotate(BaseTransform):
         return self.forward(copy.copy(data), generator)
 
     def forward(self, data: Data, generator: Generator | None = None) -> Data:
-        pos = _checked_pos(data)
+        pos = checked_pos(data)
         _check_generator(generator)
         angle = 2 * math.pi * float(torch.rand((), generator=generator, dtype=torch.float64))
         first, second = (_AXES[self.axis] + 1) % 3, (_AXES[self.axis] + 2) % 3
@@ -241,7 +241,7 @@ class UpRotate(BaseTransform):
         return f"{type(self).__name__}(axis={self.axis!r})"
 
 
-def _checked_pos(data: Data) -> Tensor:
+def checked_pos(data: Data) -> Tensor:
     """Return ``data.pos``, after a check of it and of the attributes per point."""
     if not isinstance(data, Data):
         raise TypeError(f"Expected 'data' to be Data (got {described(data)})")

@@ -64,3 +64,9 @@ def test_settings_go_through_json():
 def test_errors(name, value):
     with pytest.raises(ValueError, match=name):
         Preprocessing(**{name: value})
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_positions_of_another_shape_are_refused(normalize: bool):
+    with pytest.raises(ValueError, match="'pos' to be of shape"):
+        Preprocessing(normalize=normalize).evaluation()(Data(pos=torch.zeros(1, 4, 3)))

@@ -99,7 +99,8 @@ def call_preprocessing(
     args = {"pos": pos, "seg": seg, "normal": normal}
     prepared = values(made.evaluation()(item(args)))
     again = values(made.evaluation()(item(args)))
-    assert torch.equal(prepared["pos"], again["pos"]), "another draw"
+    found: Any = prepared["pos"]
+    assert found.is_meta or torch.equal(found, again["pos"]), "another draw"
     return prepared
 
 
